@@ -1,0 +1,116 @@
+# The commands people type, and the order of the chapters. `make help` lists them.
+PROFILE ?= smoke
+DATA ?= data/miniature
+PYTHON ?= python3
+
+BIN := .venv/bin
+RUN := data/runs/$(PROFILE)-$(notdir $(patsubst %/,%,$(DATA)))
+DONE := $(RUN)/nbs
+CHAPTER := $(BIN)/deepfake-nbs-chapter
+FROM_RUN = -p profile $(PROFILE) -p data $(DATA)
+
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help setup lock report prepare chapters test bench site lab demo publish
+
+help:
+	@echo "make report [PROFILE=smoke|mini|full] [DATA=folder]   set up, run all chapters in order, say where the results are"
+	@echo "make test       set up, run every test"
+	@echo "make lab        set up, open the chapters in JupyterLab"
+	@echo "make site       render the site with Quarto"
+	@echo "make publish    copy the outputs of the executed chapters of PROFILE=mini into nbs/"
+	@echo "make bench      measure speed and memory, as ratios against a peer"
+	@echo "make lock       renew requirements.lock from pyproject.toml"
+
+# --- Setting up ------------------------------------------------------------------------------------------------------
+
+setup: .venv/ready
+
+.venv/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"python 3.11 or newer is needed; $(PYTHON) is {sys.version.split()[0]}")'
+	@echo "Setting up .venv: about 3 GB to download, 7 GB on disk, once"
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+lock: setup
+	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade --extra dev pyproject.toml -o requirements.lock
+
+# --- The report ------------------------------------------------------------------------------------------------------
+
+report: prepare
+	@$(MAKE) --no-print-directory chapters ROWS="$$($(BIN)/python -c 'from deepfake_nbs.core import read_settings; print(*read_settings("$(PROFILE)").rows)')"
+	@echo
+	@echo "Done: $(RUN)"
+	@echo "  nbs/           the executed chapters (start with index.ipynb)"
+	@echo "  figures/       tables/       what the chapters saved, listed in artifacts.csv"
+	@echo "  claims.csv     every number of the published report beside ours"
+	@echo "  next:          $(BIN)/deepfake-nbs check PHOTO --run $(RUN)"
+
+# Draws the embedded data where they are asked for, and writes what the chapters depend on (only when it changed)
+prepare: setup
+ifeq ($(DATA),data/miniature)
+	@$(BIN)/python -c 'from deepfake_nbs.miniature import draw_profile; draw_profile("$(PROFILE)")'
+endif
+	@$(BIN)/python -c 'from deepfake_nbs.core import freeze_inputs; freeze_inputs("$(PROFILE)", "$(DATA)")'
+
+chapters: $(DONE)/index.ipynb $(DONE)/07_application.ipynb
+
+module = deepfake_nbs/$(1).py
+CORE := $(call module,core)
+DATASETS := $(CORE) $(call module,datasets)
+TRAINING := $(DATASETS) $(call module,xception) $(call module,training)
+INPUTS := $(RUN)/settings.json $(RUN)/inputs.csv
+
+# A chapter that teaches: no parameters, depends on its notebook and on the modules it uses; behind | stands mere order
+$(DONE)/00_core.ipynb: $(CORE)
+$(DONE)/01_datasets.ipynb: $(DATASETS) | $(DONE)/00_core.ipynb
+$(DONE)/01a_miniature.ipynb: $(CORE) $(call module,miniature) | $(DONE)/01_datasets.ipynb
+$(DONE)/05_xception.ipynb: $(CORE) $(call module,xception) | $(DONE)/01b_dataset_results.ipynb
+$(DONE)/06_training.ipynb: $(TRAINING) | $(DONE)/05_xception.ipynb
+$(DONE)/07_application.ipynb: $(DATASETS) $(call module,xception) $(call module,application) | $(DONE)/06b_training_results.ipynb
+
+# A chapter that shows results: it depends on the settings, the inputs and what earlier chapters left
+$(DONE)/01b_dataset_results.ipynb: $(DATASETS) $(INPUTS) | $(DONE)/01a_miniature.ipynb
+$(DONE)/06b_training_results.ipynb: $(TRAINING) $(RUN)/settings.json $(foreach row,$(ROWS),$(DONE)/06a_training_run-$(row).ipynb)
+$(DONE)/index.ipynb: $(CORE) $(DONE)/01b_dataset_results.ipynb $(DONE)/06b_training_results.ipynb
+
+# The dataset's marker is older than the chapter that checked it when nothing had to be rebuilt
+$(RUN)/cvcs_dfd/dataset.json: $(DONE)/01b_dataset_results.ipynb ;
+
+$(DONE)/06a_training_run-%.ipynb: nbs/06a_training_run.ipynb $(TRAINING) $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json | $(DONE)/06_training.ipynb
+	$(CHAPTER) $< $@ $(FROM_RUN) -p row $* -p overwrite True
+
+$(DONE)/01b_dataset_results.ipynb $(DONE)/06b_training_results.ipynb $(DONE)/index.ipynb: $(DONE)/%.ipynb: nbs/%.ipynb
+	$(CHAPTER) $< $@ $(FROM_RUN)
+
+$(DONE)/%.ipynb: nbs/%.ipynb
+	$(CHAPTER) $< $@
+
+# --- Tests, measurements, pages --------------------------------------------------------------------------------------
+
+test: setup
+	$(BIN)/nbdev-test --n_workers 2
+	$(BIN)/ruff check
+	$(BIN)/python -m pytest
+
+bench: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "timm>=1.0.15"
+	$(BIN)/python bench/bench.py
+
+site:
+	@command -v quarto > /dev/null || { echo "make site: quarto is not on PATH; install it from quarto.org, then try again" >&2; exit 1; }
+	quarto render
+
+lab: setup
+	$(BIN)/jupyter lab nbs
+
+demo:
+	@echo "make demo: the widget demo (chapter 08) does not exist yet; try: $(BIN)/deepfake-nbs check PHOTO" >&2; exit 1
+
+publish: PROFILE = mini
+publish:
+	@$(MAKE) --no-print-directory report PROFILE=mini DATA=$(DATA)
+	$(BIN)/python -c 'from deepfake_nbs.core import publish; publish("mini", "$(DATA)")'
+	$(BIN)/nbdev-clean

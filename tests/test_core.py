@@ -1,0 +1,393 @@
+"Settings, the door for images, whole files, records, metrics and the chapter runner."
+import json
+import os
+import struct
+import subprocess
+import sys
+import zlib
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from sklearn import metrics as sk
+
+from deepfake_nbs import core
+from deepfake_nbs.core import ImageError, classification_metrics, read_image, read_settings
+
+# --- Settings ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("profile", ["smoke", "mini", "full"])
+def test_every_profile_reads(profile):
+    settings = read_settings(profile)
+    assert settings.name == profile and sum(settings.fractions) == pytest.approx(1) and settings.rows
+
+
+@pytest.mark.parametrize(
+    "old, new, words",
+    [
+        ("image_limit = 400", "image_limt = 400", ["image_limt", "did you mean 'image_limit'"]),
+        ("image_limit = 400", "image_limit = 4.5", ["image_limit = '4.5'", "expected int"]),
+        ("rows = 1 8", "rows = one eight", ["rows = 'one eight'", "expected"]),
+        ("balance = false", "balance = perhaps", ["balance = 'perhaps'", "expected bool"]),
+        ("train_fraction = 0.70", "train_fraction = 0.90", ["fractions", "add up to 1"]),
+        ("split_protocol = group", "split_protocol = frames", ["split_protocol", "'group' or 'published'"]),
+        ("seed = 42", "", ["'seed' is missing"]),
+        ("width = 0.25", "width = 0", ["width is 0", "above 0"]),
+        ("epoch_limit = 3", "epoch_limit = -1", ["epoch_limit is -1", "0 or more"]),
+    ],
+)
+def test_bad_settings_name_the_key(tmp_path, root, old, new, words):
+    text = (root / "settings.ini").read_text()
+    assert old in text
+    (tmp_path / "settings.ini").write_text(text.replace(old, new, 1) if "seed" not in old else text.replace(old, new))
+    with pytest.raises(ValueError) as error:
+        read_settings("smoke", tmp_path / "settings.ini")
+    assert all(word in str(error.value) for word in words) and "settings.ini" in str(error.value)
+
+
+def test_unknown_profile_and_missing_file(tmp_path):
+    with pytest.raises(ValueError, match="did you mean 'mini'"):
+        read_settings("minni")
+    with pytest.raises(FileNotFoundError, match="nothing.ini"):
+        read_settings("smoke", tmp_path / "nothing.ini")
+
+
+def test_root_is_found_from_below_and_from_elsewhere(root, monkeypatch, tmp_path):
+    for place in (root / "nbs", root, tmp_path):
+        monkeypatch.chdir(place)
+        assert core.project_root() == root
+    assert core.resolve("../x") == root.parent / "x" and core.resolve(tmp_path) == tmp_path
+
+
+def test_seed_gives_the_same_numbers():
+    import random
+
+    import torch
+
+    def draw():
+        core.set_seed(7)
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    assert draw() == draw()
+
+
+# --- The door for images ----------------------------------------------------------------------------------------------
+
+RED = (255, 0, 0)
+
+
+def save(path, image, **options):
+    image.save(path, **options)
+    return path
+
+
+def png_header(width, height):
+    "A PNG that claims a size and holds next to nothing."
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
+
+
+def test_good_pictures_come_out_right(tmp_path):
+    red = Image.new("RGB", (20, 10), RED)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    deep = Image.fromarray(np.full((10, 20), 40_000, np.uint16))
+    palette = red.convert("P")
+    glass = Image.new("RGBA", (20, 10), (0, 0, 0, 0))
+    marked = Image.new("P", (20, 10), 0)
+    marked.putpalette([0, 0, 0, 255, 0, 0])
+    cases = {
+        "plain.png": (red, {}, (20, 10), RED),
+        "a name with spaces, ümläut 写真.png": (red, {}, (20, 10), RED),
+        "one pixel.png": (Image.new("RGB", (1, 1), RED), {}, (1, 1), RED),
+        "grey.png": (Image.new("L", (20, 10), 77), {}, (20, 10), (77, 77, 77)),
+        "sixteen bits.png": (deep, {}, (20, 10), (156, 156, 156)),
+        "palette.png": (palette, {}, (20, 10), RED),
+        "palette with alpha.png": (marked, {"transparency": 0}, (20, 10), (255, 255, 255)),
+        "glass.png": (glass, {}, (20, 10), (255, 255, 255)),
+        "grey with alpha.png": (Image.new("LA", (20, 10), (9, 0)), {}, (20, 10), (255, 255, 255)),
+        "one bit.png": (Image.new("1", (20, 10), 1), {}, (20, 10), (255, 255, 255)),
+        "print.jpg": (red.convert("CMYK"), {"quality": 95}, (20, 10), RED),
+        "print.tif": (red.convert("CMYK"), {}, (20, 10), RED),
+        "turned.jpg": (red, {"exif": exif, "quality": 95}, (10, 20), RED),
+        "moving.gif": (red, {"save_all": True, "append_images": [Image.new("RGB", (20, 10), (0, 0, 255))]}, (20, 10), RED),
+    }
+    for name, (image, options, size, colour) in cases.items():
+        picture = read_image(save(tmp_path / name, image, **options))
+        assert picture.mode == "RGB" and picture.size == size, name
+        assert np.abs(np.array(picture.getpixel((0, 0))) - colour).max() <= 3, (name, picture.getpixel((0, 0)))
+
+
+def test_sixteen_bits_keep_their_gradient(tmp_path):
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16)[None].repeat(4, 0)
+    picture = np.asarray(read_image(save(tmp_path / "ramp.png", Image.fromarray(ramp))))[0, :, 0].astype(int)
+    assert picture[0] == 0 and picture[-1] == 255 and np.abs(picture - np.arange(256)).max() <= 1
+
+
+def whole_jpeg(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
+    return save(tmp_path / "whole.jpg", Image.fromarray(noise), quality=90).read_bytes()
+
+
+def bad_files(tmp_path):
+    "Name, maker and the word that the message must hold."
+    data = whole_jpeg(tmp_path)
+    yield "missing.jpg", lambda path: None, "no such file"
+    yield "folder.jpg", lambda path: path.mkdir(), "folder"
+    yield "empty.jpg", lambda path: path.write_bytes(b""), "empty"
+    yield "text.jpg", lambda path: path.write_text("<html>404</html>"), "not an image"
+    yield "cut.jpg", lambda path: path.write_bytes(data[: len(data) // 2]), "decoded"
+    yield "header only.jpg", lambda path: path.write_bytes(data[:40]), "decoded"
+    yield "cut.png", lambda path: path.write_bytes(png_header(30, 30)), "decoded"
+    yield "70 megapixels.png", lambda path: path.write_bytes(png_header(10_000, 7_000)), "70 megapixels"
+    yield "bomb.png", lambda path: path.write_bytes(png_header(100_000, 100_000)), "megapixels"
+    yield "float.tif", lambda path: Image.fromarray(np.ones((4, 4), np.float32)).save(path), "floating-point"
+    yield "script.eps", lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), "not an image"
+
+
+def test_bad_files_give_one_error_that_names_them(tmp_path):
+    for name, make, word in bad_files(tmp_path):
+        make(tmp_path / name)
+        with pytest.raises(ImageError) as error:
+            read_image(tmp_path / name)
+        assert name in str(error.value) and word in str(error.value), (name, str(error.value))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_unreadable_file_for_a_user(tmp_path):
+    path = save(tmp_path / "locked.png", Image.new("RGB", (4, 4)))
+    path.chmod(0)
+    with pytest.raises(ImageError, match="locked.png"):
+        read_image(path)
+
+
+def test_unreadable_file_whoever_runs_this(tmp_path, monkeypatch):
+    path = save(tmp_path / "locked.png", Image.new("RGB", (4, 4)))
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(core.Image, "open", refuse)
+    with pytest.raises(ImageError, match="locked.png: cannot be decoded .PermissionError"):
+        read_image(path)
+
+
+def test_random_damage_never_shows_a_library_error(tmp_path):
+    rng, data = np.random.default_rng(3), whole_jpeg(tmp_path)
+    for kind in ("jpg", "png", "webp", "gif", "tif", "bmp"):
+        whole = save(tmp_path / f"a.{kind}", Image.open(tmp_path / "whole.jpg").resize((40, 40))).read_bytes() if kind != "jpg" else data
+        for trial in range(30):
+            damaged = bytearray(whole)
+            for place in rng.integers(0, len(damaged), 8):
+                damaged[place] = rng.integers(256)
+            path = tmp_path / f"damaged-{trial}.{kind}"
+            path.write_bytes(damaged[: rng.integers(1, len(damaged) + 1)])
+            try:
+                assert read_image(path).mode == "RGB"
+            except ImageError as error:
+                assert path.name in str(error)
+
+
+def test_image_error_survives_a_worker_process():
+    import pickle
+
+    error = pickle.loads(pickle.dumps(ImageError("a.jpg", "why")))
+    assert (error.path, error.reason, str(error)) == ("a.jpg", "why", "a.jpg: why")
+
+
+# --- Files and records ------------------------------------------------------------------------------------------------
+
+
+def test_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+    path = core.write_text(tmp_path / "a" / "x.txt", "old")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(core.os, "replace", fail)
+    with pytest.raises(OSError, match="No space"):
+        core.write_text(path, "new")
+    assert path.read_text() == "old" and [entry.name for entry in path.parent.iterdir()] == ["x.txt"]
+
+
+def test_run_record_is_whole(tmp_path):
+    manifest = core.write_text(tmp_path / "manifest.csv", "path\n")
+    record = core.run_record({"row": 8}, seed=3, manifest=manifest, wall_seconds=1.5)
+    assert record["manifest_sha256"] == core.file_sha256(manifest) and record["weights_sha256"] is None
+    assert record["wall_seconds"] == 1.5 and record["versions"]["torch"] and isinstance(record["dirty"], bool)
+    json.loads(core.write_json(tmp_path / "run.json", record).read_text())
+    assert core.caption_line(record).startswith("run 8, commit ")
+
+
+def test_every_published_id_is_listed_from_the_start(tmp_path, root):
+    core.save_table(pd.DataFrame({"a": [1]}), "table-datasets", tmp_path, "01b_dataset_results")
+    core.save_claims([], tmp_path)
+    for name in ("artifacts.csv", "claims.csv"):
+        published = pd.read_csv(root / "papers" / "original" / name)
+        mine = pd.read_csv(tmp_path / name).set_index("id")
+        assert set(published["id"]) <= set(mine.index)
+        assert set(mine.status[mine.index.isin(published["id"])]) == {"not yet"}
+    assert pd.read_csv(tmp_path / "artifacts.csv").set_index("id").path["table-datasets"] == "tables/table-datasets.csv"
+
+
+def test_figures_and_claims_add_up(tmp_path):
+    import matplotlib.pyplot as plt
+
+    figure, ax = plt.subplots()
+    ax.plot([0, 1])
+    core.save_figure(figure, "fig-1", tmp_path, "01b_dataset_results")
+    plt.close(figure)
+    first, second, undefined = "table2-1-test_accuracy", "table2-1-precision_0", "table2-8-test_accuracy"
+    core.save_claims([{"id": first, "measured": 0.5, "low": 0.4, "high": 0.6, "n": 10, "protocol": "group"}], tmp_path)
+    core.save_claims([{"id": undefined, "measured": float("nan")}, {"id": second, "measured": 0.7}], tmp_path)
+    claims = pd.read_csv(tmp_path / "claims.csv").set_index("id")
+    assert claims.status[[first, second, undefined]].tolist() == ["measured", "measured", "not yet"]
+    assert claims.measured["table2-1-test_accuracy"] == 0.5 and float(claims.published[first]) == 0.85
+    artifacts = pd.read_csv(tmp_path / "artifacts.csv").set_index("id")
+    assert artifacts.status["fig-1"] == "measured" and Image.open(tmp_path / artifacts.path["fig-1"]).size[0] > 100
+    with pytest.raises(ValueError, match="unknown id 'table2-10-test_accuracy'"):
+        core.save_claims([{"id": "table2-10-test_accuracy", "measured": 0.5}], tmp_path)
+
+
+def test_inputs_are_rewritten_only_when_they_change(tmp_path, monkeypatch, root):
+    (tmp_path / "settings.ini").write_text((root / "settings.ini").read_text())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"1")
+    run = core.freeze_inputs("smoke", "photos")
+    assert run == tmp_path / "data" / "runs" / "smoke-photos"
+    before = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
+    core.freeze_inputs("smoke", "photos")
+    assert before == {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
+    (tmp_path / "photos" / "b.jpg").write_bytes(b"22")
+    core.freeze_inputs("smoke", "photos")
+    after = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
+    assert after["inputs.csv"] != before["inputs.csv"] and after["settings.json"] == before["settings.json"]
+
+
+# --- Metrics ----------------------------------------------------------------------------------------------------------
+
+
+def random_predictions(seed=0, n=300):
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 2, n)
+    probability = (0.35 + 0.3 * label + rng.normal(0, 0.2, n)).clip(0, 1)
+    return pd.DataFrame({"label": label, "probability": probability, "group": rng.integers(0, 60, n)})
+
+
+def test_metrics_agree_with_sklearn():
+    frame = random_predictions()
+    said, value = (frame.probability >= 0.5).astype(int), classification_metrics(frame, 50)["value"]
+    expected = {
+        "accuracy": sk.accuracy_score(frame.label, said),
+        "balanced_accuracy": sk.balanced_accuracy_score(frame.label, said),
+        "precision_real": sk.precision_score(frame.label, said, pos_label=0),
+        "precision_fake": sk.precision_score(frame.label, said),
+        "recall_real": sk.recall_score(frame.label, said, pos_label=0),
+        "recall_fake": sk.recall_score(frame.label, said),
+        "auc": sk.roc_auc_score(frame.label, frame.probability),
+        "brier": sk.brier_score_loss(frame.label, frame.probability),
+    }
+    for name, number in expected.items():
+        assert value[name] == pytest.approx(number), name
+
+
+def test_equal_error_rate_by_hand():
+    # Cutting at .6: one of four real ones is called fake, one of four fakes is called real
+    frame = pd.DataFrame({"label": [0, 0, 0, 0, 1, 1, 1, 1], "probability": [0.1, 0.2, 0.3, 0.7, 0.4, 0.6, 0.8, 0.9], "group": range(8)})
+    assert classification_metrics(frame, 10).value.eer == pytest.approx(0.25)
+
+
+def test_interval_holds_the_value_and_repeats_with_its_seed():
+    frame = random_predictions(1)
+    first, again, other = (classification_metrics(frame, 200, seed=seed) for seed in (0, 0, 1))
+    pd.testing.assert_frame_equal(first, again)
+    assert (first.low <= first.value).all() and (first.value <= first.high).all()
+    assert not first.low.equals(other.low)
+    assert (first.n == 300).all() and (first.groups == frame.group.nunique()).all()
+
+
+def test_interval_covers_the_truth_as_often_as_it_says():
+    rng, hits, trials = np.random.default_rng(5), 0, 100
+    for trial in range(trials):
+        right = rng.random(40) < 0.7  # A group is right or wrong as a whole
+        frame = pd.DataFrame({"label": np.tile([0, 1], 40), "group": np.repeat(np.arange(40), 2)})
+        frame["probability"] = np.where(np.repeat(right, 2), frame.label, 1 - frame.label).astype(float)
+        row = classification_metrics(frame, 100, seed=trial).loc["accuracy"]
+        hits += row.low <= 0.7 <= row.high
+    assert 0.86 <= hits / trials <= 0.99
+
+
+def test_one_class_gives_nan_not_a_number():
+    frame = pd.DataFrame({"label": [1, 1], "probability": [0.9, 0.2], "group": [0, 1]})
+    row = classification_metrics(frame, 20)
+    assert row.value[["accuracy", "recall_fake"]].tolist() == [0.5, 0.5]
+    assert row.value[["auc", "eer", "recall_real", "balanced_accuracy"]].isna().all() and row.low[["auc", "eer"]].isna().all()
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda frame: frame.drop(columns="group"), "group"),
+        (lambda frame: frame.iloc[:0], "no rows"),
+        (lambda frame: frame.assign(probability=np.nan), "without NaN"),
+        (lambda frame: frame.assign(label=2), "0 or 1"),
+        (lambda frame: frame.assign(probability=1.5), "between 0 and 1"),
+    ],
+)
+def test_bad_predictions_are_refused(change, words):
+    with pytest.raises(ValueError, match=words):
+        classification_metrics(change(random_predictions()), 10)
+
+
+# --- The chapter runner -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def chapter(tmp_path, root, monkeypatch):
+    "A project of one chapter in a folder of its own."
+    (tmp_path / "settings.ini").write_text((root / "settings.ini").read_text())
+    (tmp_path / "nbs").mkdir()
+    parameters = nbformat.v4.new_code_cell("row: int = 8  # Row", metadata={"tags": ["parameters"]})
+    cells = [parameters, nbformat.v4.new_code_cell("assert row != 13\nrow * 2")]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "nbs" / "x.ipynb")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_chapter_runs_and_is_promoted(chapter, capfd):
+    done = core.run_chapter("nbs/x.ipynb", "out/x.ipynb", {"row": "4"})
+    assert "$ papermill nbs/x.ipynb out/x.ipynb --cwd nbs -k python3 -p row 4" in capfd.readouterr().out
+    assert nbformat.read(done, 4).cells[-1].outputs[0]["data"]["text/plain"] == "8"
+    core.promote(done, chapter / "nbs" / "x.ipynb")
+    source = nbformat.read(chapter / "nbs" / "x.ipynb", 4)
+    assert len(source.cells) == 2 and source.cells[-1].outputs and source.cells[0].metadata.tags == ["parameters"]
+    source.cells[-1].source = "row * 3"
+    nbformat.write(source, chapter / "nbs" / "x.ipynb")
+    with pytest.raises(ValueError, match="another version"):
+        core.promote(done, chapter / "nbs" / "x.ipynb")
+
+
+def test_unknown_parameters_and_failures_promote_nothing(chapter):
+    with pytest.raises(ValueError, match="unknown parameter 'rwo'; did you mean 'row'"):
+        core.run_chapter("nbs/x.ipynb", "out/x.ipynb", {"rwo": "4"})
+    with pytest.raises(FileNotFoundError, match="y.ipynb"):
+        core.run_chapter("nbs/y.ipynb", "out/y.ipynb", {})
+    command = [sys.executable, "-c", "from deepfake_nbs.core import run_chapter_command as run; run()"]
+    done = subprocess.run([*command, "nbs/x.ipynb", "out/x.ipynb", "-p", "row", "13"], cwd=chapter, capture_output=True, text=True)
+    assert done.returncode == 1 and "x.ipynb: a cell failed" in done.stderr
+    assert not (chapter / "out" / "x.ipynb").exists() and (chapter / "out" / "x.partial.ipynb").exists()
+
+
+def test_core_starts_fast():
+    "Judging a photograph must not wait for libraries that it does not use."
+    heavy = {"torch", "pandas", "matplotlib", "sklearn", "fastai", "papermill"}
+    code = f"import sys, deepfake_nbs.core; print(sorted({heavy!r} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
