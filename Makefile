@@ -9,6 +9,9 @@ DONE := $(RUN)/nbs
 CHAPTER := $(BIN)/deepfake-nbs-chapter
 FROM_RUN = -p profile $(PROFILE) -p data $(DATA)
 
+# Threads that spin while they wait slow each other down on a shared machine
+export OMP_WAIT_POLICY = PASSIVE
+
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 .PHONY: help setup lock report prepare chapters test bench site lab demo publish

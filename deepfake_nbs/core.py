@@ -9,6 +9,7 @@ __all__ = ['IMAGE_FORMATS', 'ARTIFACT_COLUMNS', 'CLAIM_COLUMNS', 'METRICS', 'pro
            'classification_metrics', 'run_chapter', 'run_chapter_command', 'freeze_inputs', 'promote', 'publish']
 
 # %% ../nbs/00_core.ipynb #c002
+import ast
 import configparser
 import csv
 import difflib
@@ -450,9 +451,11 @@ def _interval(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 # %% ../nbs/00_core.ipynb #c059
 def _known_parameters(notebook: Path) -> list[str]:
-    import papermill
-
-    return list(papermill.inspect_notebook(str(notebook)))
+    "Names set in the cell tagged `parameters`; papermill's own reader stumbles over some comments."
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    nodes = [node for cell in tagged for node in ast.parse("".join(cell["source"])).body]
+    return [node.target.id for node in nodes if isinstance(node, ast.AnnAssign)]
 
 
 def run_chapter(
@@ -464,7 +467,7 @@ def run_chapter(
     notebook, output = resolve(notebook), resolve(output)
     if not notebook.is_file():
         raise FileNotFoundError(f"{notebook}: no such chapter")
-    known = _known_parameters(notebook) if parameters else []
+    known = _known_parameters(notebook)
     for name in parameters:
         if name not in known:
             hint = _closest(name, known) if known else "; this chapter takes none"
@@ -474,7 +477,7 @@ def run_chapter(
     shown = [os.path.relpath(path, project_root()) for path in (notebook, output)]
     flags = ["--cwd", "nbs", "-k", "python3", *(word for name, value in parameters.items() for word in ("-p", name, str(value)))]
     print("$", " ".join(["papermill", *shown, *flags]), flush=True)
-    command = [sys.executable, "-m", "papermill", shown[0], str(partial), *flags, "--log-output"]
+    command = [sys.executable, "-m", "papermill", shown[0], str(partial), *flags, "--stdout-file", "-"]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     done = subprocess.run(command, cwd=project_root(), env=os.environ | {"PATH": path}, check=False)
     if done.returncode:

@@ -1,0 +1,463 @@
+"Building CVCS DFD: what lies on disk, what is refused, and that a killed build never passes for a whole one."
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from test_datasets import bad_videos, draw_challenge, draw_faceforensics, draw_heads, draw_picture, write
+
+from deepfake_nbs import datasets
+from deepfake_nbs.datasets import SPLITS, audit_split, build_cvcs_dfd, read_annotation_files, read_list_files, read_manifest
+
+
+def build(root, out, **more):
+    return build_cvcs_dfd(root, out, **dict(n_frames=3, workers=1, progress=False) | more)
+
+
+def contents(folder):
+    "Every file below a folder with the hash of its bytes."
+    files = [path for path in Path(folder).rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    "A data root that no test writes to."
+    root = tmp_path_factory.mktemp("data") / "small"
+    draw_challenge(root / "challenge", 12)
+    draw_faceforensics(root / "faceforensics", pairs=[(f"{2 * i:03d}", f"{2 * i + 1:03d}") for i in range(4)])
+    draw_heads(root / "heads")
+    draw_picture(root / "pool/a.png", 77)
+    write(root / "pool/labels.csv", "path,label,role\na.png,real,query\n")
+    return root
+
+
+@pytest.fixture
+def mine(tree, tmp_path):
+    "A copy of the data root that a test may spoil."
+    return Path(shutil.copytree(tree, tmp_path / "mine"))
+
+
+# --- What lies on disk -------------------------------------------------------------------------------------------------
+
+
+def test_files_annotations_and_manifest_agree(tree, tmp_path):
+    out = tmp_path / "run/cvcs_dfd"
+    manifest = build(tree, out)
+    assert len(manifest) == 4 * 12 + 3 * (8 + 8) and not manifest["origin"].str.startswith(("pool", "heads")).any()
+    assert sorted(entry.name for entry in out.iterdir()) == sorted(
+        [*SPLITS, "train.txt", "validation.txt", "test.txt", "manifest.csv", "rejected.csv", "dataset.json"])
+    pd.testing.assert_frame_equal(read_manifest(out), manifest)
+    by_text, by_list = read_annotation_files(out), read_list_files(out)
+    pd.testing.assert_frame_equal(by_text, by_list)
+    pd.testing.assert_frame_equal(by_text, manifest[["path", "label", "split"]].sort_values("path", ignore_index=True), check_dtype=False)
+    for row in manifest.itertuples():
+        data = (out / row.path).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == row.sha256 and row.path.startswith(f"{row.split}/")
+        source = tree / row.origin if pd.isna(row.frame) else out.with_name("frames") / row.origin / f"{row.frame:06d}.png"
+        assert data == source.read_bytes()
+        assert (row.width, row.height, row.format) == ((24, 24, "PNG") if pd.isna(row.frame) else (32, 32, "PNG"))
+        assert (out / row.path).with_suffix(".txt").read_text() == f"{row.label}\n"
+    n_files = sum(1 for split in SPLITS for _ in (out / split).iterdir())
+    assert n_files == 2 * len(manifest) and not list(out.parent.glob(".*"))
+    assert audit_split(manifest)["crossing"].sum() == 0
+
+
+def test_the_same_call_gives_the_same_bytes_anywhere(tree, tmp_path):
+    build(tree, tmp_path / "one/set")
+    build(tree, tmp_path / "two/set", workers=2)
+    assert contents(tmp_path / "one/set") == contents(tmp_path / "two/set")
+
+
+def test_the_second_call_returns_at_once(tree, tmp_path, monkeypatch):
+    first = build(tree, tmp_path / "set")
+    monkeypatch.setattr(datasets, "_gather", lambda *_: pytest.fail("it was built again"))
+    pd.testing.assert_frame_equal(build(tree, tmp_path / "set"), first)
+
+
+@pytest.mark.parametrize("change", ["source", "plan", "picture gone", "manifest"])
+def test_what_changed_is_built_again(mine, tmp_path, change):
+    out, plan = tmp_path / "set", {}
+    before = build(mine, out)
+    if change == "source":
+        draw_picture(mine / "challenge/0-FFHQ/new.png", 9)
+    if change == "plan":
+        plan = dict(seed=7)
+    if change == "picture gone":
+        (out / before["path"][0]).unlink()
+    if change == "manifest":
+        (out / "manifest.csv").write_text((out / "manifest.csv").read_text().replace("CelebA", "CelebB"))
+    after = build(mine, out, **plan)
+    assert len(after) == len(before) + (change == "source")
+    build(mine, tmp_path / "clean", **plan)
+    assert contents(out) == contents(tmp_path / "clean") and not list(tmp_path.glob(".*"))
+
+
+def test_links_share_the_file(tree, tmp_path):
+    manifest = build(tree, tmp_path / "set", link=True)
+    row = manifest[manifest["frame"].isna()].iloc[0]
+    assert os.path.samefile(tmp_path / "set" / row["path"], tree / row["origin"])
+    copied = build(tree, tmp_path / "copy").set_index("origin").loc[row["origin"], "path"]
+    assert not os.path.samefile(tmp_path / "copy" / copied, tree / row["origin"])
+
+
+def test_without_links_files_are_copied(tree, tmp_path, monkeypatch):
+    def no_link(*_):
+        raise OSError("another disk")
+
+    monkeypatch.setattr(datasets.os, "link", no_link)
+    manifest = build(tree, tmp_path / "set", link=True)
+    assert all((tmp_path / "set" / path).stat().st_nlink == 1 for path in manifest["path"])
+
+
+def test_other_columns_are_kept(mine, tmp_path):
+    write(mine / "challenge/labels.csv", "path,label,camera\n0-FFHQ/000.png,real,old\n")
+    manifest = build(mine, tmp_path / "set")
+    assert manifest.set_index("origin").loc["challenge/0-FFHQ/000.png", "camera"] == "old" and manifest["camera"].eq("old").sum() == 1
+    assert "role" not in manifest and "file" not in manifest
+
+
+def test_any_subset_of_the_sources(tree, tmp_path):
+    assert set(build(tree, tmp_path / "a", sources=["CelebA", "StarGAN"])["source"]) == {"CelebA", "StarGAN"}
+    assert set(build(tree, tmp_path / "b", sources=["faceforensics"])["source"]) == {"FF++"}
+    assert set(build(tree, tmp_path / "c", sources=["challenge", "FF++"])["source"]) == {"CelebA", "FFHQ", "StarGAN", "STYLEGAN2", "FF++"}
+    with pytest.raises(ValueError, match="CelebB is not in .*expected some of CelebA, FF"):
+        build(tree, tmp_path / "d", sources=["CelebB"])
+    with pytest.raises(ValueError, match="no pictures or videos"):
+        build(tree, tmp_path / "d", sources=[])
+
+
+def test_limits_balance_and_fractions(tree, tmp_path):
+    manifest = build(tree, tmp_path / "a", image_limit=40)
+    assert len(manifest) == 40 and set(manifest["method"]) == {"none", "StarGAN", "STYLEGAN2", "Deepfakes", "FaceSwap"}
+    even = build(tree, tmp_path / "b", balance=True, sources=["challenge"], fractions=(0.5, 0.25, 0.25))
+    assert even.groupby(["split", "label"]).size().tolist() == [6, 6, 12, 12, 6, 6]  # test, train, validation
+
+
+def test_the_published_protocol_leaks_and_the_audit_says_so(tree, tmp_path):
+    manifest = build(tree, tmp_path / "set", protocol="published")
+    audit = audit_split(manifest, tmp_path / "set").set_index("what")
+    assert audit.loc["videos", "crossing"] > 5 and audit.loc["groups", "share_of_test"] > 0.3
+
+
+def test_frames_stay_where_they_are(tree, tmp_path, monkeypatch):
+    build(tree, tmp_path / "a", frames_folder=tmp_path / "kept")
+    monkeypatch.setattr(datasets, "_write_png", lambda *_: pytest.fail("a frame was extracted twice"))
+    build(tree, tmp_path / "b", frames_folder=tmp_path / "kept", seed=3)
+    assert len(list((tmp_path / "kept").rglob("*.png"))) == 48
+
+
+# --- Twins and leaks ---------------------------------------------------------------------------------------------------
+
+
+def test_identical_files_are_one_group(mine, tmp_path):
+    for i in range(12):
+        shutil.copy(mine / f"challenge/0-CelebA/{i:03d}.png", mine / f"challenge/0-FFHQ/{i:03d}.png")
+    shutil.copy(mine / "challenge/0-CelebA/000.png", mine / "challenge/0-CelebA/001.png")
+    for seed in range(3):
+        manifest = build(mine, tmp_path / "set", seed=seed)
+        assert manifest.groupby("sha256")["group"].nunique().max() == 1
+        assert audit_split(manifest).set_index("what").loc["identical files", "crossing"] == 0
+    assert manifest.set_index("origin")["group"][["challenge/0-FFHQ/000.png", "challenge/0-CelebA/001.png"]].eq("CelebA:000").all()
+
+
+def test_one_picture_cannot_be_real_and_fake(mine, tmp_path):
+    shutil.copy(mine / "challenge/0-CelebA/000.png", mine / "challenge/1-StarGAN/copy.png")
+    manifest = build(mine, tmp_path / "set", reject_limit=0.1)
+    rejected = pd.read_csv(tmp_path / "set/rejected.csv")
+    assert set(rejected["path"]) == {"challenge/0-CelebA/000.png", "challenge/1-StarGAN/copy.png"}
+    assert rejected["reason"].str.contains("real in one place and fake in another").all()
+    assert not set(rejected["path"]) & set(manifest["origin"])
+
+
+def test_a_group_split_that_leaks_is_refused(mine, tmp_path):
+    lines = [f"1-StarGAN/{i:03d}.png,fake,one.mp4,g{i}" for i in range(12)]
+    write(mine / "challenge/labels.csv", "\n".join(["path,label,video,group", *lines]) + "\n")
+    with pytest.raises(ValueError, match="the group split leaks: 1 videos stand in more than one split"):
+        build(mine, tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+    build(mine, tmp_path / "set", protocol="published")
+
+
+# --- Bad input ---------------------------------------------------------------------------------------------------------
+
+
+def spoil(root):
+    "Files that cannot be used, with a word of the reason."
+    folder = root / "challenge/0-CelebA"
+    whole = (folder / "000.png").read_bytes()
+    (folder / "b_empty.jpg").write_bytes(b"")
+    (folder / "b_cut.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "b_text.jpg").write_text("renamed")
+    (folder / "b_notes.txt").write_text("a note")
+    videos = root / "faceforensics/original_sequences/youtube/c23/videos"
+    reasons = bad_videos(root.parent / "bad")
+    for i, name in enumerate(("empty.mp4", "text.mp4", "cut.mp4", "zero.mp4")):
+        shutil.copy(root.parent / "bad" / name, videos / f"90{i}.mp4")
+    place = "faceforensics/original_sequences/youtube/c23/videos"
+    pictures = {"b_empty.jpg": "empty", "b_cut.png": "decoded", "b_text.jpg": "not an image", "b_notes.txt": "not an image"}
+    clips = {"900.mp4": "empty", "901.mp4": "not a video", "902.mp4": "truncated", "903.mp4": reasons["zero.mp4"]}
+    pictures = {f"challenge/0-CelebA/{name}": word for name, word in pictures.items()}
+    return pictures | {f"{place}/{name}": word for name, word in clips.items()}
+
+
+def test_bad_files_are_listed_with_reasons(mine, tmp_path):
+    bad = spoil(mine)
+    manifest = build(mine, tmp_path / "set", reject_limit=0.5)
+    rejected = pd.read_csv(tmp_path / "set/rejected.csv").set_index("path")["reason"]
+    assert set(rejected.index) == set(bad) and len(manifest) == 96
+    for path, word in bad.items():
+        assert pd.Series([rejected[path]]).str.contains(word).all(), (path, rejected[path])
+    note = json.loads((tmp_path / "set/dataset.json").read_text())
+    assert note["n_rejected"] == 8 and note["rejected_share"] == pytest.approx(8 / 72)
+
+
+def test_too_many_bad_files_stop_the_build(mine, tmp_path):
+    bad, out, listing = spoil(mine), tmp_path / "set", tmp_path / "set-rejected.csv"
+    message = r"8 of 72 files cannot be used, more than reject_limit=0.01 allows \(.*900.mp4: the file is empty.*set-rejected.csv"
+    with pytest.raises(ValueError, match=message):
+        build(mine, out)
+    assert not out.exists() and set(pd.read_csv(listing)["path"]) == set(bad)
+    build(mine, out, reject_limit=8 / 72)
+    assert out.exists() and not listing.exists()
+    with pytest.raises(ValueError, match="reject_limit=0.02"):  # A set that was accepted is judged again
+        build(mine, out, reject_limit=0.02)
+    assert read_manifest(out).shape[0] == 96
+
+
+def test_a_listed_file_that_is_not_there(mine, tmp_path):
+    write(mine / "challenge/labels.csv", "path,label\n0-FFHQ/gone.png,real\n")
+    with pytest.raises(ValueError, match="0-FFHQ/gone.png: no such file"):
+        build(mine, tmp_path / "set")
+
+
+def test_odd_names_and_endings(mine, tmp_path):
+    shutil.copy(mine / "challenge/0-CelebA/003.png", mine / "challenge/0-CelebA/né à Nîmes 1.PNG")
+    draw_picture(mine / "challenge/0-CelebA/picture.png", 99)
+    os.rename(mine / "challenge/0-CelebA/picture.png", mine / "challenge/0-CelebA/picture.txt")
+    cv2.imwrite(str(mine / "challenge/0-CelebA/x.jpg"), np.full((9, 7, 3), 80, np.uint8))
+    os.rename(mine / "challenge/0-CelebA/x.jpg", mine / "challenge/0-CelebA/x.png")
+    manifest = build(mine, tmp_path / "set").set_index("origin")
+    assert manifest.loc["challenge/0-CelebA/né à Nîmes 1.PNG", "path"].endswith(".png")
+    assert manifest.loc["challenge/0-CelebA/picture.txt", "path"].endswith(".png")
+    assert manifest.loc["challenge/0-CelebA/x.png", ["width", "height", "format"]].tolist() == [7, 9, "JPEG"]
+    assert len(read_annotation_files(tmp_path / "set")) == len(manifest)
+
+
+def test_a_folder_with_something_else_is_refused(tree, tmp_path):
+    write(tmp_path / "album/wedding.txt", "dear")
+    with pytest.raises(FileExistsError, match=r"album: holds something else \(wedding.txt\)"):
+        build(tree, tmp_path / "album")
+    with pytest.raises(FileExistsError, match="a file; expected a new folder"):
+        build(tree, tmp_path / "album/wedding.txt")
+    (tmp_path / "new").mkdir()
+    build(tree, tmp_path / "new")
+    write(tmp_path / "new/thesis.tex", "mine")
+    with pytest.raises(FileExistsError, match="thesis.tex"):
+        build(tree, tmp_path / "new", seed=1)
+    assert (tmp_path / "album/wedding.txt").read_text() == "dear" and (tmp_path / "new/thesis.tex").is_file()
+    write(tmp_path / "other/dataset.json", '{"kind": "another program"}')
+    with pytest.raises(FileExistsError, match="dataset.json"):
+        build(tree, tmp_path / "other")
+    for place in (tree / "set", tree, tree.parent):
+        with pytest.raises(ValueError, match="inside the data root or around it"):
+            build(tree, place)
+
+
+def test_a_source_that_changes_meanwhile_is_noticed(mine, tmp_path, monkeypatch):
+    look = datasets._look_at_all
+
+    def change(*arguments):
+        notes = look(*arguments)
+        draw_picture(mine / "challenge/0-FFHQ/003.png", 12345)
+        return notes
+
+    monkeypatch.setattr(datasets, "_look_at_all", change)
+    with pytest.raises(ValueError, match="0-FFHQ/003.png: changed while the dataset was built"):
+        build(mine, tmp_path / "set")
+    monkeypatch.undo()
+    build(mine, tmp_path / "set")
+    build(mine, tmp_path / "clean")
+    assert contents(tmp_path / "set") == contents(tmp_path / "clean")
+
+
+def test_only_one_build_at_a_time(tree, tmp_path):
+    staging = tmp_path / ".set.building"
+    staging.mkdir()
+    lock = os.open(staging, os.O_RDONLY)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    with pytest.raises(BlockingIOError, match="another build of this dataset is running"):
+        build(tree, tmp_path / "set")
+    os.close(lock)
+    build(tree, tmp_path / "set")
+
+
+@pytest.mark.parametrize(
+    "path, text, message",
+    [("train/{}.txt", "2\n", "expected 0 .real. or 1"), ("train/{}.txt", None, "without the other"), ("train/{}.txt", "", "expected 0"),
+     ("train/extra.txt", "0\n", "extra: a picture or a text")],
+)
+def test_bad_annotation_texts(tree, tmp_path, path, text, message):
+    manifest = build(tree, tmp_path, sources=["challenge"])
+    first = manifest.loc[manifest["split"].eq("train").idxmax(), "path"]
+    target = tmp_path / path.format(Path(first).stem)
+    target.unlink(missing_ok=True)
+    if text is not None:
+        target.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_annotation_files(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [("train/none.png 1", "no picture of this split"), ("{} 3", "line 1: '3'; expected 0"), ("odd", "no picture"), ("", "no picture")],
+)
+def test_bad_list_lines(tree, tmp_path, line, message):
+    build(tree, tmp_path, sources=["challenge"])
+    lines = (tmp_path / "train.txt").read_text().splitlines()
+    lines[0] = line.format(lines[0].split()[0])
+    (tmp_path / "train.txt").write_text("\n".join(lines) + "\n")
+    with pytest.raises(ValueError, match=message):
+        read_list_files(tmp_path)
+    (tmp_path / "train.txt").unlink()
+    with pytest.raises(FileNotFoundError):
+        read_list_files(tmp_path)
+
+
+# --- Killed at any moment ----------------------------------------------------------------------------------------------
+
+KILLER = '''
+import json, os, random, signal, sys, time
+from pathlib import Path
+from deepfake_nbs import datasets
+from deepfake_nbs.datasets import build_cvcs_dfd, check_manifest, read_annotation_files, read_list_files, read_manifest
+
+root, out, plans, moments = sys.argv[1], Path(sys.argv[2]), json.loads(sys.argv[3]), json.loads(sys.argv[4])
+
+def killed_at(step):
+    "Die at the step-th call that changes the disk, half of the time just after it."
+    left = [step]
+    def guard(function):
+        def call(*arguments, **more):
+            left[0] -= 1
+            if left[0] == 0 and step % 2:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = function(*arguments, **more)
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+        return call
+    for name in ("replace", "rename", "unlink"):
+        setattr(os, name, guard(getattr(os, name)))
+    Path.write_text, datasets.shutil.rmtree = guard(Path.write_text), guard(datasets.shutil.rmtree)
+    datasets.shutil.copyfile = guard(datasets.shutil.copyfile)
+
+def attempt(plan, moment):
+    pid = os.fork()
+    if pid == 0:
+        if isinstance(moment, int):
+            killed_at(moment)
+        build_cvcs_dfd(root, out, n_frames=3, workers=1, progress=False, **plan)
+        os._exit(0)
+    if isinstance(moment, float):
+        time.sleep(moment)
+        os.kill(pid, signal.SIGKILL)
+    return os.waitpid(pid, 0)[1]
+
+for i, moment in enumerate(moments):
+    status, plan = attempt(plans[i % len(plans)], moment), None
+    if out.exists():
+        assert read_annotation_files(out).equals(read_list_files(out)) and len(read_manifest(out)) == len(read_list_files(out))
+        plan = json.loads((out / "dataset.json").read_text())["plan"]
+    print(json.dumps(dict(killed=os.WIFSIGNALED(status), seed=plan and plan["seed"])), flush=True)
+'''
+
+
+def kill_builds(tree, out, plans, moments):
+    "Start a build for each moment, kill it there; after each, whatever lies at `out` must be whole."
+    command = [sys.executable, "-c", KILLER, str(tree), str(out), json.dumps(plans), json.dumps(moments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_killed_at_chosen_steps_then_goes_on(tree, tmp_path):
+    out = tmp_path / "set"
+    states = kill_builds(tree, out, [{}], [1, 2, 3, 10, 25, 41, 60, 61, 90, 120, 150, 151, 180, 200, 220, 4, 5, 6, 7])
+    assert sum(state["killed"] for state in states) > 10
+    build(tree, out)
+    build(tree, tmp_path / "clean")
+    assert contents(out) == contents(tmp_path / "clean") and not list(tmp_path.glob(".*"))
+
+
+def test_killed_while_replacing_leaves_the_old_or_the_new(tree, tmp_path):
+    out = tmp_path / "set"
+    build(tree, out, seed=1)
+    build(tree, tmp_path / "clean", seed=2)
+    seen = set()
+    moments = [1, 2, 3, *range(190, 330, 7), *range(1, 25, 2), 2, 4, 6]
+    for state in kill_builds(tree, out, [{"seed": 2}], moments):
+        assert state["seed"] in (1, 2, None)  # None: between the two renames
+        seen.add(state["seed"])
+    build(tree, out, seed=2)
+    assert contents(out) == contents(tmp_path / "clean") and {1, 2} <= seen and not list(tmp_path.glob(".*"))
+
+
+def test_killed_between_the_two_renames(tree, tmp_path):
+    "The old set comes back when another plan is refused, and gives way when the new plan goes on."
+    out, old = tmp_path / "set", tmp_path / ".set.old"
+    build(tree, out, seed=1)
+    os.rename(out, old)
+    build(tree, out, seed=1)
+    assert not old.exists() and json.loads((out / "dataset.json").read_text())["plan"]["seed"] == 1
+    os.rename(out, old)
+    build(tree, out, seed=2)
+    assert not old.exists() and json.loads((out / "dataset.json").read_text())["plan"]["seed"] == 2
+
+
+def test_killed_at_random_moments(tree, tmp_path):
+    out, rng = tmp_path / "set", np.random.default_rng(0)
+    states = kill_builds(tree, out, [{"seed": 1}, {"seed": 1}, {"seed": 2}], [float(moment) for moment in rng.uniform(0, 0.5, 16)])
+    assert any(state["killed"] for state in states)
+    build(tree, out, seed=2)
+    build(tree, tmp_path / "clean", seed=2)
+    assert contents(out) == contents(tmp_path / "clean")
+
+
+def test_files_that_are_whole_are_kept(tree, tmp_path, monkeypatch):
+    out, placed, looked = tmp_path / "set", [], []
+    place, look = datasets._place, datasets._look
+
+    def stop(source, target, *rest):
+        if len(placed) == 40:
+            raise KeyboardInterrupt
+        place(source, target, *rest)
+        placed.append(target)
+
+    monkeypatch.setattr(datasets, "_place", stop)
+    with pytest.raises(KeyboardInterrupt):
+        build(tree, out)
+    times = {path: path.stat().st_ino for path in placed}
+    monkeypatch.setattr(datasets, "_place", place)
+    monkeypatch.setattr(datasets, "_look", lambda file: looked.append(file) or look(file))
+    (tmp_path / ".set.building/notes.jsonl").open("a").write('\n{"key": "cut of')
+    build(tree, out)
+    assert not looked and len(times) == 40
+    assert all((out / path.relative_to(tmp_path / ".set.building/dataset")).stat().st_ino == number for path, number in times.items())
+
+
+# --- The real sets -----------------------------------------------------------------------------------------------------
+
+
+def test_a_small_set_from_real_pictures(real, tmp_path):
+    manifest = build_cvcs_dfd(real, tmp_path / "set", n_frames=2, image_limit=60, workers=2, progress=False)
+    assert len(manifest) == 60 and set(manifest["source"]) == {"CelebA", "FFHQ", "StarGAN", "STYLEGAN2", "STYLEGAN3", "FF++", "DFDC"}
+    assert audit_split(manifest, tmp_path / "set")["crossing"][:3].sum() == 0

@@ -1,0 +1,154 @@
+"The notebooks are the source: what they export, how they are built, and what makes a chapter run again."
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbdev.export import nb_export
+
+from deepfake_nbs.core import run_chapter
+
+ROOT = Path(__file__).resolve().parent.parent
+CHAPTERS = sorted((ROOT / "nbs").glob("*.ipynb"))
+NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in CHAPTERS}
+
+
+def code(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def module_of(notebook):
+    found = re.search(r"#\|\s*default_exp:\s*(\w+)", code(notebook)[0].source)
+    return found and found[1]
+
+
+MODULES = {module_of(notebook): stem for stem, notebook in NOTEBOOKS.items() if module_of(notebook)}
+RESULTS = [stem for stem, notebook in NOTEBOOKS.items() if not module_of(notebook)]
+
+
+def test_every_module_comes_from_a_notebook(tmp_path):
+    (tmp_path / "deepfake_nbs").mkdir()
+    for stem in MODULES.values():
+        nb_export(ROOT / "nbs" / f"{stem}.ipynb", lib_path=tmp_path / "deepfake_nbs")
+    for module in MODULES:
+        made, kept = tmp_path / "deepfake_nbs" / f"{module}.py", ROOT / "deepfake_nbs" / f"{module}.py"
+        assert strip_paths(made) == strip_paths(kept), f"{module}.py was edited by hand, or nbdev-export was forgotten"
+    exported = {path.stem for path in (ROOT / "deepfake_nbs").glob("*.py")} - {"__init__", "_modidx"}
+    assert exported == set(MODULES)
+
+
+def strip_paths(path):
+    "nbdev writes where the notebook lies, relative to the module."
+    return re.sub(r"(File to edit: |# %% )\S*?nbs/", r"\1nbs/", path.read_text())
+
+
+def test_cleaning_changes_nothing_and_keeps_the_parameters(tmp_path):
+    shutil.copytree(ROOT / "nbs", tmp_path / "nbs")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    subprocess.run([Path(sys.executable).with_name("nbdev-clean"), "--fname", "nbs"], cwd=tmp_path, check=True)
+    for path in CHAPTERS:
+        assert (tmp_path / "nbs" / path.name).read_text() == path.read_text(), f"{path.name}: run nbdev-clean"
+
+
+@pytest.mark.parametrize("stem", RESULTS)
+def test_a_results_chapter_takes_profile_and_data_and_defines_nothing(stem):
+    cells = code(NOTEBOOKS[stem])
+    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    assert len(tagged) == 1
+    names = [line.split(":")[0] for line in tagged[0].source.splitlines() if line and not line.startswith("#")]
+    assert names[:2] == ["profile", "data"]
+    assert 'profile: str = "mini"' in tagged[0].source and 'data: str = "data/miniature"' in tagged[0].source
+    for cell in cells:
+        defined = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+        assert not defined, f"{stem} defines {[node.name for node in defined]}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_only_modules_with_a_lower_number(module):
+    order = sorted(MODULES, key=MODULES.get)
+    text = (ROOT / "deepfake_nbs" / f"{module}.py").read_text()
+    used = {node.module.split(".")[1] for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("deepfake_nbs.")}
+    assert all(order.index(name) < order.index(module) for name in used), used
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_exported_functions_are_short_and_public_parameters_are_typed(module):
+    tree = ast.parse((ROOT / "deepfake_nbs" / f"{module}.py").read_text())
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        assert node.end_lineno - node.lineno < 60, f"{module}.{node.name} has {node.end_lineno - node.lineno + 1} lines"
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{module}.{node.name} has no docstring"
+            bare = [arg.arg for arg in (*node.args.args, *node.args.kwonlyargs) if arg.annotation is None and arg.arg not in ("ax", "self")]
+            assert not bare, f"{module}.{node.name}: {bare} have no type"
+
+
+def test_the_training_chapter_refuses_unknown_parameters():
+    with pytest.raises(ValueError, match="unknown parameter 'learning_rat'; did you mean 'learning_rate'"):
+        run_chapter("nbs/06a_training_run.ipynb", "data/never.ipynb", {"learning_rat": "0.1"})
+    assert not (ROOT / "data" / "never.ipynb").exists()
+
+
+# --- What runs again --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def project(tmp_path):
+    "A project whose chapters only leave empty files behind, all of them done."
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    shutil.copytree(ROOT / "nbs", tmp_path / "nbs")
+    shutil.copytree(ROOT / "deepfake_nbs", tmp_path / "deepfake_nbs")
+    fake = tmp_path / "fake"
+    fake.write_text('#!/bin/sh\nmkdir -p "$(dirname $2)"; sleep 0.02; touch $2; echo ran $(basename $2)\n')
+    fake.chmod(0o755)
+    run = tmp_path / "data" / "runs" / "smoke-miniature"
+    (run / "cvcs_dfd").mkdir(parents=True)
+    for name in ("settings.json", "inputs.csv", "cvcs_dfd/dataset.json"):
+        (run / name).touch()
+    for path in tmp_path.rglob("*"):  # All inputs are older than all outputs
+        os.utime(path, (1e9, 1e9))
+    first = make(tmp_path)
+    assert {"index", "07_application", "06a_training_run-8", "00_core"} <= first
+    return tmp_path
+
+
+def make(folder):
+    "Which chapters `make chapters` runs."
+    done = subprocess.run(["make", "chapters", "ROWS=1 8", "CHAPTER=./fake"], cwd=folder, capture_output=True, text=True, check=True)
+    return set(re.findall(r"^ran (\S+)\.ipynb$", done.stdout, re.M))
+
+
+ROWS = {"06a_training_run-1", "06a_training_run-8"}
+
+
+@pytest.mark.parametrize(
+    "touched, expected",
+    [
+        (None, set()),
+        ("deepfake_nbs/application.py", {"07_application"}),
+        ("nbs/01b_dataset_results.ipynb", {"01b_dataset_results", "index"}),  # the dataset itself was found unchanged
+        ("nbs/06b_training_results.ipynb", {"06b_training_results", "index"}),
+        ("deepfake_nbs/training.py", {"06_training", *ROWS, "06b_training_results", "index"}),
+        ("data/runs/smoke-miniature/inputs.csv", {"01b_dataset_results", "index"}),
+        ("data/runs/smoke-miniature/settings.json", {"01b_dataset_results", *ROWS, "06b_training_results", "index"}),
+        ("data/runs/smoke-miniature/cvcs_dfd/dataset.json", {*ROWS, "06b_training_results", "index"}),
+    ],
+)
+def test_a_chapter_runs_again_when_what_it_uses_changed(project, touched, expected):
+    if touched:
+        os.utime(project / touched)
+    assert make(project) == expected
+    assert make(project) == set()
+
+
+def test_an_interrupted_report_goes_on(project):
+    (project / "data/runs/smoke-miniature/nbs/06a_training_run-8.ipynb").unlink()
+    assert make(project) == {"06a_training_run-8", "06b_training_results", "index"}

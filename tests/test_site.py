@@ -1,0 +1,288 @@
+"""The site: _quarto.yml against the notebooks, links, labels, ids; rendered too where Quarto is installed."""
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from fastcore.nbio import nb_frontmatter, read_nb
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
+NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"), key=lambda path: (path.stem != "index", path.stem))
+LARGEST = 1_000_000  # bytes of a committed notebook
+REFERENCE = r"(?:fig|tbl|sec|eq|lst)-"
+
+
+def cells(path):
+    loaded = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [cell | {"source": "".join(cell["source"])} for cell in loaded]
+
+
+def code(path):
+    return [cell for cell in cells(path) if cell["cell_type"] == "code"]
+
+
+def is_chapter_with_module(path):
+    return any(re.match(r"#\|\s*default_exp", cell["source"]) for cell in code(path))
+
+
+def without_code(text):
+    "Markdown without its fenced blocks and its code spans."
+    return re.sub(r"`[^`\n]+`", "`", re.sub(r"^(```|~~~).*?^\1[ ]*$", "", text, flags=re.M | re.S))
+
+
+def outputs(path, *kinds):
+    "Texts that the page shows as output, by MIME type."
+    texts = []
+    for cell in code(path):
+        for output in cell.get("outputs", []):
+            data = output.get("data", {}) | ({"stream": output["text"]} if "text" in output else {})
+            texts += ["".join(text) for kind, text in data.items() if kind in kinds and isinstance(text, (str, list))]
+    return texts
+
+
+def prose(path):
+    written = [cell["source"] for cell in cells(path) if cell["cell_type"] == "markdown"]
+    return "\n\n".join(without_code(text) for text in [*written, *outputs(path, "text/markdown")])
+
+
+def directives(source):
+    "The `#|` lines that open a cell, as a dict."
+    found = re.findall(r"^#\|\s*([\w-]+):\s*(.*)$", source, flags=re.M)
+    return {name: value.strip().strip("\"'") for name, value in found}
+
+
+def labels(path):
+    of_cells = [directives(cell["source"])["label"] for cell in code(path) if "label" in directives(cell["source"])]
+    return of_cells + re.findall(rf"\{{[^}}\n]*#({REFERENCE}[\w-]+)", prose(path))
+
+
+def anchors(path):
+    "Ids that Pandoc gives to the headings of a page."
+    found = set(labels(path))
+    written = "\n\n".join(cell["source"] for cell in cells(path) if cell["cell_type"] == "markdown")
+    for heading in re.findall(r"^#{1,6}\s+(.*)$", re.sub(r"^(```|~~~).*?^\1[ ]*$", "", written, flags=re.M | re.S), flags=re.M):
+        explicit = re.search(r"\{[^}]*#([\w-]+)", heading)
+        text = re.sub(r"\[([^\]]*)\]\([^)]*\)|\{.*?\}|[`*]", r"\1", heading).strip().lower()
+        found.add(explicit[1] if explicit else re.sub(r"\s+", "-", re.sub(r"[^\w\s.-]", "", re.sub(r"^[^a-z]+", "", text))))
+    return found
+
+
+def bibliography_keys():
+    return set(re.findall(r"^@\w+\{([^,\s]+),", (ROOT / CONFIG["bibliography"]).read_text(encoding="utf-8"), flags=re.M))
+
+
+def sidebar_pages(contents):
+    for entry in contents:
+        if isinstance(entry, str):
+            yield entry
+        else:
+            yield from sidebar_pages(entry["contents"])
+
+
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+results_chapters = pytest.mark.parametrize("path", [p for p in NOTEBOOKS if not is_chapter_with_module(p)], ids=lambda path: path.stem)
+
+
+# _quarto.yml
+
+
+def test_every_notebook_is_a_page_and_every_page_a_notebook_in_reading_order():
+    assert CONFIG["project"]["render"] == [path.relative_to(ROOT).as_posix() for path in NOTEBOOKS]
+
+
+def test_the_sidebar_holds_every_page_in_the_same_order():
+    assert list(sidebar_pages(CONFIG["website"]["sidebar"]["contents"])) == CONFIG["project"]["render"]
+
+
+def test_nothing_is_executed_and_the_site_goes_to_an_ignored_folder():
+    assert CONFIG["execute"]["enabled"] is False
+    assert f"{CONFIG['project']['output-dir']}/" in (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+    assert CONFIG["format"]["html"]["code-fold"] is True and CONFIG["website"]["search"] is True
+
+
+def test_files_that_the_configuration_names_exist():
+    for pattern in [CONFIG["bibliography"], CONFIG["format"]["html"]["css"], *CONFIG["project"]["resources"]]:
+        assert list(ROOT.glob(pattern)), pattern
+
+
+# Each notebook
+
+
+@every_notebook
+def test_it_is_small(path):
+    assert path.stat().st_size <= LARGEST, f"{path.name}: {path.stat().st_size} bytes; expected at most {LARGEST}"
+
+
+@every_notebook
+def test_it_has_one_title_with_a_subtitle(path):
+    markdown = [cell["source"] for cell in cells(path) if cell["cell_type"] == "markdown" and not cell["source"].startswith("---")]
+    assert re.match(r"# \S.*\n+> \S", markdown[0]), f"{path.name}: expected '# Title' and '> subtitle' in the first markdown cell"
+    assert len(re.findall(r"^# ", "\n".join(without_code(text) for text in markdown), flags=re.M)) == 1
+
+
+@every_notebook
+def test_its_directives_are_in_colon_form(path):
+    for cell in code(path):
+        for line in re.findall(r"^#\|.*$", cell["source"], flags=re.M):
+            assert re.fullmatch(r"#\| [\w-]+:( \S.*)?|#\|\s+- \S.*", line), f"{path.name}: {line!r}; Quarto would print it"
+
+
+@every_notebook
+def test_its_labels_are_lower_case_and_their_captions_are_there(path):
+    for cell in code(path):
+        found = directives(cell["source"])
+        if "label" not in found:
+            continue
+        label = found["label"]
+        assert re.fullmatch(rf"{REFERENCE}[a-z0-9-]+", label), f"{path.name}: label {label!r}; expected fig-... or tbl-..., lower case"
+        if label.startswith("fig-"):
+            assert found.get("fig-cap") and found.get("fig-alt"), f"{path.name}: {label} needs fig-cap and fig-alt"
+        if label.startswith("tbl-"):
+            assert found.get("tbl-cap"), f"{path.name}: {label} needs tbl-cap"
+
+
+def test_labels_are_unique_over_all_pages():
+    every = [(label, path.name) for path in NOTEBOOKS for label in labels(path)]
+    seen = {}
+    for label, name in every:
+        assert label not in seen, f"{label}: in {seen[label]} and in {name}"
+        seen[label] = name
+
+
+@every_notebook
+def test_its_references_and_citations_resolve(path):
+    keys, here = bibliography_keys(), set(labels(path))
+    for key in re.findall(r"(?<![\w.@\\])@([A-Za-z](?:[\w:-]*\w)?)", re.sub(r"\]\([^)]*\)|<[^>]*>", "]", prose(path))):
+        if re.match(REFERENCE, key):
+            assert key in here, f"{path.name}: @{key} is no label of this page"
+        else:
+            assert key in keys, f"{path.name}: @{key} is not in {CONFIG['bibliography']}"
+
+
+@every_notebook
+def test_its_internal_links_resolve(path):
+    for target in re.findall(r"\]\(<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\)", prose(path)):
+        if re.match(r"[a-z]+:", target) or target.startswith("data:"):
+            continue
+        name, _, anchor = target.partition("#")
+        found = (path.parent / name).resolve() if name else path
+        assert found.exists(), f"{path.name}: link to {target}, which is not there"
+        assert found.is_relative_to(ROOT), f"{path.name}: link to {target} leaves the project"
+        if found.suffix in {".ipynb", ".md", ".qmd"}:
+            page = found.relative_to(ROOT).as_posix()
+            assert page in CONFIG["project"]["render"], f"{path.name}: link to {target}, which is no page of the site"
+        if anchor and found.suffix == ".ipynb":
+            assert anchor in anchors(found), f"{path.name}: link to {target}; {found.name} has no such heading"
+
+
+@every_notebook
+def test_its_divs_are_balanced(path):
+    depth = 0
+    for line in re.findall(r"^\s*:{3,}(.*)$", prose(path), flags=re.M):
+        depth += 1 if line.strip(" :") else -1
+        assert depth >= 0, f"{path.name}: ':::' closes what was not opened"
+    assert depth == 0, f"{path.name}: ':::' is not closed"
+
+
+@every_notebook
+def test_it_names_no_path_of_a_machine(path):
+    shown = [cell["source"] for cell in cells(path)] + outputs(path, "stream", "text/plain", "text/html", "text/markdown")
+    for text in shown:
+        found = re.search(r"(?<![\w.:/])/(?:home|root|Users|work|tmp|mnt|opt|usr|var)/[\w.-]+|\b[A-Z]:\\\w|file://|site-packages", text)
+        assert not found, f"{path.name}: {text[max(found.start() - 40, 0):found.end() + 40]!r}"
+
+
+@every_notebook
+def test_it_stores_no_error(path):
+    for cell in code(path):
+        for output in cell.get("outputs", []):
+            assert output["output_type"] != "error", f"{path.name}: {output['ename']}: {output['evalue']}"
+    assert not any("Traceback (most recent call last)" in text for text in outputs(path, "stream", "text/plain"))
+
+
+@every_notebook
+def test_its_cells_keep_only_tags_and_have_unique_ids(path):
+    found = cells(path)
+    assert all(set(cell["metadata"]) <= {"tags"} for cell in found)
+    assert len({cell["id"] for cell in found}) == len(found)
+
+
+# Results chapters
+
+
+@results_chapters
+def test_a_results_chapter_starts_with_its_parameters(path):
+    tagged = [cell["source"] for cell in code(path) if "parameters" in cell["metadata"].get("tags", [])]
+    assert len(tagged) == 1, f"{path.name}: {len(tagged)} cells tagged 'parameters'; expected one"
+    lines = ast.parse(tagged[0]).body
+    assert all(isinstance(line, ast.AnnAssign) for line in lines), f"{path.name}: expected 'name: type = value' lines only"
+    assert [line.target.id for line in lines[:2]] == ["profile", "data"]
+    assert [ast.literal_eval(line.value) for line in lines[:2]] == ["mini", "data/miniature"]
+    for line in lines:
+        text = tagged[0].splitlines()[line.end_lineno - 1]
+        assert re.search(r"\s# \S", text), f"{path.name}: {line.target.id} has no comment"
+
+
+@results_chapters
+def test_a_results_chapter_is_left_alone_by_nbdev_test_and_does_not_say_so_on_the_page(path):
+    assert nb_frontmatter(read_nb(path)).get("skip_exec") is True
+    assert "skip_exec" not in prose(path).replace("---\nskip_exec: true", ""), (
+        f"{path.name}: '- skip_exec: true' under the title is printed by Quarto; put it into a cell of its own, "
+        "'---', 'skip_exec: true', '---', or into the notebook's metadata as nbdev: {skip_exec: true}"
+    )
+
+
+@results_chapters
+def test_a_results_chapter_defines_nothing(path):
+    for cell in code(path):
+        source = "\n".join(line for line in cell["source"].splitlines() if not line.startswith(("%", "!")))
+        defined = [node.name for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+        assert not defined, f"{path.name}: defines {defined}"
+
+
+# The workflows
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.name)
+def test_workflows_hold_no_secret_and_ask_for_little(path):
+    text = path.read_text(encoding="utf-8")
+    workflow = yaml.safe_load(text)
+    assert "secrets." not in text and "pull_request_target" not in text
+    assert workflow["permissions"] == {"contents": "read"}
+    for job in workflow["jobs"].values():
+        assert set(job.get("permissions", {})) <= {"pages", "id-token"}
+        assert job["timeout-minutes"] <= 60
+        for step in job["steps"]:
+            assert re.fullmatch(r"(actions|quarto-dev)/[\w/-]+@v\d+", step.get("uses", "actions/x@v1")), step
+
+
+# Rendered
+
+
+def test_it_renders_without_a_warning(tmp_path):
+    if shutil.which("quarto") is None:
+        pytest.skip("quarto is not on PATH: rendering was not tried; the checks above read the sources only")
+    site = tmp_path / "project"
+    for name in ("nbs", "papers"):
+        shutil.copytree(ROOT / name, site / name)
+    for name in ("_quarto.yml", "README.md", "LICENSE", "CITATION.cff", "CONTRIBUTING.md"):
+        shutil.copy(ROOT / name, site / name)
+    (site / "data").mkdir()
+    shutil.copy(ROOT / "data" / "README.md", site / "data")
+    done = subprocess.run(["quarto", "render"], cwd=site, capture_output=True, text=True, check=False)
+    log = done.stdout + done.stderr
+    assert done.returncode == 0, log
+    assert not re.search(r"WARN|ERROR|Unable to resolve", log), log
+    for page in CONFIG["project"]["render"]:
+        rendered = site / CONFIG["project"]["output-dir"] / Path(page).with_suffix(".html")
+        assert rendered.is_file(), f"{page}: no page was made"
+        html = rendered.read_text(encoding="utf-8")
+        assert not re.search(r"^\s*(<p>)?:::", html, flags=re.M), f"{page}: a literal ':::'"
+        assert "?@fig-" not in html and "?@tbl-" not in html, f"{page}: an unresolved cross-reference"
+    assert (site / CONFIG["project"]["output-dir"] / "index.html").is_file(), "the site has no front page"

@@ -1,0 +1,577 @@
+"Contracts of chapters 06, 06a and 06b: what a run leaves, how it stops and goes on, what it refuses, what the pages show."
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from deepfake_nbs import training
+from deepfake_nbs.core import CLAIM_COLUMNS, ImageError, file_sha256, read_image, read_settings
+from deepfake_nbs.datasets import MANIFEST_COLUMNS
+from deepfake_nbs.training import (
+    ManifestImages, SeededLoader, TrainingConfig, TrainingError, choose_classifier, choose_dataset, claim_rows, finished_rows, make_loss,
+    profile_row, read_predictions, read_run, read_splits, results_table, run_config, run_name, show_results, table_row, train,
+    train_run, training_table,
+)
+from deepfake_nbs.xception import load_classifier, normalise, resize_square
+
+TINY = TrainingConfig(row=8, crop=False, epochs=3, image_size=48, width=0.1, batch_size=5, learning_rate=0.01, workers=1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    "Networks this small lose more by waiting for a second thread than they gain, above all on a busy machine."
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def draw_dataset(folder: Path, n: int = 30, protocol: str = "group") -> Path:
+    "Noise; fakes are smoother. Three fifths train, one fifth each validation and test."
+    rng, rows = np.random.default_rng(0), []
+    for i in range(n):
+        split = ("train", "train", "train", "validation", "test")[i % 5]
+        path = f"{split}/{i:06d}.png"
+        image = Image.fromarray(rng.integers(0, 256, (40, 56, 3), dtype=np.uint8))
+        image = image.resize((14, 10)).resize((56, 40)) if i % 2 else image
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        image.save(folder / path)
+        rows.append(dict(path=path, label=i % 2, source="noise", method="smooth" if i % 2 else "none", group=f"{i:03d}", video="", frame="",
+                         width=56, height=40, format="PNG", sha256=file_sha256(folder / path), split=split))
+    pd.DataFrame(rows)[list(MANIFEST_COLUMNS)].to_csv(folder / "manifest.csv", index=False)
+    (folder / "dataset.json").write_text(json.dumps({"plan": {"protocol": protocol}}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory):
+    return draw_dataset(tmp_path_factory.mktemp("noise") / "cvcs_dfd")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    "A run folder with rows 1 and 8 trained; tests must not change it."
+    run = tmp_path_factory.mktemp("run") / "smoke-noise"
+    draw_dataset(run / "cvcs_dfd")
+    for row, net in ((1, "xception"), (8, "light")):
+        train_run(run, replace(TINY, row=row, net=net, crop=row == 8, epochs=2), str(row))
+    return run
+
+
+@pytest.fixture()
+def copy(run, tmp_path):
+    shutil.copytree(run, tmp_path / run.name)
+    return tmp_path / run.name
+
+
+def rewrite(path, change):
+    "Change the rows of a manifest."
+    change(pd.read_csv(path / "manifest.csv", dtype=str, keep_default_na=False)).to_csv(path / "manifest.csv", index=False)
+
+
+# --- configurations ---------------------------------------------------------------------------------------------------
+
+def test_rows_are_those_of_the_report():
+    table = {1: ("no", "xception", "adam", .001, 16, 20), 2: ("yes", "midway", "adam", .001, 16, 20),
+             3: ("no", "midway", "adam", .001, 16, 20),
+             4: ("yes", "midway", "momentum", .001, 16, 20), 5: ("yes", "midway", "momentum", .01, 16, 20),
+             6: ("yes", "light", "adam", .001, 16, 20),
+             7: ("yes", "xception", "adam", .001, 8, 25), 8: ("yes", "xception", "adam", .001, 16, 25),
+             9: ("no", "xception", "adam", .001, 16, 15)}
+    for row, (crop, net, optimiser, rate, batch, epochs) in table.items():
+        expected = TrainingConfig(row=row, crop=crop == "yes", net=net, optimiser=optimiser, learning_rate=rate, batch_size=batch,
+                                  epochs=epochs)
+        assert table_row(row) == expected
+        assert (expected.image_size, expected.width, expected.dropout, expected.class_weights) == (299, 1.0, 0.5, True)
+
+
+@pytest.mark.parametrize("field, value", [
+    ("net", "resnet"), ("optimiser", "sgd"), ("schedule", "cosine"), ("protocol", "frames"), ("learning_rate", 0.0),
+    ("learning_rate", -1.0),
+    ("learning_rate", float("nan")), ("batch_size", 1), ("epochs", 0), ("image_size", 8), ("width", 0.0), ("dropout", 1.0),
+    ("workers", -1), ("seed", -1)])
+def test_an_impossible_value_is_named(field, value):
+    with pytest.raises(ValueError, match=field):
+        replace(TINY, **{field: value})
+
+
+def test_an_unknown_row_lists_the_known():
+    with pytest.raises(ValueError, match="row is 0, expected one of table 1: 1, 2, 3"):
+        table_row(0)
+
+
+def test_a_profile_lowers_and_never_raises():
+    settings = replace(read_settings("smoke"), epoch_limit=7, image_size=64, width=0.25, seed=5)
+    config = profile_row(8, settings)
+    assert (config.epochs, config.image_size, config.width, config.seed) == (7, 64, 0.25, 5)
+    assert profile_row(9, replace(settings, epoch_limit=99)).epochs == 15
+    assert profile_row(9, replace(settings, epoch_limit=0)).epochs == 15
+
+
+def test_an_experiment_never_takes_the_place_of_a_row():
+    settings = read_settings("smoke")
+    row = profile_row(8, settings)
+    kept = run_config(8, settings, net="", optimiser="", learning_rate=0.0, batch_size=0, epochs=0, crop="", seed=0, protocol="",
+                      schedule="published")
+    assert kept == row and run_name(kept, settings) == "8"
+    changes = [dict(net="midway"), dict(optimiser="momentum"), dict(learning_rate=0.01), dict(batch_size=8), dict(epochs=99),
+               dict(crop="no"), dict(seed=7),
+               dict(protocol="published"), dict(schedule="constant"), dict(image_size=32), dict(width=0.5), dict(dropout=0.1),
+               dict(class_weights=False)]
+    names = [run_name(run_config(8, settings, **change), settings) for change in changes]
+    assert len(set(names)) == len(changes) and all(name.startswith("custom-") for name in names)
+    assert run_config(8, settings, crop="yes") == row
+    assert run_config(8, settings, net="midway", optimiser="momentum", learning_rate=0.01).row == 0
+    with pytest.raises(ValueError, match="crop is 'perhaps'"):
+        run_config(8, settings, crop="perhaps")
+    with pytest.raises(ValueError, match="unknown net 'vgg'"):
+        run_config(8, settings, net="vgg")
+
+
+def test_the_published_schedule_is_torchs_step():
+    optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.001)
+    theirs = torch.optim.lr_scheduler.StepLR(optimiser, step_size=5, gamma=0.05)
+    for epoch in range(25):
+        assert training.SCHEDULES["published"](0.001, epoch) == pytest.approx(theirs.get_last_lr()[0])
+        optimiser.step()
+        theirs.step()
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+def test_a_picture_is_prepared_in_one_way(noise):
+    frame = read_splits(noise, TINY)["validation"]
+    images = ManifestImages(frame, noise, 32)
+    x, y = next(iter(SeededLoader(images, 1)))
+    expected = normalise(torch.from_numpy(resize_square(read_image(noise / frame.path[0]), 32).copy())[None])
+    assert torch.equal(x, expected) and y.item() == frame.label[0]
+    assert x.shape == (1, 3, 32, 32) and -1 <= x.min() < x.max() <= 1
+
+
+def test_evaluation_leaves_nothing_out_and_shuffles_nothing(noise):
+    images = ManifestImages(read_splits(noise, TINY)["train"], noise, 16)
+    for batch_size in (4, 5, 17, 18, 100):
+        labels = [label for _, y in SeededLoader(images, batch_size) for label in y.tolist()]
+        assert labels == images.labels
+
+
+def test_training_leaves_out_a_batch_of_one_only(noise):
+    images = ManifestImages(read_splits(noise, TINY)["train"], noise, 16)
+    sizes = {batch_size: [len(y) for _, y in SeededLoader(images, batch_size, train=True)] for batch_size in (17, 5)}
+    assert sizes == {17: [17], 5: [5, 5, 5, 3]}
+
+
+def test_order_depends_on_seed_and_epoch_alone(noise):
+    images = ManifestImages(read_splits(noise, TINY)["train"], noise, 16)
+
+    def order(seed, epoch, warm_up=0):
+        loader = SeededLoader(images, 4, train=True, seed=seed)
+        for _ in range(warm_up):
+            list(loader)
+        loader.epoch = epoch
+        return loader.get_idxs()
+
+    assert order(1, 2) == order(1, 2, warm_up=2)
+    assert sorted(order(1, 2)) == list(range(len(images)))
+    assert len({tuple(order(*which)) for which in [(1, 2), (1, 3), (2, 2)]}) == 3
+
+
+def test_memory_disk_and_processes_give_the_same_batches(noise):
+    frame = read_splits(noise, TINY)["train"]
+    memory, disk = ManifestImages(frame, noise, 24, workers=2), ManifestImages(frame, noise, 24, cache_bytes=1000)
+    assert memory.cached and not disk.cached
+    loaders = [SeededLoader(images, 4, train=True, seed=3, workers=workers) for images, workers in ((memory, 0), (disk, 0), (disk, 2))]
+    first, *others = [[(x.clone(), y.clone()) for x, y in loader] for loader in loaders]
+    for other in others:
+        assert all(torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(first, other, strict=True))
+
+
+def test_both_classes_pull_with_the_same_force():
+    weight = make_loss([1] * 30 + [0] * 10).weight
+    assert torch.allclose(weight, torch.tensor([2.0, 2 / 3]))
+    assert 10 * weight[0] == pytest.approx(30 * weight[1].item())
+
+
+def test_another_protocol_splits_the_same_pictures_anew(tmp_path):
+    folder = draw_dataset(tmp_path / "cvcs_dfd", n=40)
+    rewrite(folder, lambda df: df.assign(group=[f"{i // 4}" for i in range(len(df))],
+                                         split=["train"] * 24 + ["validation"] * 8 + ["test"] * 8))
+    built, other = read_splits(folder, TINY), read_splits(folder, replace(TINY, protocol="published"))
+    assert set(pd.concat(other.values()).path) == set(pd.concat(built.values()).path)
+    assert abs(len(other["train"]) - len(built["train"])) <= 1
+    assert not set(built["train"].group) & set(built["test"].group)
+    assert set(other["train"].group) & set(other["test"].group)
+
+
+# --- bad data ---------------------------------------------------------------------------------------------------------
+
+def test_missing_manifest(tmp_path):
+    with pytest.raises(FileNotFoundError, match="manifest.csv: no such manifest"):
+        train(TINY, tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("change, problem", [
+    (lambda df: df[(df.split != "train") | (df.label == "1")], r"'train' holds label \[1\] only"),
+    (lambda df: df[df.split != "validation"], "'validation' is empty"),
+    (lambda df: df[df.split != "test"], "'test' is empty"),
+    (lambda df: df.drop(columns="group"), "group"),
+])
+def test_data_that_cannot_be_trained_on(noise, tmp_path, change, problem):
+    folder = shutil.copytree(noise, tmp_path / "cvcs_dfd")
+    rewrite(folder, change)
+    with pytest.raises(ValueError, match=problem) as error:
+        train(TINY, folder, tmp_path / "out")
+    assert "manifest.csv" in str(error.value) and not (tmp_path / "out").exists()
+
+
+def test_the_first_file_that_moved_is_named(noise, tmp_path):
+    folder = shutil.copytree(noise, tmp_path / "cvcs_dfd")
+    for name in ("test/000009.png", "validation/000008.png"):
+        (folder / name).unlink()
+    with pytest.raises(FileNotFoundError, match=r"validation/000008.png: .*2 files missing"):
+        train(TINY, folder, tmp_path / "out")
+
+
+def test_a_broken_picture_is_named(noise, tmp_path):
+    folder = shutil.copytree(noise, tmp_path / "cvcs_dfd")
+    (folder / "train/000006.png").write_bytes(b"not a picture")
+    with pytest.raises(ImageError, match="train/000006.png"):
+        train(TINY, folder, tmp_path / "out")
+
+
+# --- a run ------------------------------------------------------------------------------------------------------------
+
+def test_what_a_run_leaves(run):
+    folder = run / "training" / "8"
+    assert sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()) == sorted(training.RUN_FILES)
+    record, history = read_run(folder), pd.read_csv(folder / "history.csv")
+    assert list(history) == ["epoch", "train_loss", "validation_loss", "validation_accuracy", "validation_auc", "learning_rate", "seconds"]
+    assert history.epoch.tolist() == [1, 2] and np.isfinite(history.to_numpy()).all()
+    assert record["n"] == 6 and record["counts"] == dict(train=18, validation=6, test=6) and sum(record["class_counts"]) == 18
+    assert record["weights_sha256"] == file_sha256(folder / "model/model.safetensors")
+    assert record["manifest_sha256"] == file_sha256(run / "cvcs_dfd/manifest.csv")
+    assert record["config"]["net"] == "light" and record["wall_seconds"] > 0 and record["images_per_second"] > 0
+    assert (record["crop"], record["config"]["crop"]) == (False, True) and "whole images used" in record["note"]
+    assert read_run(run / "training" / "1")["note"] == ""
+    assert "tmp" not in (folder / "run.json").read_text(), "a record must not hold an absolute path"
+
+
+def test_predictions_agree_with_history(run):
+    folder = run / "training" / "8"
+    history, record = pd.read_csv(folder / "history.csv").set_index("epoch"), read_run(folder)
+    loss = make_loss(read_splits(run / "cvcs_dfd", TINY)["train"].label.tolist())
+    for checkpoint, epoch in (("best", record["best_epoch"]), ("last", 2)):
+        frame = read_predictions(folder, "validation", checkpoint)
+        assert np.mean((frame.probability >= 0.5) == frame.label) == pytest.approx(history.validation_accuracy[epoch])
+        probability = torch.tensor(np.stack([1 - frame.probability, frame.probability], 1))
+        expected = torch.nn.functional.nll_loss(probability.log().float(), torch.tensor(frame.label.to_numpy()), weight=loss.weight)
+        assert expected.item() == pytest.approx(history.validation_loss[epoch], rel=1e-3)
+    splits = read_splits(run / "cvcs_dfd", TINY)
+    for split in ("validation", "test"):
+        assert read_predictions(folder, split).path.tolist() == splits[split].path.tolist()
+        assert read_predictions(folder, split).group.tolist() == splits[split].group.tolist(), "a group like 004 must stay text"
+
+
+def test_the_classifier_says_what_the_run_said(run, tmp_path):
+    shutil.copytree(run, tmp_path / run.name)
+    model, config = load_classifier(choose_classifier(tmp_path / run.name))
+    frame = read_predictions(run / "training" / str(config["row"]), "test")
+    pixels = np.stack([resize_square(read_image(run / "cvcs_dfd" / path), config["image_size"]) for path in frame.path])
+    with torch.inference_mode():
+        probability = model(normalise(torch.from_numpy(pixels), config["mean"], config["std"])).softmax(1)[:, 1]
+    assert np.allclose(probability.numpy(), frame.probability, atol=1e-4)
+
+
+def without_seconds(path):
+    return pd.read_csv(path / "history.csv").drop(columns="seconds")
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "momentum"])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(noise, tmp_path, monkeypatch, capsys, optimiser):
+    config = replace(TINY, optimiser=optimiser)
+    whole = train(config, noise, tmp_path / "whole", device="cpu")
+    with monkeypatch.context() as patch:
+        def killed(learner, config, epoch, run_epoch=training.train_epoch):
+            if epoch == 2:
+                learner.dls.train.epoch = 99
+                raise KeyboardInterrupt
+            return run_epoch(learner, config, epoch)
+
+        patch.setattr(training, "train_epoch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, noise, tmp_path / "cut", device="cpu")
+    assert not (tmp_path / "cut" / "run.json").exists()
+    assert training.row_status(tmp_path / "cut") == "stopped after epoch 2"
+    (tmp_path / "cut" / "checkpoint-0003.partial").mkdir()  # what a kill in the middle of writing leaves
+    capsys.readouterr()
+    again = train(config, noise, tmp_path / "cut", device="cpu")
+    printed = capsys.readouterr().out
+    assert "goes on after epoch 2" in printed and "epoch  3/3" in printed and "epoch  2/3" not in printed
+    pd.testing.assert_frame_equal(without_seconds(tmp_path / "whole"), without_seconds(tmp_path / "cut"))
+    assert again["weights_sha256"] == whole["weights_sha256"]
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "whole/predictions.csv"), pd.read_csv(tmp_path / "cut/predictions.csv"))
+    assert not list((tmp_path / "cut").glob("checkpoint*"))
+
+
+def test_killed_before_the_test_split_was_read(noise, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        def stop(*args):
+            raise KeyboardInterrupt
+
+        patch.setattr(training, "predict_checkpoints", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(replace(TINY, epochs=1), noise, tmp_path / "out")
+        patch.setattr(training, "train_epoch", stop)
+    record = train(replace(TINY, epochs=1), noise, tmp_path / "out")
+    assert record["best_epoch"] == 1 and (tmp_path / "out/predictions.csv").is_file()
+
+
+def test_a_full_disk_leaves_the_epoch_before(noise, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        def full(state, path, save=torch.save):
+            if "checkpoint-0002" in str(path):
+                raise OSError(28, "No space left on device")
+            save(state, path)
+
+        patch.setattr(training.torch, "save", full)
+        with pytest.raises(OSError, match="No space left"):
+            train(TINY, noise, tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out").glob("checkpoint*")] == ["checkpoint-0001"]
+    assert train(TINY, noise, tmp_path / "out")["best_epoch"] in (1, 2, 3)
+
+
+class Exploding(torch.nn.Module):
+    "A loss that is not a number from its n-th call on."
+
+    def __init__(self, n):
+        super().__init__()
+        self.calls, self.n = 0, n
+
+    def forward(self, logits, labels):
+        self.calls += 1
+        return torch.nn.functional.cross_entropy(logits, labels) * (float("nan") if self.calls >= self.n else 1.0)
+
+
+@pytest.mark.parametrize("call, place, kept", [(2, "epoch 1, training batch 2", None),
+                                               (4 + 2 + 1 + 3, "epoch 2, training batch 3", "checkpoint-0001")])
+def test_a_loss_that_is_not_a_number_stops_the_run(noise, tmp_path, monkeypatch, call, place, kept):
+    monkeypatch.setattr(training, "make_loss", lambda labels, weighted: Exploding(call))
+    with pytest.raises(TrainingError, match=place):
+        train(TINY, noise, tmp_path / "out")
+    assert [p.name for p in (tmp_path / "out").glob("checkpoint*")] == ([kept] if kept else [])
+
+
+def test_a_finished_run_is_not_trained_again(run, monkeypatch):
+    monkeypatch.setattr(training, "make_learner", None)
+    config = TrainingConfig(**read_run(run / "training/8")["config"])
+    for overwrite in (False, True):
+        record = train(replace(config, workers=0), run / "cvcs_dfd", run / "training/8", overwrite=overwrite)
+        assert record == read_run(run / "training/8")
+
+
+def test_another_run_is_refused_by_the_keys_that_differ(copy):
+    config = TrainingConfig(**read_run(copy / "training/8")["config"])
+    before = (copy / "training/8/run.json").read_bytes()
+    with pytest.raises(TrainingError, match=r"epochs \(2, not 1\), seed \(42, not 1\)"):
+        train(replace(config, seed=1, epochs=1), copy / "cvcs_dfd", copy / "training/8")
+    assert (copy / "training/8/run.json").read_bytes() == before
+    record = train(replace(config, seed=1, epochs=1), copy / "cvcs_dfd", copy / "training/8", overwrite=True)
+    assert record["seed"] == 1 and len(pd.read_csv(copy / "training/8/history.csv")) == 1
+
+
+def test_an_unfinished_run_of_another_kind_is_refused_too(noise, tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "finish_run", lambda *args: {})
+    train(replace(TINY, epochs=1), noise, tmp_path / "out")
+    with pytest.raises(TrainingError, match="learning_rate"):
+        train(replace(TINY, epochs=1, learning_rate=0.5), noise, tmp_path / "out")
+
+
+def test_changed_data_makes_it_another_run(copy):
+    rewrite(copy / "cvcs_dfd", lambda df: df[df.path != "train/000000.png"])
+    with pytest.raises(TrainingError, match="manifest.csv: changed since run 8"):
+        read_run(copy / "training/8")
+    for page in (finished_rows, results_table, training_table, choose_classifier):
+        with pytest.raises(TrainingError, match="changed since run 1"):
+            page(copy)
+    config = TrainingConfig(**json.loads((copy / "training/8/run.json").read_text())["config"])
+    with pytest.raises(TrainingError, match="manifest_sha256"):
+        train(config, copy / "cvcs_dfd", copy / "training/8")
+
+
+def test_changed_weights_are_refused(copy):
+    with open(copy / "training/8/model/model.safetensors", "ab") as file:
+        file.write(b"x")
+    with pytest.raises(TrainingError, match="model.safetensors: changed"):
+        read_run(copy / "training/8")
+
+
+def test_crop_takes_the_cropped_set_where_it_is(run, copy):
+    assert choose_dataset(run, False) == (run / "cvcs_dfd", False, "")
+    assert choose_dataset(run, True)[:2] == (run / "cvcs_dfd", False)
+    shutil.copytree(copy / "cvcs_dfd", copy / "cvcs_cropped_dfd")
+    assert choose_dataset(copy, True) == (copy / "cvcs_cropped_dfd", True, "")
+    with pytest.raises(TrainingError, match="holds another run|changed"):
+        rewrite(copy / "cvcs_cropped_dfd", lambda df: df[df.path != "train/000000.png"])
+        train_run(copy, TrainingConfig(**read_run(copy / "training/8")["config"]), "8")
+
+
+# --- tables, claims, classifier ---------------------------------------------------------------------------------------
+
+def test_table_2_never_makes_up_a_number(run):
+    results = results_table(run, n_resamples=20)
+    assert len(results) == 9 * 6
+    run_rows, others = results[results.row.isin([1, 8])], results[~results.row.isin([1, 8])]
+    assert (run_rows.status == "run").all() and (run_rows.n == 6).all()
+    assert (others.status == "not run").all() and others[["measured", "low", "high"]].isna().all(axis=None) and (others.n == 0).all()
+    shown = show_results(results)
+    assert shown.loc[3, "recall_0"] == "0.7: not run" and list(shown) == list(training.RESULT_COLUMNS)
+
+
+def test_table_2_is_made_of_predictions(copy):
+    path = copy / "training/8/predictions.csv"
+    frame = pd.read_csv(path, dtype={"group": str})
+    frame.loc[frame.checkpoint == "best", "probability"] = frame.label.astype(float)
+    frame.loc[(frame.checkpoint == "best") & (frame.split == "test"), "probability"] = 0.9  # always fake
+    frame.to_csv(path, index=False)
+    measured = results_table(copy, n_resamples=20).query("row == 8").set_index("column").measured
+    share = read_predictions(copy / "training/8", "test").label.mean()
+    assert measured["validation_accuracy"] == 1
+    assert measured["test_accuracy"] == measured["precision_1"] == pytest.approx(share)
+    assert (measured["recall_0"], measured["recall_1"]) == (0, 1) and np.isnan(measured["precision_0"])
+    assert "undefined" in show_results(results_table(copy, n_resamples=20)).loc[8, "precision_0"]
+    assert not any(row["id"] == "table2-8-precision_0" for row in claim_rows(copy))
+
+
+def test_claims_are_known_ids_with_intervals(run, root):
+    results = results_table(run, n_resamples=20)
+    claims = claim_rows(run, results)
+    known = set(pd.read_csv(root / "papers/original/claims.csv").id)
+    assert {claim["id"] for claim in claims} <= known
+    assert {claim["id"].split("-")[1] for claim in claims} == {"1", "8"}
+    assert all(set(claim) <= set(CLAIM_COLUMNS) and claim["data"] == "noise" and claim["protocol"] == "group" for claim in claims)
+    assert {f"table2-{row}-{column}" for row in range(1, 10) for column in training.RESULT_COLUMNS} <= known
+
+
+def test_table_1_says_what_was_asked_and_what_was_used(run):
+    table = training_table(run).set_index("row")
+    assert table.status.to_dict() == {row: "run" if row in (1, 8) else "not run" for row in range(1, 10)}
+    assert (table.crop[8], table.crop_used[8], table.epochs[8], table.epochs_used[8], table.image_size_used[8]) == ("yes", False, 25, 2, 48)
+    assert pd.isna(table.epochs_used[3])
+
+
+def test_the_classifier_is_chosen_on_validation(copy):
+    def set_probability(row, split, probability):
+        path = copy / "training" / row / "predictions.csv"
+        frame = pd.read_csv(path, dtype={"group": str})
+        mask = (frame.checkpoint == "best") & (frame.split == split)
+        frame.loc[mask, "probability"] = probability(frame[mask].label)
+        frame.to_csv(path, index=False)
+
+    for good, bad in (("1", "8"), ("8", "1")):
+        set_probability(good, "validation", lambda label: label.astype(float))
+        set_probability(good, "test", lambda label: 1.0 - label)
+        set_probability(bad, "validation", lambda label: 1.0 - label)
+        set_probability(bad, "test", lambda label: label.astype(float))
+        place = choose_classifier(copy)
+        assert load_classifier(place)[1]["row"] == int(good)
+        assert file_sha256(place / "model.safetensors") == read_run(copy / "training" / good)["weights_sha256"]
+    assert [p.name for p in (copy / "models").iterdir()] == ["classifier"]
+
+
+def test_one_class_in_validation_has_no_auc_but_a_best_epoch(tmp_path):
+    folder = draw_dataset(tmp_path / "cvcs_dfd")
+    rewrite(folder, lambda df: df[(df.split != "validation") | (df.label == "1")])
+    record = train(replace(TINY, epochs=2), folder, tmp_path / "out")
+    history = pd.read_csv(tmp_path / "out/history.csv")
+    assert history.validation_auc.isna().all()
+    assert record["best_epoch"] == history.set_index("epoch").validation_loss.idxmin()
+
+
+def test_the_confusion_table_has_every_cell():
+    table = training.confusion_table(pd.DataFrame(dict(label=[1, 1], probability=[0.5, 0.6])))
+    assert table.to_numpy().tolist() == [[0, 0], [0, 2]]
+
+
+def test_plot_history_shows_three_lines(run):
+    import matplotlib.pyplot as plt
+
+    ax = training.plot_history(pd.read_csv(run / "training/8/history.csv").head(1), best=1)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["loss, train", "loss, validation", "chosen: epoch 1",
+                                                                         "accuracy, validation"]
+    plt.close(ax.figure)
+
+
+# --- the two pages ----------------------------------------------------------------------------------------------------
+
+def run_page(root, name, replaced, **parameters):
+    "Run a page's code cells in order, with some names replaced after the imports; returns its names."
+    notebook, names = nbformat.read(root / "nbs" / f"{name}.ipynb", as_version=4), {}
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            exec(cell.source, names)
+            names.update(parameters if "parameters" in cell.metadata.get("tags", []) else {},
+                         **{k: v for k, v in replaced.items() if k in names})
+    return names
+
+
+def page_settings(profile):
+    return replace(read_settings("smoke"), image_size=48, width=0.1, epoch_limit=2, n_resamples=20)
+
+
+def test_06b_with_no_row_at_all(root, tmp_path):
+    names = run_page(root, "06b_training_results", dict(run_folder=lambda *args: tmp_path, read_settings=page_settings))
+    assert (names["results"].status == "not run").all() and names["classifier"] is None
+    claims = pd.read_csv(tmp_path / "claims.csv")
+    assert (claims[claims.id.str.startswith("table2-")].status == "not yet").all()
+    assert not (tmp_path / "figures/fig-9.png").exists()
+
+
+def test_06b_with_two_rows(root, copy):
+    run_page(root, "06b_training_results", dict(run_folder=lambda *args: copy, read_settings=page_settings))
+    artifacts = pd.read_csv(copy / "artifacts.csv", index_col="id")
+    assert (artifacts.loc[["fig-9", "table-1", "table-2"]].status == "measured").all()
+    assert all((copy / path).is_file() for path in artifacts.loc[["fig-9", "table-1", "table-2"]].path)
+    claims = pd.read_csv(copy / "claims.csv", index_col="id")
+    assert claims.status["table2-8-test_accuracy"] == "measured" and claims.status["table2-2-test_accuracy"] == "not yet"
+    assert (copy / "models/classifier/model.safetensors").is_file()
+
+
+def test_06a_trains_a_row_and_an_experiment(root, copy):
+    replaced = dict(run_folder=lambda *args: copy, read_settings=page_settings)
+    names = run_page(root, "06a_training_run", replaced, profile="smoke", row=6)
+    assert names["name"] == "6" and read_run(copy / "training/6")["config"]["net"] == "light"
+    names = run_page(root, "06a_training_run", replaced, profile="smoke", row=6, net="midway", epochs=1, crop="no")
+    assert names["name"].startswith("custom-midway-adam") and sorted(finished_rows(copy)) == [1, 6, 8]
+
+
+def test_parameters_of_the_pages(root):
+    def parameters(name):
+        cell, = [c for c in nbformat.read(root / "nbs" / f"{name}.ipynb", as_version=4).cells if "parameters" in c.metadata.get("tags", [])]
+        names = {}
+        exec(cell.source, names)
+        return {k: v for k, v in names.items() if not k.startswith("__")}
+
+    both = dict(profile="mini", data="data/miniature")
+    assert parameters("06b_training_results") == both
+    assert parameters("06a_training_run") == both | dict(
+        row=8, net="", optimiser="", learning_rate=0.0, batch_size=0, epochs=0, crop="", seed=0, protocol="", schedule="published",
+        overwrite=False)
+
+
+def test_a_run_made_by_other_code_is_another_run(copy, monkeypatch):
+    config = replace(TINY, row=1, net="xception", crop=False, epochs=2)
+    kept = train_run(copy, config, "1")
+    monkeypatch.setattr(training, "code_sha256", lambda: "0" * 64)
+    with pytest.raises(TrainingError, match="code_sha256"):
+        train_run(copy, config, "1")
+    assert read_run(copy / "training" / "1")["finished"] == kept["finished"]
+    assert train_run(copy, config, "1", overwrite=True)["code_sha256"] == "0" * 64
