@@ -126,6 +126,11 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 _ENDINGS = {f".{name.lower()}" for name in (*IMAGE_FORMATS, "jpg", "tif", "pgm", "pnm")}
 
 
+@app.callback()
+def _commands() -> None:  # Keeps the name of a command on the line even where there is only one
+    pass
+
+
 def _fail(message: object) -> None:
     typer.echo(f"deepfake-nbs: {message}", err=True)
     raise typer.Exit(2)

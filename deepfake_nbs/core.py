@@ -478,6 +478,7 @@ def run_chapter(
     flags = ["--cwd", "nbs", "-k", "python3", *(word for name, value in parameters.items() for word in ("-p", name, str(value)))]
     print("$", " ".join(["papermill", *shown, *flags]), flush=True)
     command = [sys.executable, "-m", "papermill", shown[0], str(partial), *flags, "--stdout-file", "-"]
+    command += ["--progress-bar" if sys.stderr.isatty() else "--no-progress-bar"]  # A bar in a log file is noise
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     done = subprocess.run(command, cwd=project_root(), env=os.environ | {"PATH": path}, check=False)
     if done.returncode:

@@ -28,15 +28,15 @@ def test_every_profile_reads(profile):
 @pytest.mark.parametrize(
     "old, new, words",
     [
-        ("image_limit = 400", "image_limt = 400", ["image_limt", "did you mean 'image_limit'"]),
-        ("image_limit = 400", "image_limit = 4.5", ["image_limit = '4.5'", "expected int"]),
+        ("image_limit = 600", "image_limt = 600", ["image_limt", "did you mean 'image_limit'"]),
+        ("image_limit = 600", "image_limit = 4.5", ["image_limit = '4.5'", "expected int"]),
         ("rows = 1 8", "rows = one eight", ["rows = 'one eight'", "expected"]),
         ("balance = false", "balance = perhaps", ["balance = 'perhaps'", "expected bool"]),
         ("train_fraction = 0.70", "train_fraction = 0.90", ["fractions", "add up to 1"]),
         ("split_protocol = group", "split_protocol = frames", ["split_protocol", "'group' or 'published'"]),
         ("seed = 42", "", ["'seed' is missing"]),
         ("width = 0.25", "width = 0", ["width is 0", "above 0"]),
-        ("epoch_limit = 3", "epoch_limit = -1", ["epoch_limit is -1", "0 or more"]),
+        ("epoch_limit = 6", "epoch_limit = -1", ["epoch_limit is -1", "0 or more"]),
     ],
 )
 def test_bad_settings_name_the_key(tmp_path, root, old, new, words):
