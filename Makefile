@@ -94,7 +94,7 @@ $(DONE)/%.ipynb: nbs/%.ipynb
 # --- Tests, measurements, pages --------------------------------------------------------------------------------------
 
 test: setup
-	$(BIN)/nbdev-test --n_workers 2
+	$(BIN)/nbdev-test --n-workers 2
 	$(BIN)/ruff check
 	$(BIN)/python -m pytest
 

@@ -37,13 +37,12 @@ from importlib.util import find_spec
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
-
 from zlib import crc32
 
 import cv2
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
 from .core import read_settings, resolve
@@ -52,23 +51,33 @@ from .core import read_settings, resolve
 Array = NDArray[np.float32]
 
 
-def linear(color) -> Array:
+def linear(
+    color: ArrayLike,  # sRGB values, 0 to 1
+) -> Array:
     "Linear light of sRGB values between 0 and 1."
     return np.power(np.asarray(color, np.float32), np.float32(2.2))
 
 
-def smoothstep(x, low: float, high: float):
+def smoothstep(
+    x: ArrayLike,  # Where to look
+    low: ArrayLike,  # 0 up to here
+    high: ArrayLike,  # 1 from here on
+) -> Array:
     "0 below `low`, 1 above `high`, a smooth ramp between."
     t = np.clip((x - low) * np.float32(1 / (high - low)) if np.ndim(high) == 0 else (x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
-def gaussian(x, y, x0: float, y0: float, sx: float, sy: float):
+def gaussian(x: ArrayLike, y: ArrayLike, x0: float, y0: float, sx: float, sy: float) -> Array:
     "A soft spot at (x0, y0) that is 1 in its middle."
     return np.exp(-0.5 * (((x - x0) / sx) ** 2 + ((y - y0) / sy) ** 2))
 
 
-def mix(below: Array, above, cover: Array) -> Array:
+def mix(
+    below: Array,  # height x width x 3
+    above: ArrayLike,  # A color, or as `below`
+    cover: Array,  # height x width, 0 to 1
+) -> Array:
     "Paint `above` over `below` where `cover` is 1."
     return below + (np.asarray(above, np.float32) - below) * cover[..., None]
 
@@ -474,7 +483,15 @@ def unit(x: Array, y: Array, z: Array) -> Array:
     return np.stack([x / length, y / length, z / length], -1).astype(np.float32)
 
 
-def shade(normal: Array, albedo: Array, view: View, gloss=None, wrap: tuple = (0.28, 0.15, 0.10), occlusion=None, shadow=None) -> Array:
+def shade(
+    normal: Array,  # height x width x 3, of length 1
+    albedo: Array,  # Linear color, as `normal` or a single one
+    view: View,  # Its light is used
+    gloss: ArrayLike | None = None,  # Strength of the highlight
+    wrap: tuple = (0.28, 0.15, 0.10),  # How far light bleeds round the edge of the shadow, by channel
+    occlusion: Array | None = None,  # Share of the sky that is seen
+    shadow: Array | None = None,  # 1 where the lamp is hidden
+) -> Array:
     "Light that leaves a surface: lamp, sky and ground, highlight."
     facing, up, front = normal @ lamp(view), 0.5 - 0.5 * normal[..., 1], 0.62 + 0.38 * np.clip(normal[..., 2], 0, 1)
     lit = np.ones_like(facing) if shadow is None else 1 - shadow
