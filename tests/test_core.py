@@ -1,6 +1,7 @@
 "Settings, the door for images, whole files, records, metrics and the chapter runner."
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -384,6 +385,38 @@ def test_unknown_parameters_and_failures_promote_nothing(chapter):
     done = subprocess.run([*command, "nbs/x.ipynb", "out/x.ipynb", "-p", "row", "13"], cwd=chapter, capture_output=True, text=True)
     assert done.returncode == 1 and "x.ipynb: a cell failed" in done.stderr
     assert not (chapter / "out" / "x.ipynb").exists() and (chapter / "out" / "x.partial.ipynb").exists()
+
+
+def test_the_command_says_what_was_wrong(chapter, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["deepfake-nbs-chapter", "nbs/x.ipynb", "out/x.ipynb", "-p", "rwo", "4"])
+    with pytest.raises(SystemExit, match="unknown parameter 'rwo'"):
+        core.run_chapter_command()
+    monkeypatch.setattr(sys, "argv", ["deepfake-nbs-chapter", "nbs/x.ipynb", "out/x.ipynb", "-p", "row", "4"])
+    core.run_chapter_command()
+    assert (chapter / "out" / "x.ipynb").is_file() and not (chapter / "out" / "x.partial.ipynb").exists()
+
+
+def test_publishing_copies_outputs_and_measured_claims(chapter, root):
+    shutil.copytree(root / "papers" / "original", chapter / "papers" / "original")
+    with pytest.raises(FileNotFoundError, match="x.ipynb: this chapter has not run"):
+        core.publish("smoke", "data/miniature")
+    run = core.run_folder("smoke", "data/miniature")
+    core.run_chapter("nbs/x.ipynb", run / "nbs" / "x-8.ipynb", {})  # as a chapter that runs once a row
+    core.save_claims([{"id": "table2-8-test_accuracy", "measured": 0.5}], run)
+    changed = core.publish("smoke", "data/miniature")
+    assert [path.name for path in changed] == ["x.ipynb", "smoke-miniature.csv"]
+    assert nbformat.read(chapter / "nbs" / "x.ipynb", 4).cells[-1].outputs[0]["data"]["text/plain"] == "16"
+    assert pd.read_csv(changed[-1])["id"].tolist() == ["table2-8-test_accuracy"]
+
+
+def test_a_chapter_with_an_error_is_not_promoted(chapter):
+    done = core.run_chapter("nbs/x.ipynb", "out/x.ipynb", {})
+    broken = nbformat.read(done, 4)
+    broken.cells[-1].outputs = [nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])]
+    nbformat.write(broken, done)
+    with pytest.raises(ValueError, match="a cell failed"):
+        core.promote(done, chapter / "nbs" / "x.ipynb")
+    assert nbformat.read(chapter / "nbs" / "x.ipynb", 4).cells[-1].outputs == []
 
 
 def test_core_starts_fast():
