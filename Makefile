@@ -14,7 +14,7 @@ export OMP_WAIT_POLICY = PASSIVE
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup lock report prepare chapters test bench site lab demo publish
+.PHONY: help setup lock report prepare chapters test bench site lab demo publish keep
 
 help:
 	@echo "make report [PROFILE=smoke|mini|full] [DATA=folder]   set up, run all chapters in order, say where the results are"
@@ -22,6 +22,7 @@ help:
 	@echo "make lab        set up, open the chapters in JupyterLab"
 	@echo "make site       render the site with Quarto"
 	@echo "make publish    copy the outputs of the executed chapters of PROFILE=mini into nbs/"
+	@echo "make keep [PROFILE=..] [DATA=..]   keep the numbers of a finished report in papers/results"
 	@echo "make bench      measure speed and memory, as ratios against a peer"
 	@echo "make lock       renew requirements.lock from pyproject.toml"
 
@@ -111,6 +112,9 @@ lab: setup
 
 demo:
 	@echo "make demo: the widget demo (chapter 08) does not exist yet; try: $(BIN)/deepfake-nbs check PHOTO" >&2; exit 1
+
+keep: setup
+	$(BIN)/python -c 'from deepfake_nbs.core import keep_results; print(*keep_results("$(PROFILE)", "$(DATA)"), sep="\n")'
 
 publish: PROFILE = mini
 publish:

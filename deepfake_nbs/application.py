@@ -48,9 +48,10 @@ def find_run(
 ) -> Path:                          # The run folder
     "Find the run whose classifier shall judge. Raises `FileNotFoundError` that names the command which makes one."
     if run is not None:
-        if not (resolve(run) / CLASSIFIER / "config.json").is_file():
-            raise FileNotFoundError(f"{run}: holds no {CLASSIFIER / 'config.json'}; `make report` trains a classifier")
-        return resolve(run)
+        for place in (Path(run).expanduser().absolute(), resolve(run)):  # As the shell means it, else as the project does
+            if (place / CLASSIFIER / "config.json").is_file():
+                return place
+        raise FileNotFoundError(f"{run}: holds no {CLASSIFIER / 'config.json'}; `make report` trains a classifier")
     found = list((project_root() / "data" / "runs").glob(f"*/{CLASSIFIER / 'config.json'}"))
     if not found:
         raise FileNotFoundError("data/runs: no run holds a classifier yet; `make report` trains one")
@@ -136,11 +137,16 @@ def _fail(message: object) -> None:
     raise typer.Exit(2)
 
 
+def _printable(name: str) -> str:
+    return name if name.isprintable() else json.dumps(name)
+
+
 def _photographs(places: list[Path]) -> list[Path]:
     "Files as they are named, folders as the images below them."
     found = []
     for place in places:
-        inside = sorted(path for path in place.rglob("*") if path.suffix.lower() in _ENDINGS) if place.is_dir() else [place]
+        images = (path for path in place.rglob("*") if path.suffix.lower() in _ENDINGS and path.is_file())
+        inside = sorted(images) if place.is_dir() else [place]
         if not inside:
             _fail(f"{place}: no image in this folder; looked for {', '.join(sorted(_ENDINGS))}")
         found += inside
@@ -161,7 +167,8 @@ def check(
         _fail(error)
     if not as_json:
         config = pipeline.config
-        typer.echo(f"{config['net']}, row {config['row']} of table 1, trained on {config['trained_on']}; the whole image is judged")
+        typer.echo(f"{config['net']}, row {config['row']} of table 1, trained on {config['trained_on']}")
+        typer.echo(f"the whole image is judged{'; the network learned from cropped heads' if config['crop'] else ''}")
         typer.echo(f"{'fake':>6}  {'verdict':7}  photograph")
     unread = 0
     for answer in pipeline.check(paths):
@@ -169,7 +176,8 @@ def check(
             unread += 1
             typer.echo(f"not judged: {answer}", err=True)
         else:
-            typer.echo(json.dumps(answer.to_dict()) if as_json else f"{answer.probability:6.3f}  {answer.verdict:7}  {answer.photo}")
+            line = f"{answer.probability:6.3f}  {answer.verdict:7}  {_printable(answer.photo)}"
+            typer.echo(json.dumps(answer.to_dict()) if as_json else line)
     raise typer.Exit(1 if unread else 0)
 
 # %% ../nbs/07_application.ipynb #c027

@@ -6,7 +6,8 @@
 __all__ = ['IMAGE_FORMATS', 'ARTIFACT_COLUMNS', 'CLAIM_COLUMNS', 'METRICS', 'project_root', 'resolve', 'Settings',
            'read_settings', 'set_seed', 'ImageError', 'read_image', 'write_text', 'write_json', 'file_sha256',
            'run_folder', 'run_record', 'caption_line', 'save_figure', 'save_table', 'save_claims',
-           'classification_metrics', 'run_chapter', 'run_chapter_command', 'freeze_inputs', 'promote', 'publish']
+           'classification_metrics', 'run_chapter', 'run_chapter_command', 'freeze_inputs', 'promote', 'keep_results',
+           'publish']
 
 # %% ../nbs/00_core.ipynb #c002
 import ast
@@ -99,7 +100,7 @@ def _convert(text: str, kind: type) -> Any:
 
 
 def _check_settings(settings: Settings, where: str) -> Settings:
-    if abs(sum(settings.fractions) - 1) > 1e-6 or min(settings.fractions) < 0:
+    if not (abs(sum(settings.fractions) - 1) <= 1e-6 and min(settings.fractions) >= 0):
         raise ValueError(f"{where}: the three fractions are {settings.fractions}; expected shares that add up to 1")
     if settings.split_protocol not in ("group", "published"):
         raise ValueError(f"{where}: split_protocol is {settings.split_protocol!r}; expected 'group' or 'published'")
@@ -384,9 +385,9 @@ def save_claims(
     for row in rows:
         if row["id"] not in known:
             raise ValueError(f"claims.csv: unknown id {row['id']!r}{_closest(row['id'], list(known))}")
-        if row.get("measured") is None or row["measured"] != row["measured"]:
-            continue
-        changes[row["id"]] = {**row, "status": "measured"}
+        undefined = row.get("measured") is None or row["measured"] != row["measured"]
+        empty = dict.fromkeys(CLAIM_COLUMNS[2:], "")  # Replaces what an older run may have left
+        changes[row["id"]] = empty | {"status": "not yet"} if undefined else empty | row | {"status": "measured"}
     return _update_rows(run, "claims.csv", CLAIM_COLUMNS, changes)
 
 # %% ../nbs/00_core.ipynb #c052
@@ -542,12 +543,27 @@ def promote(
     write_text(source, nbformat.writes(target) + "\n")
     return Path(source)
 
-# %% ../nbs/00_core.ipynb #c069
+# %% ../nbs/00_core.ipynb #c070
+def keep_results(
+    profile: str,      # Profile whose report is done
+    data: str | Path,  # Its data root
+) -> list[Path]:       # papers/results/<run>.csv and .json
+    "Keep the measured claims of a run, and its record, in papers/results."
+    run, settings = run_folder(profile, data, create=False), read_settings(profile)
+    place = project_root() / "papers" / "results" / run.name
+    manifest = run / "cvcs_dfd" / "manifest.csv"
+    runs = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(run.glob("training/*/run.json"))}
+    record = run_record(settings, settings.seed, manifest=manifest if manifest.is_file() else None, data=resolve(data).name, training=runs)
+    header, *lines = (run / "claims.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    measured = "".join([header, *(line for line in lines if line.rstrip().endswith(",measured"))])
+    return [write_text(place.with_name(f"{run.name}.csv"), measured), write_json(place.with_name(f"{run.name}.json"), record)]
+
+# %% ../nbs/00_core.ipynb #c071
 def publish(
     profile: str,      # Profile whose report is done
     data: str | Path,  # Its data root
-) -> list[Path]:       # What changed: chapters in nbs/ and one CSV in papers/results/
-    "Promote every executed chapter of a run and keep its measured claims. Raises `FileNotFoundError` where a chapter is missing."
+) -> list[Path]:       # What changed: chapters in nbs/, and two files in papers/results/
+    "Promote every executed chapter of a run and keep its results. Raises `FileNotFoundError` where a chapter is missing."
     run, root = run_folder(profile, data, create=False), project_root()
     rows = read_settings(profile).rows
     shown_row = f"-{8 if 8 in rows else rows[-1]}"  # A chapter that ran once a row is shown for one: the report's best
@@ -558,6 +574,4 @@ def publish(
         if not found:
             raise FileNotFoundError(f"{executed[0]}: this chapter has not run; `make report PROFILE={profile}` runs it")
         changed.append(promote(found[0], source))
-    header, *lines = (run / "claims.csv").read_text(encoding="utf-8").splitlines(keepends=True)
-    measured = [line for line in lines if line.rstrip().endswith(",measured")]
-    return [*changed, write_text(root / "papers" / "results" / f"{run.name}.csv", "".join([header, *measured]))]
+    return [*changed, *keep_results(profile, data)]

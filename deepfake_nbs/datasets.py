@@ -735,7 +735,7 @@ def split_manifest(
 ) -> pd.DataFrame:           # The rows with their split
     "Deal rows out to train, validation and test. Raises `ValueError` for bad fractions or too few groups."
     shares = np.array(fractions, float)
-    if shares.shape != (3,) or (shares < 0).any() or abs(shares.sum() - 1) > 1e-6:
+    if shares.shape != (3,) or not (shares >= 0).all() or not abs(shares.sum() - 1) <= 1e-6:
         raise ValueError(f"fractions are {fractions}; expected three shares that add up to 1")
     if protocol not in ("group", "published"):
         raise ValueError(f"protocol is {protocol!r}; expected 'group' or 'published'")

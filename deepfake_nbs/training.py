@@ -32,6 +32,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -227,11 +228,13 @@ def read_splits(
 ) -> dict[str, pd.DataFrame]:  # Manifest rows of train, validation and test
     "Read a manifest and check that it can be trained on."
     if not (folder / "manifest.csv").is_file():
-        raise FileNotFoundError(f"{folder / 'manifest.csv'}: no such manifest; build the dataset first (chapter 01b_dataset_results)")
+        raise FileNotFoundError(f"{folder / 'manifest.csv'}: no such manifest; `make report` with this profile builds it. "
+                                "Or set profile to one that ran: its folder is in data/runs")
     manifest = read_manifest(folder)
     about = folder / "dataset.json"
     plan = json.loads(about.read_text()).get("plan", {}) if about.is_file() else {}
-    manifest = apply_protocol(manifest, plan.get("protocol", config.protocol), config)
+    cut = manifest.groupby("group")["split"].nunique().gt(1).any()  # Where no plan says it, the split itself does
+    manifest = apply_protocol(manifest, plan.get("protocol", "published" if cut else "group"), config)
     splits = {name: manifest[manifest["split"] == name].reset_index(drop=True) for name in SPLITS}
     check_splits(splits, folder)
     return splits
@@ -590,7 +593,7 @@ def write_classifier(
     write_json(new / "config.json", dict(
         net=config.net, width=config.width, n_classes=2, dropout=config.dropout, image_size=config.image_size, mean=list(MEAN),
         std=list(STD),
-        crop=crop, trained_on=trained_on, row=config.row, threshold=0.5, version=1,
+        crop=crop, trained_on=trained_on, row=config.row, threshold=0.5, version=version("deepfake_nbs"),
     ))
     return replace_folder(new, place)
 
@@ -868,13 +871,17 @@ def claim_rows(
     run: str | os.PathLike,  # Run folder
     results: pd.DataFrame | None = None,  # As `results_table` made it; made here without
 ) -> list[dict]:  # For core.save_claims: id, measured, low, high, n, protocol, data
-    "Measured cells of table 2, as claims."
+    "Cells of table 2 as claims; one that no run measured, or that is undefined, says so and replaces an older value."
     results, records = results_table(run) if results is None else results, finished_rows(run)
     rows = []
-    for value in results[results["status"].eq("run") & results["measured"].notna()].to_dict("records"):
+    for value in results.to_dict("records"):
+        id = f"table2-{value['row']}-{value['column']}"
+        if value["status"] != "run" or pd.isna(value["measured"]):
+            rows.append(dict(id=id, measured=None))
+            continue
         record = records[value["row"]]
         numbers = {key: round(float(value[key]), 4) for key in ("measured", "low", "high")}
-        rows.append(dict(id=f"table2-{value['row']}-{value['column']}", **numbers, n=value["n"], protocol=record["config"]["protocol"],
+        rows.append(dict(id=id, **numbers, n=value["n"], protocol=record["config"]["protocol"],
                          data=record["data"]))
     return rows
 
@@ -900,5 +907,5 @@ def choose_classifier(
     new = place.with_name("classifier.partial")
     shutil.rmtree(new, ignore_errors=True)
     place.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(run / "training" / str(best) / "model", new)
+    shutil.copytree(run / "training" / str(best) / "model", new, copy_function=shutil.copyfile)  # New file times: chosen now
     return replace_folder(new, place)

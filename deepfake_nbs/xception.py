@@ -272,7 +272,10 @@ def create_model(
     return model
 
 # %% ../nbs/05_xception.ipynb #c060
-CLASSIFIER_KEYS = ("net", "width", "n_classes", "dropout", "image_size", "mean", "std", "crop", "trained_on", "row", "threshold", "version")
+CLASSIFIER_KEYS = dict(
+    net=str, width=int | float, n_classes=int, dropout=int | float, image_size=int, mean=list, std=list, crop=bool, trained_on=str, row=int,
+    threshold=int | float, version=str,
+)
 
 # %% ../nbs/05_xception.ipynb #c061
 def load_classifier(
@@ -286,9 +289,13 @@ def load_classifier(
         config = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: holds {type(config).__name__}, expected an object with {', '.join(CLASSIFIER_KEYS)}")
     for key in CLASSIFIER_KEYS:
         if key not in config:
             raise ValueError(f"{path}: lacks the key {key!r}")
+        if not isinstance(config[key], CLASSIFIER_KEYS[key]) or config[key] is True and key != "crop":
+            raise ValueError(f"{path}: {key} is {config[key]!r}, expected {CLASSIFIER_KEYS[key]}")
     arguments = {key: config[key] for key in ("net", "n_classes", "width", "dropout")}
     return create_model(**arguments, weights=path.with_name("model.safetensors")).eval(), config
 

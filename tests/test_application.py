@@ -157,3 +157,30 @@ def test_folder_search_ignores_other_files(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     Image.new("RGB", (4, 4)).save(tmp_path / "A.JPG")
     assert application._photographs([tmp_path]) == [tmp_path / "A.JPG"]
+
+
+def test_json_stays_clean_beside_unreadable_files(run, photos, tmp_path):
+    (tmp_path / "broken.jpg").write_text("no image")
+    (tmp_path / "folder.jpg").mkdir()  # a folder named like a photograph is not one
+    Image.new("RGB", (9, 9)).save(tmp_path / "two\nlines.png")
+    result = invoke("check", tmp_path, "--run", run, "--json")
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert result.exit_code == 1 and [line["photo"] for line in lines] == [str(tmp_path / "two\nlines.png")]
+    assert "broken.jpg" in result.stderr and "folder.jpg" not in result.stderr
+    table = invoke("check", tmp_path, "--run", run).stdout.splitlines()
+    assert sum("lines.png" in line for line in table) == 1 and not any(line.startswith("lines.png") for line in table)
+
+
+def test_run_folder_counts_from_where_one_stands(tmp_path, photos, monkeypatch):
+    make_run(tmp_path / "mine")
+    monkeypatch.chdir(tmp_path)
+    assert find_run("mine") == tmp_path / "mine"
+    with pytest.raises(FileNotFoundError, match="yours"):
+        find_run("yours")
+
+
+@pytest.mark.parametrize("change", [{"width": "a"}, {"threshold": "0.5"}, {"image_size": True}, {"net": None}, {"mean": 0.5}])
+def test_a_broken_configuration_names_its_key(tmp_path, photos, change):
+    result = invoke("check", photos, "--run", make_run(tmp_path / "run", **change))
+    key = next(iter(change))
+    assert result.exit_code == 2 and f"{key} is" in result.stderr and "config.json" in result.stderr

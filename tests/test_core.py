@@ -34,6 +34,7 @@ def test_every_profile_reads(profile):
         ("rows = 1 8", "rows = one eight", ["rows = 'one eight'", "expected"]),
         ("balance = false", "balance = perhaps", ["balance = 'perhaps'", "expected bool"]),
         ("train_fraction = 0.70", "train_fraction = 0.90", ["fractions", "add up to 1"]),
+        ("train_fraction = 0.70", "train_fraction = nan", ["fractions", "add up to 1"]),
         ("split_protocol = group", "split_protocol = frames", ["split_protocol", "'group' or 'published'"]),
         ("seed = 42", "", ["'seed' is missing"]),
         ("width = 0.25", "width = 0", ["width is 0", "above 0"]),
@@ -250,6 +251,8 @@ def test_figures_and_claims_add_up(tmp_path):
     claims = pd.read_csv(tmp_path / "claims.csv").set_index("id")
     assert claims.status[[first, second, undefined]].tolist() == ["measured", "measured", "not yet"]
     assert claims.measured["table2-1-test_accuracy"] == 0.5 and float(claims.published[first]) == 0.85
+    core.save_claims([{"id": first, "measured": None}], tmp_path)  # what a later run could not define must not stay
+    assert pd.read_csv(tmp_path / "claims.csv").set_index("id").loc[first, ["measured", "low", "n"]].isna().all()
     artifacts = pd.read_csv(tmp_path / "artifacts.csv").set_index("id")
     assert artifacts.status["fig-1"] == "measured" and Image.open(tmp_path / artifacts.path["fig-1"]).size[0] > 100
     with pytest.raises(ValueError, match="unknown id 'table2-10-test_accuracy'"):
@@ -404,9 +407,9 @@ def test_publishing_copies_outputs_and_measured_claims(chapter, root):
     core.run_chapter("nbs/x.ipynb", run / "nbs" / "x-8.ipynb", {})  # as a chapter that runs once a row
     core.save_claims([{"id": "table2-8-test_accuracy", "measured": 0.5}], run)
     changed = core.publish("smoke", "data/miniature")
-    assert [path.name for path in changed] == ["x.ipynb", "smoke-miniature.csv"]
+    assert [path.name for path in changed] == ["x.ipynb", "smoke-miniature.csv", "smoke-miniature.json"]
     assert nbformat.read(chapter / "nbs" / "x.ipynb", 4).cells[-1].outputs[0]["data"]["text/plain"] == "16"
-    assert pd.read_csv(changed[-1])["id"].tolist() == ["table2-8-test_accuracy"]
+    assert pd.read_csv(changed[-2])["id"].tolist() == ["table2-8-test_accuracy"]
 
 
 def test_a_chapter_with_an_error_is_not_promoted(chapter):

@@ -214,7 +214,7 @@ def test_imagenet_keeps_a_head_of_two_classes(monkeypatch):
 
 def test_a_classifier_is_read_or_its_fault_is_named(midway, tmp_path):
     config = dict(net="midway", width=0.1, n_classes=2, dropout=0.5, image_size=48, mean=[0.5] * 3, std=[0.5] * 3, crop=False,
-                  trained_on="noise", row=8, threshold=0.5, version=1)
+                  trained_on="noise", row=8, threshold=0.5, version="0.1.0")
     with pytest.raises(FileNotFoundError, match="config.json"):
         load_classifier(tmp_path)
     saved(midway, tmp_path / "model.safetensors")
