@@ -3,8 +3,15 @@ PROFILE ?= smoke
 DATA ?= data/miniature
 PYTHON ?= python3
 
+ifneq ($(words $(DATA)),1)
+$(error DATA is '$(DATA)'; expected one path without spaces (a symbolic link without spaces to it will do))
+endif
+ifeq ($(abspath $(DATA)),$(abspath data/miniature))
+override DATA := data/miniature
+endif
+
 BIN := .venv/bin
-RUN := data/runs/$(PROFILE)-$(notdir $(patsubst %/,%,$(DATA)))
+RUN := data/runs/$(PROFILE)-$(notdir $(abspath $(DATA)))
 DONE := $(RUN)/nbs
 CHAPTER := $(BIN)/deepfake-nbs-chapter
 FROM_RUN = -p profile $(PROFILE) -p data $(DATA)
@@ -55,9 +62,9 @@ report: prepare
 # Draws the embedded data where they are asked for, and writes what the chapters depend on (only when it changed)
 prepare: setup
 ifeq ($(DATA),data/miniature)
-	@$(BIN)/python -c 'from deepfake_nbs.miniature import draw_profile; draw_profile("$(PROFILE)")'
+	@$(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.miniature import draw_profile; draw_profile("$(PROFILE)")'
 endif
-	@$(BIN)/python -c 'from deepfake_nbs.core import freeze_inputs; freeze_inputs("$(PROFILE)", "$(DATA)")'
+	@$(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.core import freeze_inputs; freeze_inputs("$(PROFILE)", "$(DATA)")'
 
 chapters: $(DONE)/index.ipynb $(DONE)/07_application.ipynb
 
@@ -76,7 +83,9 @@ $(DONE)/06_training.ipynb: $(TRAINING) | $(DONE)/05_xception.ipynb
 $(DONE)/07_application.ipynb: $(DATASETS) $(call module,xception) $(call module,application) | $(DONE)/06b_training_results.ipynb
 
 # A chapter that shows results: it depends on the settings, the inputs and what earlier chapters left
-$(DONE)/01b_dataset_results.ipynb: $(DATASETS) $(INPUTS) | $(DONE)/01a_miniature.ipynb
+$(DONE)/01b_dataset_results.ipynb: $(DATASETS) $(INPUTS) $(if $(wildcard $(RUN)/cvcs_dfd/dataset.json),,missing) | $(DONE)/01a_miniature.ipynb
+.PHONY: missing
+missing: ;
 $(DONE)/06b_training_results.ipynb: $(TRAINING) $(RUN)/settings.json $(foreach row,$(ROWS),$(DONE)/06a_training_run-$(row).ipynb)
 $(DONE)/index.ipynb: $(CORE) $(DONE)/01b_dataset_results.ipynb $(DONE)/06b_training_results.ipynb
 
@@ -108,7 +117,7 @@ site:
 	quarto render
 
 lab: setup
-	$(BIN)/jupyter lab nbs
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs
 
 demo:
 	@echo "make demo: the widget demo (chapter 08) does not exist yet; try: $(BIN)/deepfake-nbs check PHOTO" >&2; exit 1

@@ -200,6 +200,9 @@ def build(
     reject_limit: Annotated[float, typer.Option(help="Largest share of unreadable files that is accepted.")] = 0.01,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 42,
     link: Annotated[bool, typer.Option(help="Hard-link files instead of copying them.")] = False,
+    sources: Annotated[str, typer.Option(help="Sets (CelebA, FF++) or folders (challenge), separated by commas. [default: all]")] = "",
+    quality: Annotated[str | None, typer.Option(help="FaceForensics++ quality: raw, c23 or c40. [default: the first there is]")] = None,
+    keep_official: Annotated[bool, typer.Option(help="Leave groups where their set's own split puts them.")] = True,
     workers: Annotated[int, typer.Option(help="Processes that decode.")] = 2,
 ) -> None:
     "Build CVCS DFD from a data root."
@@ -207,6 +210,7 @@ def build(
     from deepfake_nbs.datasets import build_cvcs_dfd
 
     options = dict(n_frames=frames, protocol=protocol, fractions=shares, balance=balance, image_limit=limit, reject_limit=reject_limit)
+    options |= dict(sources=sources.split(",") if sources else None, quality=quality, keep_official=keep_official)
     try:
         manifest = build_cvcs_dfd(data, out, **options, seed=seed, link=link, workers=workers)
     except (ValueError, OSError) as error:

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['IMAGE_FORMATS', 'ARTIFACT_COLUMNS', 'CLAIM_COLUMNS', 'METRICS', 'project_root', 'resolve', 'Settings',
            'read_settings', 'set_seed', 'ImageError', 'read_image', 'write_text', 'write_json', 'file_sha256',
-           'run_folder', 'run_record', 'caption_line', 'save_figure', 'save_table', 'save_claims',
-           'classification_metrics', 'run_chapter', 'run_chapter_command', 'freeze_inputs', 'promote', 'keep_results',
-           'publish']
+           'run_folder', 'run_record', 'caption_line', 'save_figure', 'save_table', 'forget_artifact', 'save_claims',
+           'classification_metrics', 'walk', 'run_chapter', 'run_chapter_command', 'freeze_inputs', 'promote',
+           'keep_results', 'publish']
 
 # %% ../nbs/00_core.ipynb #c002
 import ast
@@ -22,9 +22,11 @@ import json
 import os
 import platform
 import random
+import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,7 +45,8 @@ def project_root() -> Path:  # The folder that holds settings.ini
     "Find the project's folder: upward from the current one, else from the installed package."
     for start in (Path.cwd(), Path(__file__).resolve().parent if "__file__" in globals() else Path.cwd()):
         for folder in (start, *start.parents):
-            if (folder / "settings.ini").is_file():
+            settings = folder / "settings.ini"  # Another project may have a file of this name: ours says whose it is
+            if settings.is_file() and "deepfake_nbs" in settings.read_text(encoding="utf-8", errors="replace")[:200]:
                 return folder
     raise FileNotFoundError(f"settings.ini: not found above {Path.cwd()}; run this inside the project's folder")
 
@@ -102,13 +105,15 @@ def _convert(text: str, kind: type) -> Any:
 def _check_settings(settings: Settings, where: str) -> Settings:
     if not (abs(sum(settings.fractions) - 1) <= 1e-6 and min(settings.fractions) >= 0):
         raise ValueError(f"{where}: the three fractions are {settings.fractions}; expected shares that add up to 1")
+    if not settings.rows:
+        raise ValueError(f"{where}: rows is empty; expected at least one row of table 1")
     if settings.split_protocol not in ("group", "published"):
         raise ValueError(f"{where}: split_protocol is {settings.split_protocol!r}; expected 'group' or 'published'")
     for key in ("frames_per_video", "image_size", "width", "workers", "n_resamples"):
-        if getattr(settings, key) <= 0:
+        if not getattr(settings, key) > 0:
             raise ValueError(f"{where}: {key} is {getattr(settings, key)}; expected a number above 0")
     for key in ("image_limit", "epoch_limit", "reject_limit", "seed"):
-        if getattr(settings, key) < 0:
+        if not getattr(settings, key) >= 0:
             raise ValueError(f"{where}: {key} is {getattr(settings, key)}; expected 0 or more")
     return settings
 
@@ -119,9 +124,12 @@ def read_settings(
 ) -> Settings:                       # Checked values
     "Read one profile. Raises `ValueError` that names the file and the key."
     path = Path(path) if path else project_root() / "settings.ini"
-    parser = configparser.ConfigParser()
-    if not parser.read(path, encoding="utf-8"):
-        raise FileNotFoundError(f"{path}: no such settings file")
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        if not parser.read(path, encoding="utf-8"):
+            raise FileNotFoundError(f"{path}: no such settings file")
+    except configparser.Error as error:
+        raise ValueError(f"{path}: cannot be read ({error}); expected sections with key = value") from error
     if profile not in parser.sections():
         raise ValueError(f"{path}: unknown profile {profile!r}{_closest(profile, parser.sections())}")
     section, types, values = parser[profile], get_type_hints(Settings), {"name": profile}
@@ -185,9 +193,13 @@ def read_image(
 ) -> Image.Image:                  # RGB, upright, first frame of an animation
     "Read a picture, whatever state it is in. Raises `ImageError`."
     path = Path(path)
-    if not path.exists():
-        raise ImageError(path, "no such file")
-    if not path.is_file():
+    try:
+        is_file = stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ImageError(path, "no such file") from error
+    except (OSError, ValueError) as error:  # A folder that may not be entered, a name that no file can have
+        raise ImageError(path, f"cannot be read ({getattr(error, 'strerror', None) or error})") from error
+    if not is_file:
         raise ImageError(path, "a folder or a device; expected an image file")
     try:
         if path.stat().st_size == 0:
@@ -375,6 +387,17 @@ def save_table(
     return _register(run, id, "table", path, notebook)
 
 # %% ../nbs/00_core.ipynb #c048
+def forget_artifact(
+    id: str,    # Figure or table that this run cannot make
+    run: Path,  # Run folder
+) -> None:
+    "Take back what an earlier run saved."
+    rows = _read_rows(run / "artifacts.csv") if (run / "artifacts.csv").is_file() else {}
+    if rows.get(id, {}).get("path"):
+        (run / rows[id]["path"]).unlink(missing_ok=True)
+    _update_rows(run, "artifacts.csv", ARTIFACT_COLUMNS, {id: {"path": "", "status": "not yet"}})
+
+# %% ../nbs/00_core.ipynb #c050
 def save_claims(
     rows: list[dict[str, Any]],  # Each with id and measured; low, high, n, protocol, data where they apply
     run: Path,                   # Run folder
@@ -390,7 +413,7 @@ def save_claims(
         changes[row["id"]] = empty | {"status": "not yet"} if undefined else empty | row | {"status": "measured"}
     return _update_rows(run, "claims.csv", CLAIM_COLUMNS, changes)
 
-# %% ../nbs/00_core.ipynb #c052
+# %% ../nbs/00_core.ipynb #c054
 METRICS = ("accuracy", "balanced_accuracy", "precision_real", "precision_fake", "recall_real", "recall_fake", "auc", "eer", "brier")
 
 
@@ -415,7 +438,7 @@ def _metrics(label: np.ndarray, probability: np.ndarray, weight: np.ndarray, thr
     accuracy, brier = _ratio(cell[0, 0] + cell[1, 1], weight.sum()), np.average((probability - label) ** 2, weights=weight)
     return [accuracy, np.mean(recall), *precision, *recall, area, equal_error, brier]
 
-# %% ../nbs/00_core.ipynb #c053
+# %% ../nbs/00_core.ipynb #c055
 def classification_metrics(
     predictions: "pd.DataFrame",  # Columns label (0 real, 1 fake), probability (of fake), group
     n_resamples: int = 1000,      # Bootstrap resamples
@@ -449,8 +472,25 @@ def _interval(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     low, high = np.nanpercentile(defined, [2.5, 97.5], axis=0)
     hidden = np.isnan(samples).all(0)
     return np.where(hidden, np.nan, low), np.where(hidden, np.nan, high)
+def walk(
+    folder: str | Path,  # Where to start
+) -> Iterator[tuple[str, list[str], list[str]]]:  # As `os.walk` yields them
+    "`os.walk` that follows symbolic links, once each, and does not pass over a folder it may not read."
 
-# %% ../nbs/00_core.ipynb #c059
+    def fail(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=fail):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield place, folders, names
+
+# %% ../nbs/00_core.ipynb #c061
 def _known_parameters(notebook: Path) -> list[str]:
     "Names set in the cell tagged `parameters`; papermill's own reader stumbles over some comments."
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
@@ -488,7 +528,7 @@ def run_chapter(
     os.replace(partial, output)
     return output
 
-# %% ../nbs/00_core.ipynb #c060
+# %% ../nbs/00_core.ipynb #c062
 def run_chapter_command() -> None:
     "Command line of `run_chapter`: NOTEBOOK OUTPUT [-p NAME VALUE]..."
     import argparse
@@ -504,7 +544,7 @@ def run_chapter_command() -> None:
     except (ValueError, RuntimeError, FileNotFoundError) as error:
         sys.exit(f"deepfake-nbs-chapter: {error}")
 
-# %% ../nbs/00_core.ipynb #c064
+# %% ../nbs/00_core.ipynb #c066
 def freeze_inputs(
     profile: str,      # Profile of settings.ini
     data: str | Path,  # Data root
@@ -513,16 +553,17 @@ def freeze_inputs(
     root = resolve(data)
     if not root.is_dir():
         raise FileNotFoundError(f"{data}: no such data root; expected a folder that holds challenge/, faceforensics/, heads/")
-    run = run_folder(profile, data)
-    stats = [(entry.relative_to(root).as_posix(), entry.stat()) for entry in sorted(root.rglob("*")) if entry.is_file()]
-    inputs = ["path,bytes,mtime_ns", *(f"{name},{stat.st_size},{stat.st_mtime_ns}" for name, stat in stats)]
     settings = json.dumps(asdict(read_settings(profile)) | {"data": str(root)}, indent=1, sort_keys=True)
+    run = run_folder(profile, data)
+    files = sorted(Path(place, name) for place, _, names in walk(root) for name in names)
+    stats = [(file.relative_to(root).as_posix(), file.stat()) for file in files if file.is_file()]
+    inputs = ["path,bytes,mtime_ns", *(f"{name},{at.st_size},{at.st_mtime_ns}" for name, at in stats)]
     for path, text in ((run / "settings.json", settings + "\n"), (run / "inputs.csv", "\n".join(inputs) + "\n")):
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             write_text(path, text)
     return run
 
-# %% ../nbs/00_core.ipynb #c068
+# %% ../nbs/00_core.ipynb #c070
 def promote(
     executed: str | Path,  # A chapter that papermill ran
     source: str | Path,    # The chapter in nbs/
@@ -543,7 +584,7 @@ def promote(
     write_text(source, nbformat.writes(target) + "\n")
     return Path(source)
 
-# %% ../nbs/00_core.ipynb #c070
+# %% ../nbs/00_core.ipynb #c072
 def keep_results(
     profile: str,      # Profile whose report is done
     data: str | Path,  # Its data root
@@ -558,7 +599,7 @@ def keep_results(
     measured = "".join([header, *(line for line in lines if line.rstrip().endswith(",measured"))])
     return [write_text(place.with_name(f"{run.name}.csv"), measured), write_json(place.with_name(f"{run.name}.json"), record)]
 
-# %% ../nbs/00_core.ipynb #c071
+# %% ../nbs/00_core.ipynb #c073
 def publish(
     profile: str,      # Profile whose report is done
     data: str | Path,  # Its data root

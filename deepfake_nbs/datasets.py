@@ -9,6 +9,7 @@ __all__ = ['MANIFEST_COLUMNS', 'SPLITS', 'QUALITIES', 'VIDEO_SUFFIXES', 'check_m
            'read_annotation_files', 'read_list_files', 'plot_examples', 'plot_heads', 'dataset_table']
 
 # %% ../nbs/01_datasets.ipynb #c003
+import csv
 import fcntl
 import hashlib
 import json
@@ -33,7 +34,7 @@ from defusedxml import ElementTree
 from PIL import Image
 from tqdm import tqdm
 
-from .core import ImageError, file_sha256, read_image, write_json
+from .core import ImageError, file_sha256, read_image, walk, write_json
 
 # %% ../nbs/01_datasets.ipynb #c004
 if TYPE_CHECKING:  # matplotlib loads only where a figure is drawn
@@ -116,8 +117,9 @@ _ROLE_WORDS = {"query": "query", "gallery": "gallery", "": ""}
 
 def _read_labels_file(path: Path) -> pd.DataFrame:
     try:
-        df = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except ValueError as error:
+        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):
+            df = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False)
+    except (ValueError, pd.errors.ParserWarning) as error:
         raise ValueError(f"{path}: not a table ({error}); expected a header with path and label") from error
     if not {"path", "label"} <= set(df):
         raise ValueError(f"{path}: columns are {', '.join(df)}; expected at least path and label")
@@ -154,6 +156,8 @@ def _fill(df: pd.DataFrame, name: str) -> pd.DataFrame:
         "group": name + ":" + df["video"].where(df["video"].ne(""), df["path"]),
     }
     for column, guess in guesses.items():
+        if column == "group" and "people" in df:
+            continue
         df[column] = df[column].where(df[column].ne(""), guess)
     return df
 
@@ -194,7 +198,7 @@ def _subfolders(root: str | Path) -> list[Path]:
 
 def _files(folder: Path) -> Iterator[str]:
     "Paths of all visible files below a folder, relative to it, sorted."
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(names):
             if not name.startswith("."):
@@ -245,6 +249,9 @@ def _sequence_folders(root: Path, quality: str | None) -> list[Path]:
     parts = [root / part for part in ("original_sequences", "manipulated_sequences") if (root / part).is_dir()]
     folders = [folder for part in parts for folder in _subfolders(part)]
     found = {folder: [q for q in QUALITIES if (folder / q / "videos").is_dir()] for folder in folders}
+    for folder, qualities in found.items():
+        if not qualities and any(name.lower().endswith(VIDEO_SUFFIXES) and "masks" not in Path(name).parts for name in _files(folder)):
+            raise ValueError(f"{folder}: holds videos, but in none of {', '.join(f'{q}/videos' for q in QUALITIES)}; expected one of these")
     found = {folder: qualities for folder, qualities in found.items() if qualities}
     if not found:
         expected = "original_sequences/youtube/c23/videos and manipulated_sequences/<method>/c23/videos"
@@ -300,8 +307,16 @@ def read_faceforensics(
                              people=tuple(f"{source}:{one}" for one in people), split=splits.pop() if len(splits) == 1 else ""))
     if not rows:
         raise ValueError(f"{root}: the video folders are empty; expected <id>.mp4 and <target>_<source>.mp4")
-    groups = _components(row["people"] for row in rows)
-    return _apply_labels(_as_manifest([row | {"group": groups[row["people"][0]]} for row in rows]).drop(columns="people"), root, add=False)
+    return _join_kin(_apply_labels(_as_manifest(rows), root, add=False))
+
+
+def _join_kin(df: pd.DataFrame) -> pd.DataFrame:
+    "Groups as connected components; a group that labels.csv gives to an original takes its fakes along."
+    free = df["group"].eq("")
+    links = [people if bare else (group, *people) if label == 0 else (group,)
+             for people, group, label, bare in zip(df["people"], df["group"], df["label"], free, strict=True)]
+    joined = _components(links)
+    return df.assign(group=[joined[names[0]] for names in links]).drop(columns="people")
 
 # %% ../nbs/01_datasets.ipynb #c039
 def read_dfdc(
@@ -316,6 +331,8 @@ def read_dfdc(
         try:
             for name, entry in json.loads((part / "metadata.json").read_text(encoding="utf-8")).items():
                 label, split = _LABEL_WORDS[entry["label"].lower()], _SPLIT_WORDS[entry.get("split") or ""]
+                if name != Path(name).name:
+                    raise ValueError(f"{name!r} is not a file of this folder")
                 path = (part / name).relative_to(root).as_posix()
                 group = f"DFDC:{Path(entry.get('original') or name).stem}"
                 method = "DFDC" if label else "none"
@@ -361,7 +378,7 @@ def read_heads(
 def _parse_voc(path: Path) -> Any:
     try:
         return ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, OSError, ValueError) as error:  # defusedxml's refusals are ValueErrors
+    except (ElementTree.ParseError, LookupError, OSError, ValueError) as error:  # defusedxml's refusals are ValueErrors
         raise ValueError(f"{path}: not a Pascal VOC annotation ({error}); expected XML with object/bndbox") from error
 
 
@@ -451,6 +468,9 @@ def read_sources(
         (heads if layout == "heads" else rest).append(df)
     df = pd.concat(rest, ignore_index=True)
     df["role"] = df["role"].fillna("")
+    odd = df["path"].str.contains("[\udc80-\udcff]")
+    if odd.any():
+        raise ValueError(f"{os.fsencode(Path(data_root, df.loc[odd.idxmax(), 'path']))!r}: the name is not UTF-8; expected one that is")
     moving, pool = df["path"].str.lower().str.endswith(VIDEO_SUFFIXES), df["role"].ne("")
     parts = [df[mask].reset_index(drop=True) for mask in (~moving & ~pool, moving & ~pool, pool)]
     return Sources(Path(data_root), parts[0], parts[1], pd.concat(heads, ignore_index=True), parts[2])
@@ -503,7 +523,7 @@ def _why_closed(path: Path) -> str:
     start, end = boxes["moov"]
     with open(path, "rb") as file:
         file.seek(start)
-        return "no decoder for its stream" if b"trak" in file.read(end - start) else "it has no frames"
+        return "no decoder for its stream" if b"trak" in file.read(max(0, min(end, path.stat().st_size) - start)) else "it has no frames"
 
 # %% ../nbs/01_datasets.ipynb #c061
 def _open_video(path: Path) -> cv2.VideoCapture:
@@ -620,8 +640,11 @@ def _write_png(path: Path, frame: np.ndarray) -> None:
 
 def _stamp(path: Path) -> list[int]:
     "Size and time of a file: when both stay, so did its content."
-    stat = path.stat() if path.exists() else None
-    return [stat.st_size, stat.st_mtime_ns] if stat else [-1, -1]
+    try:
+        stat = path.stat()
+    except (OSError, ValueError):  # A name that no file can have
+        return [-1, -1]
+    return [stat.st_size, stat.st_mtime_ns]
 
 # %% ../nbs/01_datasets.ipynb #c070
 def _start_worker() -> None:
@@ -854,7 +877,8 @@ def _look_at_all(files: list[Path], notes_file: Path, workers: int, progress: bo
             block = todo[start : start + 256]
             for (key, _), note in zip(block, pool.map(_look, [file for _, file in block]), strict=True):
                 notes[key] = note
-                log.write("\n" + json.dumps({"key": key} | note))
+                if "reason" not in note:  # What hindered reading may be gone next time, without a trace in the file's time
+                    log.write("\n" + json.dumps({"key": key} | note))
             log.flush()
             bar.update(len(block))
     return [notes[key] for key in keys]
@@ -894,6 +918,21 @@ def _empty(folder: Path) -> None:
 
 
 @contextmanager
+def _locked(folder: Path, needed: bool) -> Iterator[None]:
+    "Wait until no other build extracts into, or links from, a folder of frames."
+    if not needed:
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextmanager
 def _staging(out: Path, plan: dict) -> Iterator[Path]:
     "The hidden folder, locked: what another plan left in it is gone, what this plan left is still there."
     staging, old = _hidden(out, "building"), _hidden(out, "old")
@@ -904,6 +943,8 @@ def _staging(out: Path, plan: dict) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise BlockingIOError(f"{out}: another build of this dataset is running") from error
+        if not staging.exists() or not os.path.samestat(os.fstat(lock), os.stat(staging)):
+            raise BlockingIOError(f"{out}: another build of this dataset has just ended; call again")
         if old.exists() and not out.exists():  # Killed between the two renames of _swap
             os.rename(old, out)
         shutil.rmtree(old, ignore_errors=True)
@@ -958,8 +999,12 @@ def _is_current(out: Path, plan: dict, reject_limit: float) -> bool:
         return False
     if file_sha256(out / "manifest.csv") != note["manifest_sha256"]:
         return False
-    held = {f"{split}/{entry.name}" for split in SPLITS if (out / split).is_dir() for entry in os.scandir(out / split)}
-    return set(pd.read_csv(out / "manifest.csv", usecols=["path"], dtype=str)["path"]) <= held
+    entries = [(split, entry) for split in SPLITS if (out / split).is_dir() for entry in os.scandir(out / split)]
+    held = {f"{split}/{entry.name}" for split, entry in entries if entry.stat().st_size}
+    paths = set(pd.read_csv(out / "manifest.csv", usecols=["path"], dtype=str)["path"])
+    texts = {path[: path.rindex(".")] + ".txt" for path in paths}
+    lists = all((out / name).is_file() for name in (*(f"{split}.txt" for split in SPLITS), "rejected.csv"))
+    return lists and paths | texts <= held
 
 # %% ../nbs/01_datasets.ipynb #c104
 def _place(source: Path, target: Path, scratch: Path, sha256: str, link: bool) -> None:
@@ -970,7 +1015,7 @@ def _place(source: Path, target: Path, scratch: Path, sha256: str, link: bool) -
     temporary.unlink(missing_ok=True)
     if link:
         try:
-            os.link(source, temporary)
+            os.link(os.path.realpath(source), temporary)  # link(2) would link the symbolic link itself
         except OSError:  # Another disk, or one without links
             link = False
     if not link:
@@ -1015,8 +1060,8 @@ def _write_lists(manifest: pd.DataFrame, rejected: pd.DataFrame, staging: Path) 
         part = manifest[manifest["split"].eq(split)]
         lines = part["path"] + " " + part["label"].astype(str) + "\n"
         _put_text(dataset / f"{split}.txt", scratch, "".join(lines))
-    _put_text(dataset / "manifest.csv", scratch, manifest.to_csv(index=False, lineterminator="\n"))
-    _put_text(dataset / "rejected.csv", scratch, rejected.to_csv(index=False, lineterminator="\n"))
+    _put_text(dataset / "manifest.csv", scratch, manifest.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC))
+    _put_text(dataset / "rejected.csv", scratch, rejected.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC))
 
 # %% ../nbs/01_datasets.ipynb #c108
 def _choose_rows(found: Sources, names: Iterable[str] | None, n_frames: int, limit: int, seed: int) -> pd.DataFrame:
@@ -1038,7 +1083,7 @@ def _fingerprint(rows: pd.DataFrame, root: Path) -> str:
     "Hash of what the sources say and of the size and time of every file."
     stamps = [_stamp(root / path) for path in rows["path"]]
     text = rows.assign(bytes=[size for size, _ in stamps], time=[time for _, time in stamps]).to_csv(index=False, lineterminator="\n")
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def _refuse_rejected(rejected: pd.DataFrame, n_files: int, limit: float, out: Path) -> None:
@@ -1106,11 +1151,14 @@ def build_cvcs_dfd(
     root, out = Path(data_root).resolve(), Path(out).resolve()
     frames_folder = Path(frames_folder).resolve() if frames_folder else out.with_name("frames")
     _refuse_foreign(out, root)
+    for other in (out, root):
+        if frames_folder == other or other in frames_folder.parents or frames_folder in other.parents:
+            raise ValueError(f"{frames_folder}: frames would lie inside {other} or around it; name another dataset folder or frames_folder")
     wanted = sorted(sources) if sources is not None else None
     chosen = _choose_rows(read_sources(root, quality), wanted, n_frames, image_limit, seed)
     plan = dict(n_frames=n_frames, protocol=protocol, fractions=list(fractions), seed=seed, keep_official=keep_official,
                 balance=balance, image_limit=image_limit, sources=wanted, quality=quality, link=link, inputs=_fingerprint(chosen, root))
-    with _staging(out, plan) as staging:
+    with _staging(out, plan) as staging, _locked(frames_folder, chosen["moving"].any()):
         if not _is_current(out, plan, reject_limit):
             rows, bad_videos = _gather(chosen, root, frames_folder, n_frames, workers, progress)
             rows = _limit_rows(rows, image_limit, seed, np.ones(len(rows)))
@@ -1133,6 +1181,7 @@ def _finish(
     manifest = check_manifest(rows[[*MANIFEST_COLUMNS, "origin", *others]])
     _write_pictures(rows, staging, plan["link"], workers, progress)
     _write_lists(manifest, rejected, staging)
+    read_manifest(staging / "dataset")  # What cannot be read back never takes the place of what can
     counts = {split: part["label"].value_counts().sort_index().to_dict() for split, part in manifest.groupby("split")}
     note = dict(kind=_KIND, plan=plan, counts=counts, n_rejected=len(rejected), rejected_share=rejected_share,
                 manifest_sha256=file_sha256(staging / "dataset" / "manifest.csv"))
@@ -1259,8 +1308,10 @@ def plot_heads(
 
 # %% ../nbs/01_datasets.ipynb #c131
 def _count_sources(found: Sources, boxes: pd.DataFrame | None) -> dict[str, int | None]:
-    images = found.images[found.images["path"].str.startswith("challenge/")]
-    videos = found.videos[found.videos["path"].str.startswith("faceforensics/") & found.videos["source"].eq("FF++")]
+    layout = {folder.name: _layout(folder) for folder in _subfolders(found.root)}
+    images, videos = (df[df["path"].str.split("/").str[0].map(layout).eq(name)]
+                      for df, name in ((found.images, "challenge"), (found.videos, "faceforensics")))
+    videos = videos[videos["source"].eq("FF++")]
     frames = found.heads
     films = frames["group"][frames["path"].str.contains("/mov_")].nunique()
     counts = {

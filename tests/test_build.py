@@ -461,3 +461,88 @@ def test_a_small_set_from_real_pictures(real, tmp_path):
     manifest = build_cvcs_dfd(real, tmp_path / "set", n_frames=2, image_limit=60, workers=2, progress=False)
     assert len(manifest) == 60 and set(manifest["source"]) == {"CelebA", "FFHQ", "StarGAN", "STYLEGAN2", "STYLEGAN3", "FF++", "DFDC"}
     assert audit_split(manifest, tmp_path / "set")["crossing"][:3].sum() == 0
+
+
+# --- found by trying to break it --------------------------------------------------------------------------------------
+
+
+def test_a_fake_follows_the_people_that_a_list_names(mine, tmp_path):
+    originals = "faceforensics/original_sequences/youtube/c23/videos"
+    names = sorted(path.name for path in (mine / originals).glob("*.mp4"))[:2]
+    write(mine / "faceforensics/labels.csv", "path,label,group\n" + "".join(
+        f"{originals.removeprefix('faceforensics/')}/{name},0,{person}\n" for name, person in zip(names, ("alice", "bob"), strict=True)))
+    videos = datasets.read_faceforensics(mine / "faceforensics")
+    pair = {Path(name).stem for name in names}
+    kin = videos[videos["path"].map(lambda path: set(Path(path).stem.split("_")) <= pair)]
+    assert len(kin) > 2 and kin["group"].nunique() == 1
+
+
+def test_a_carriage_return_in_a_name_does_not_spoil_the_set(mine, tmp_path):
+    shutil.copy(mine / "challenge/0-CelebA/000.png", mine / "challenge/0-CelebA/Icon\r")
+    build(mine, tmp_path / "set", reject_limit=0.5)
+    assert read_manifest(tmp_path / "set")["label"].isin([0, 1]).all()
+
+
+def test_links_to_folders_are_followed_once(mine, tmp_path):
+    shutil.move(mine / "challenge/0-CelebA", tmp_path / "far")
+    (mine / "challenge/0-CelebA").symlink_to(tmp_path / "far")
+    (tmp_path / "far/round").symlink_to(tmp_path / "far")
+    assert datasets.read_challenge(mine / "challenge")["source"].eq("CelebA").sum() == 12
+
+
+def test_metadata_cannot_name_files_elsewhere(tmp_path):
+    write(tmp_path / "data/dfdc/metadata.json", '{"../../secret.mp4": {"label": "FAKE", "original": "a.mp4"}}')
+    with pytest.raises(ValueError, match="secret.mp4.* is not a file of this folder"):
+        datasets.read_dfdc(tmp_path / "data/dfdc")
+
+
+def test_frames_never_lie_in_the_set_or_in_the_data(mine, tmp_path):
+    for out in (tmp_path / "frames", tmp_path / "other"):
+        with pytest.raises(ValueError, match="frames would lie inside"):
+            build(mine, out, frames_folder=tmp_path / "frames" if out.name == "frames" else mine)
+    assert (mine / "challenge").is_dir()
+
+
+@pytest.mark.parametrize("lost", ["train.txt", "one annotation", "half a picture"])
+def test_a_set_that_lost_files_is_built_again(tree, tmp_path, lost):
+    out = tmp_path / "set"
+    manifest, whole = build(tree, out), None
+    whole = contents(out)
+    picture = out / manifest["path"].iloc[0]
+    {"train.txt": out / "train.txt", "one annotation": picture.with_suffix(".txt")}.get(lost, picture).unlink()
+    if lost == "half a picture":
+        picture.touch()
+    build(tree, out)
+    assert contents(out) == whole
+
+
+def test_a_file_that_can_be_read_again_is_taken_again(mine, tmp_path, monkeypatch):
+    def refuse(file):
+        return {"reason": "Permission denied"} if file.name == "003.png" else look(file)
+
+    look = datasets._look
+    monkeypatch.setattr(datasets, "_look", refuse)
+    with pytest.raises(ValueError, match="reject_limit"):
+        build(mine, tmp_path / "set", reject_limit=0)
+    monkeypatch.setattr(datasets, "_look", look)
+    assert len(build(mine, tmp_path / "set", reject_limit=0)) == 4 * 12 + 3 * (8 + 8)
+
+
+def test_two_sets_that_share_a_frame_cache_do_not_mix(tree, tmp_path):
+    bright = Path(shutil.copytree(tree, tmp_path / "bright"))
+    for i, clip in enumerate(sorted(bright.glob("faceforensics/**/*.mp4"))):
+        writer = cv2.VideoWriter(str(clip), cv2.VideoWriter_fourcc(*"mp4v"), 25, (64, 64))
+        for number in range(12):
+            picture = np.full((64, 64, 3), 255, np.uint8)
+            picture[4 * (number % 12) :][:4, 2 * i : 2 * i + 4] = 200  # No two frames have the same bytes
+            writer.write(picture)
+        writer.release()
+    call = "build_cvcs_dfd(sys.argv[1], sys.argv[2], n_frames=3, workers=1, progress=False)"
+    code = f"import sys; from deepfake_nbs.datasets import build_cvcs_dfd; {call}"
+    runs = [subprocess.Popen([sys.executable, "-c", code, str(root), str(tmp_path / "o" / root.name)]) for root in (tree, bright)]
+    assert [run.wait() for run in runs] == [0, 0]
+    for root, light in ((tree, False), (bright, True)):
+        manifest = read_manifest(tmp_path / "o" / root.name)
+        frames = manifest[manifest["frame"].notna()]
+        means = [cv2.imread(str(tmp_path / "o" / root.name / path)).mean() for path in frames["path"]]
+        assert len(means) and all((mean > 240) == light for mean in means)
