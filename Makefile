@@ -71,14 +71,20 @@ chapters: $(DONE)/index.ipynb $(DONE)/07_application.ipynb
 module = deepfake_nbs/$(1).py
 CORE := $(call module,core)
 DATASETS := $(CORE) $(call module,datasets)
+HEADS := $(DATASETS) $(call module,head_detection)
 TRAINING := $(DATASETS) $(call module,xception) $(call module,training)
 INPUTS := $(RUN)/settings.json $(RUN)/inputs.csv
+
+# Frames with head boxes are optional: a data root without them gets no detector, and no cropped dataset
+FOUND_HEADS := $(if $(wildcard $(DATA)/*/Annotations),$(DONE)/02a_head_detection_results.ipynb)
+CROPS := $(if $(FOUND_HEADS),$(RUN)/cvcs_cropped_dfd/dataset.json)
 
 # A chapter that teaches: no parameters, depends on its notebook and on the modules it uses; behind | stands mere order
 $(DONE)/00_core.ipynb: $(CORE)
 $(DONE)/01_datasets.ipynb: $(DATASETS) | $(DONE)/00_core.ipynb
 $(DONE)/01a_miniature.ipynb: $(CORE) $(call module,miniature) | $(DONE)/01_datasets.ipynb
-$(DONE)/05_xception.ipynb: $(CORE) $(call module,xception) | $(DONE)/01b_dataset_results.ipynb
+$(DONE)/02_head_detection.ipynb: $(HEADS) | $(DONE)/01b_dataset_results.ipynb
+$(DONE)/05_xception.ipynb: $(CORE) $(call module,xception) | $(DONE)/02_head_detection.ipynb $(FOUND_HEADS)
 $(DONE)/06_training.ipynb: $(TRAINING) | $(DONE)/05_xception.ipynb
 $(DONE)/07_application.ipynb: $(DATASETS) $(call module,xception) $(call module,application) | $(DONE)/06b_training_results.ipynb
 
@@ -86,16 +92,18 @@ $(DONE)/07_application.ipynb: $(DATASETS) $(call module,xception) $(call module,
 $(DONE)/01b_dataset_results.ipynb: $(DATASETS) $(INPUTS) $(if $(wildcard $(RUN)/cvcs_dfd/dataset.json),,missing) | $(DONE)/01a_miniature.ipynb
 .PHONY: missing
 missing: ;
+$(DONE)/02a_head_detection_results.ipynb: $(HEADS) $(INPUTS) $(RUN)/cvcs_dfd/dataset.json | $(DONE)/02_head_detection.ipynb
 $(DONE)/06b_training_results.ipynb: $(TRAINING) $(RUN)/settings.json $(foreach row,$(ROWS),$(DONE)/06a_training_run-$(row).ipynb)
-$(DONE)/index.ipynb: $(CORE) $(DONE)/01b_dataset_results.ipynb $(DONE)/06b_training_results.ipynb
+$(DONE)/index.ipynb: $(CORE) $(DONE)/01b_dataset_results.ipynb $(FOUND_HEADS) $(DONE)/06b_training_results.ipynb
 
 # The dataset's marker is older than the chapter that checked it when nothing had to be rebuilt
 $(RUN)/cvcs_dfd/dataset.json: $(DONE)/01b_dataset_results.ipynb ;
+$(RUN)/cvcs_cropped_dfd/dataset.json: $(DONE)/02a_head_detection_results.ipynb ;
 
-$(DONE)/06a_training_run-%.ipynb: nbs/06a_training_run.ipynb $(TRAINING) $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json | $(DONE)/06_training.ipynb
+$(DONE)/06a_training_run-%.ipynb: nbs/06a_training_run.ipynb $(TRAINING) $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/06_training.ipynb
 	$(CHAPTER) $< $@ $(FROM_RUN) -p row $* -p overwrite True
 
-$(DONE)/01b_dataset_results.ipynb $(DONE)/06b_training_results.ipynb $(DONE)/index.ipynb: $(DONE)/%.ipynb: nbs/%.ipynb
+$(DONE)/01b_dataset_results.ipynb $(DONE)/02a_head_detection_results.ipynb $(DONE)/06b_training_results.ipynb $(DONE)/index.ipynb: $(DONE)/%.ipynb: nbs/%.ipynb
 	$(CHAPTER) $< $@ $(FROM_RUN)
 
 $(DONE)/%.ipynb: nbs/%.ipynb
@@ -109,7 +117,7 @@ test: setup
 	$(BIN)/python -m pytest
 
 bench: setup
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "timm>=1.0.15"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "timm>=1.0.15" "effdet>=0.4.1"
 	$(BIN)/python bench/bench.py
 
 site:

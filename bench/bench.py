@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from bench_heads import report_heads
 
 
 def best(action, n: int = 3) -> float:
@@ -96,6 +97,7 @@ def main() -> None:
         frame_extraction(Path(folder))
     with tempfile.TemporaryDirectory() as folder:
         build_scale(Path(folder))
+    report_heads(report)
 
 
 if __name__ == "__main__":

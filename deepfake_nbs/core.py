@@ -78,6 +78,14 @@ class Settings:
     image_size: int             # Side of the network's input, pixels
     width: float                # Share of each layer's channels, 1 = as published
     epoch_limit: int            # Most epochs of a row, 0 = as table 1 says
+    head_image_size: int        # Head detector: side of its input, pixels, a multiple of 32
+    head_weights: str           # Its backbone at the start: imagenet, none, or auto (what can be had)
+    head_batch_phase1: int      # Frames in a batch, backbone frozen
+    head_iterations_phase1: int  # Most batches an epoch; one pass over the frames where that is less
+    head_epochs_phase1: int
+    head_batch_phase2: int      # The same, all weights trained
+    head_iterations_phase2: int
+    head_epochs_phase2: int
     workers: int                # Processes that decode and draw
     n_resamples: int            # Bootstrap resamples behind an interval
 
@@ -109,7 +117,10 @@ def _check_settings(settings: Settings, where: str) -> Settings:
         raise ValueError(f"{where}: rows is empty; expected at least one row of table 1")
     if settings.split_protocol not in ("group", "published"):
         raise ValueError(f"{where}: split_protocol is {settings.split_protocol!r}; expected 'group' or 'published'")
-    for key in ("frames_per_video", "image_size", "width", "workers", "n_resamples"):
+    if settings.head_weights not in ("imagenet", "none", "auto"):
+        raise ValueError(f"{where}: head_weights is {settings.head_weights!r}; expected 'imagenet', 'none' or 'auto'")
+    budgets = [f"head_{what}_{phase}" for what in ("batch", "iterations", "epochs") for phase in ("phase1", "phase2")]
+    for key in ("frames_per_video", "image_size", "head_image_size", "width", "workers", "n_resamples", *budgets):
         if not getattr(settings, key) > 0:
             raise ValueError(f"{where}: {key} is {getattr(settings, key)}; expected a number above 0")
     for key in ("image_limit", "epoch_limit", "reject_limit", "seed"):

@@ -1,0 +1,278 @@
+"""The head detector beside effdet's D0. `make bench` calls `speed` and `memory`; the comparison of trainings takes long:
+
+    python bench/bench_heads.py train --data ../shared/real/heads --epochs 60 --seeds 3 [--image-size 384] [--out data/runs/bench-heads]
+
+Both networks start at random, see the same batches (order and augmentation come from the seed), the same optimiser and
+schedule, all batch norms live; each keeps the loss, anchors and decoding of its own project. Finished trainings are kept,
+so it can be stopped and started again.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from deepfake_nbs import head_detection as hd
+from deepfake_nbs.core import set_seed, write_json
+
+
+def make_peer(image_size: int, predict: bool = False):
+    "effdet's D0 with one class, at random."
+    from effdet import DetBenchPredict, EfficientDet, get_efficientdet_config
+
+    config = get_efficientdet_config("tf_efficientdet_d0")
+    config.num_classes, config.image_size = 1, (image_size, image_size)
+    config.backbone_args = dict(drop_path_rate=0.0)  # Ours has none either
+    model = EfficientDet(config, pretrained_backbone=False)
+    return DetBenchPredict(model) if predict else model
+
+
+def best_pair(first, second, n: int = 7) -> tuple[float, float]:
+    "Shortest time of each, seconds; taken in turn, so that a busy machine disturbs both alike."
+    times = []
+    for _ in range(n):
+        row = []
+        for action in (first, second):
+            start = time.perf_counter()
+            action()
+            row.append(time.perf_counter() - start)
+        times.append(row)
+    return tuple(np.min(times[1:], axis=0))
+
+
+@torch.inference_mode()
+def speed(batch_sizes=(1, 8), image_size: int = 512) -> dict[int, float]:
+    "Images a second, ours by effdet's, forward and decode with all suppression."
+    set_seed(0)
+    model, peer = hd.EfficientDet().eval().to(memory_format=torch.channels_last), make_peer(image_size, predict=True).eval()
+    anchors, ratios = hd.make_anchors((image_size, image_size)), {}
+    mean, std = model.mean, model.std
+    for n in batch_sizes:
+        pixels = torch.randint(0, 256, (n, 3, image_size, image_size), dtype=torch.uint8)
+        ours, theirs = best_pair(lambda x=pixels: hd.decode(*model(x), anchors, 0.001), lambda x=pixels: peer((x.float() - mean) / std))
+        ratios[n] = theirs / ours
+    return ratios
+
+
+PEAK = """
+import sys, torch
+sys.path.insert(0, {folder!r})
+import bench_heads
+from deepfake_nbs import head_detection as hd
+torch.set_num_threads(2)
+pixels = torch.zeros({n}, 3, 512, 512, dtype=torch.uint8)
+if {ours}:
+    model, anchors = hd.EfficientDet().eval().to(memory_format=torch.channels_last), hd.make_anchors((512, 512))
+    run = lambda: hd.decode(*model(pixels), anchors)
+else:
+    model = bench_heads.make_peer(512, predict=True).eval()
+    run = lambda: model(pixels.float())
+def mebibytes(key):
+    lines = dict(line.split(":") for line in open("/proc/self/status"))
+    return int(lines[key].split()[0]) / 1024
+
+before = mebibytes("VmRSS")
+with torch.inference_mode():
+    for _ in range(3): run()
+print(mebibytes("VmHWM") - before)
+"""
+
+
+def memory(n: int = 8) -> tuple[float, float]:
+    "MiB that forward and decode add to a loaded network, ours and effdet's, each in a process of its own."
+
+    def peak(ours: bool) -> float:
+        code = PEAK.format(folder=str(Path(__file__).parent), n=n, ours=ours)
+        return float(
+            subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True, text=True).stdout.split()[-1]
+        )
+
+    return peak(True), peak(False)
+
+
+def cropping(n: int = 1000, size: tuple[int, int] = (480, 360)) -> tuple[float, float]:
+    "Seconds of work of all cores by wall seconds while a folder is cropped, and pictures decoded by pictures there."
+    import tempfile
+
+    from PIL import Image
+
+    model = hd.EfficientDet().eval()
+    detector = hd.HeadDetector(model, dict(image_size=256, threshold=1e-6))
+    rng, decoded, prepare = np.random.default_rng(0), [], hd._prepare
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "train").mkdir()
+        rows = [dict(path=f"train/{i:06d}.jpg") for i in range(n)]
+        for row in rows:
+            Image.fromarray(rng.integers(0, 255, (9, 12, 3), dtype=np.uint8)).resize(size).save(Path(folder) / row["path"])
+        hd._prepare = lambda path, side: decoded.append(path) or prepare(path, side)
+        start, work = time.perf_counter(), time.process_time()
+        list(hd.crop_pictures(detector, rows, Path(folder), Path(folder), progress=False))
+        hd._prepare = prepare
+        return (time.process_time() - work) / (time.perf_counter() - start), len(decoded) / n
+
+
+def report_heads(report) -> None:
+    "Print the comparisons; `report(name, measured, wanted, reached)` as in bench.py."
+    for n, ratio in speed().items():
+        report(f"head detector, 512 px, batch {n}: images per second / effdet's", ratio, ">= 1", ratio >= 1)
+    ours, theirs = memory()
+    report("head detector, 512 px, batch 8: peak memory / effdet's", ours / theirs, "<= 1", ours <= theirs)
+    busy, decoded = cropping()
+    report("cropping 1000 pictures: cores at work", busy, ">= 1.6", busy >= 1.6)
+    report("cropping 1000 pictures: decoded / pictures", decoded, "= 1", decoded == 1)
+
+
+# --- From scratch, side by side --------------------------------------------------------------------------------------
+
+
+class Peer:
+    "effdet with its own loss, anchors and decoding, asked like ours."
+
+    def __init__(self, image_size: int, device: str):
+        from effdet import DetBenchPredict, DetBenchTrain
+
+        self.model = make_peer(image_size).to(device)
+        self.training, self.predicting, self.size = DetBenchTrain(self.model).to(device), DetBenchPredict(self.model).to(device), image_size
+        self.mean, self.std = (255 * torch.tensor(x, device=device).view(1, 3, 1, 1) for x in (hd.MEAN, hd.STD))
+
+    def loss(self, pixels, boxes):
+        device = self.mean.device
+        longest = max(1, *(len(one) for one in boxes))
+        padded, classes = torch.full((len(boxes), longest, 4), -1.0, device=device), torch.full((len(boxes), longest), -1.0, device=device)
+        for i, one in enumerate(boxes):
+            padded[i, : len(one)], classes[i, : len(one)] = one[:, [1, 0, 3, 2]], 1.0  # effdet: y before x, classes from 1
+        return self.training((pixels.float() - self.mean) / self.std, dict(bbox=padded, cls=classes))["loss"]
+
+    def find(self, pixels):
+        rows = self.predicting((pixels.float() - self.mean) / self.std)
+        return [(one[one[:, 4] > 0.05, :4], one[one[:, 4] > 0.05, 4]) for one in rows]
+
+
+class Ours:
+    "Our network, asked like the peer."
+
+    def __init__(self, image_size: int, device: str):
+        self.model = hd.EfficientDet().to(device, memory_format=torch.channels_last)
+        self.anchors = hd.make_anchors((image_size, image_size)).to(device)
+
+    def loss(self, pixels, boxes):
+        return sum(hd.detection_loss(*self.model(pixels), self.anchors, boxes))
+
+    def find(self, pixels):
+        return hd.decode(*self.model(pixels), self.anchors)
+
+
+@torch.inference_mode()
+def average_precisions(net, heads: hd.HeadSet, image_size: int, device: str) -> dict[str, float]:
+    net.model.eval()
+    images, rows = hd.HeadImages(heads, "test", image_size), []
+    scores, hits, n = [], [], 0
+    for pixels, boxes, _ in hd.load_batches(images, hd.in_order(len(images), 8)):
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            rows = net.find(pixels.to(device))
+        for (found, score), truth in zip(rows, boxes, strict=True):
+            scores.append(score.float().cpu().numpy())
+            hits.append(hd.match_boxes(found.float().cpu().numpy(), truth.numpy()))
+            n += len(truth)
+    scores, hits = np.concatenate(scores), np.concatenate(hits, 1)
+    values = [hd.average_precision(scores, row, n) for row in hits]
+    return dict(ap50=values[0], ap75=values[5], ap=float(np.mean(values)))
+
+
+def train_one(kind, name: str, heads: hd.HeadSet, seed: int, args) -> dict:
+    "One network from scratch; returns what it reaches on the test split."
+    device = hd.pick_device()
+    set_seed(seed)
+    net = kind(args.image_size, device)
+    images = hd.HeadImages(heads, "train", args.image_size, augment=True, seed=seed)
+    per_epoch = len(images) // args.batch_size
+    total, start, losses = per_epoch * args.epochs, time.perf_counter(), []
+    optimiser = torch.optim.AdamW(net.model.parameters(), args.learning_rate, weight_decay=1e-4)
+    batches = hd.load_batches(images, hd.schedule(len(images), args.batch_size, total, seed), args.workers)
+    net.model.train()
+    for i, (pixels, boxes, _) in enumerate(batches):
+        for group in optimiser.param_groups:
+            group["lr"] = hd.learning_rate(i, total, args.learning_rate)
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+            loss = net.loss(pixels.to(device), [one.to(device) for one in boxes])
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.model.parameters(), 10.0)
+        optimiser.step()
+        losses.append(loss.item())
+        if (i + 1) % (5 * per_epoch) == 0:
+            recent, seconds = np.mean(losses[-5 * per_epoch :]), time.perf_counter() - start
+            print(f"{name} seed {seed} epoch {(i + 1) // per_epoch}/{args.epochs} loss {recent:.3f} {seconds:.0f} s", flush=True)
+    seen = [batch[0].to(device) for batch in hd.load_batches(images, hd.schedule(len(images), args.batch_size, 8, seed + 1))]
+    hd.calibrate_norms(
+        net.model.train(), seen, net.find if name == "ours" else lambda pixels: net.model((pixels.float() - net.mean) / net.std)
+    )
+    seconds = time.perf_counter() - start
+    return dict(
+        name=name,
+        seed=seed,
+        seconds=round(seconds, 1),
+        images_per_second=round(total * args.batch_size / seconds, 2),
+        device=device,
+        n=len(heads.split("test")),
+        epochs=args.epochs,
+        image_size=args.image_size,
+        batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
+        **average_precisions(net, heads, args.image_size, device),
+    )
+
+
+def compare(args) -> None:
+    "Train both with every seed and print AP50 beside each other."
+    out = Path(args.out)
+    heads = hd.build_head_set(args.data, out / "head_set", reject_limit=0.02)
+    results = {}
+    for seed in range(args.seeds):
+        for name, kind in (("ours", Ours), ("effdet", Peer)):
+            path = out / f"{name}-{args.image_size}-{args.epochs}-{args.batch_size}-{args.learning_rate:g}-{seed}.json"
+            if not path.is_file():
+                write_json(path, train_one(kind, name, heads, seed, args))
+            results.setdefault(name, []).append(json.loads(path.read_text()))
+            print({key: results[name][-1][key] for key in ("name", "seed", "ap50", "ap75", "ap", "seconds")}, flush=True)
+    ours, theirs = (np.array([row["ap50"] for row in results[name]]) for name in ("ours", "effdet"))
+    spread = np.ptp(theirs)
+    reached = "reached" if ours.mean() >= theirs.mean() - spread else "MISSED"
+    print(
+        f"AP50 from scratch, {args.epochs} epochs, {args.seeds} seeds: ours {ours.mean():.3f} ({', '.join(f'{x:.3f}' for x in ours)}), "
+        f"effdet {theirs.mean():.3f} ({', '.join(f'{x:.3f}' for x in theirs)}); wanted >= {theirs.mean() - spread:.3f}   {reached}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("speed", help="speed, memory and cropping, as ratios")
+    train = commands.add_parser("train", help="both from scratch on one set of heads")
+    train.add_argument("--data", required=True, help="folder with Annotations, JPEGImages, Splits")
+    train.add_argument("--epochs", type=int, default=60)
+    train.add_argument("--seeds", type=int, default=3)
+    train.add_argument("--image-size", type=int, default=384)
+    train.add_argument("--batch-size", type=int, default=8)
+    train.add_argument("--learning-rate", type=float, default=1e-3)
+    train.add_argument("--workers", type=int, default=1)
+    train.add_argument("--out", default="data/runs/bench-heads")
+    args = parser.parse_args()
+    if args.command == "train":
+        compare(args)
+        return
+    print(f"python {sys.version.split()[0]}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    report_heads(
+        lambda name, measured, wanted, reached: print(
+            f"{name:64} {measured:8.2f}   wanted {wanted:12} {'reached' if reached else 'MISSED'}", flush=True
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
