@@ -502,12 +502,12 @@ def walk(
         yield place, folders, names
 
 # %% ../nbs/00_core.ipynb #c061
-def _known_parameters(notebook: Path) -> list[str]:
-    "Names set in the cell tagged `parameters`; papermill's own reader stumbles over some comments."
+def _known_parameters(notebook: Path) -> dict[str, str]:
+    "Name and type of what the cell tagged `parameters` sets; papermill's own reader stumbles over some comments."
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
     nodes = [node for cell in tagged for node in ast.parse("".join(cell["source"])).body]
-    return [node.target.id for node in nodes if isinstance(node, ast.AnnAssign)]
+    return {node.target.id: ast.unparse(node.annotation) for node in nodes if isinstance(node, ast.AnnAssign)}
 
 
 def run_chapter(
@@ -522,12 +522,13 @@ def run_chapter(
     known = _known_parameters(notebook)
     for name in parameters:
         if name not in known:
-            hint = _closest(name, known) if known else "; this chapter takes none"
+            hint = _closest(name, list(known)) if known else "; this chapter takes none"
             raise ValueError(f"{notebook.name}: unknown parameter {name!r}{hint}")
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f"{output.stem}.partial.ipynb")
     shown = [os.path.relpath(path, project_root()) for path in (notebook, output)]
-    flags = ["--cwd", "nbs", "-k", "python3", *(word for name, value in parameters.items() for word in ("-p", name, str(value)))]
+    form = {name: "-r" if kind == "str" else "-p" for name, kind in known.items()}  # -p would turn a folder named 2024 into a number
+    flags = ["--cwd", "nbs", "-k", "python3", *(word for name, value in parameters.items() for word in (form[name], name, str(value)))]
     print("$", " ".join(["papermill", *shown, *flags]), flush=True)
     command = [sys.executable, "-m", "papermill", shown[0], str(partial), *flags, "--stdout-file", "-"]
     command += ["--progress-bar" if sys.stderr.isatty() else "--no-progress-bar"]  # A bar in a log file is noise
@@ -567,7 +568,7 @@ def freeze_inputs(
     settings = json.dumps(asdict(read_settings(profile)) | {"data": str(root)}, indent=1, sort_keys=True)
     run = run_folder(profile, data)
     files = sorted(Path(place, name) for place, _, names in walk(root) for name in names)
-    stats = [(file.relative_to(root).as_posix(), file.stat()) for file in files if file.is_file()]
+    stats = [(os.fsencode(file.relative_to(root)).decode(errors="backslashreplace"), file.stat()) for file in files if file.is_file()]
     inputs = ["path,bytes,mtime_ns", *(f"{name},{at.st_size},{at.st_mtime_ns}" for name, at in stats)]
     for path, text in ((run / "settings.json", settings + "\n"), (run / "inputs.csv", "\n".join(inputs) + "\n")):
         if not path.is_file() or path.read_text(encoding="utf-8") != text:

@@ -19,9 +19,9 @@ import re
 import shutil
 import struct
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -123,7 +123,7 @@ def _read_labels_file(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path}: not a table ({error}); expected a header with path and label") from error
     if not {"path", "label"} <= set(df):
         raise ValueError(f"{path}: columns are {', '.join(df)}; expected at least path and label")
-    outside = df["path"].str.contains(r"^/|\\|(?:^|/)\.\.(?:/|$)") | df["path"].eq("") | df["path"].duplicated()
+    outside = df["path"].str.contains(r"^/|//|\\|(?:^|/)\.{1,2}(?:/|$)") | df["path"].eq("") | df["path"].duplicated()
     if outside.any():
         line = int(outside.to_numpy().argmax())
         raise ValueError(f"{path}, line {line + 2}: path {df['path'][line]!r}; expected a path inside the folder, named once")
@@ -184,8 +184,12 @@ def _apply_labels(df: pd.DataFrame, root: Path, add: bool = True) -> pd.DataFram
             df[column] = ""
         given = filled.loc[listed[column].astype(str).ne("") & filled.index.isin(df.index), column]
         df.loc[given.index, column] = given
+    others = filled[~filled.index.isin(df.index)]
+    gone = [path for path in others.index if not (root / path).is_file()]
     if add:
-        df = pd.concat([df, filled[~filled.index.isin(df.index)]])
+        df = pd.concat([df, others])
+    elif gone:
+        raise ValueError(f"{root / 'labels.csv'}: path {gone[0]!r} is no file of this folder; expected videos that are there")
     df["method"] = df["method"].where(df["method"].eq("none") == df["label"].eq(0), "")  # The list may have turned a label
     return _fill(df.reset_index(), root.name)
 
@@ -383,9 +387,11 @@ def _parse_voc(path: Path) -> Any:
 
 
 def _database(root: Path) -> str:
-    "The name a set gives itself in its first annotation."
-    first = min((root / "Annotations").glob("*.xml"), default=None)
-    return (_parse_voc(first).findtext("source/database") or "").strip() if first else ""
+    "The name a set gives itself in its first readable annotation; a broken one is the business of who reads boxes."
+    for path in sorted((root / "Annotations").glob("*.xml")):
+        with suppress(ValueError):
+            return (_parse_voc(path).findtext("source/database") or "").strip()
+    return ""
 
 
 def _voc_boxes(path: Path) -> list[dict]:
@@ -434,6 +440,14 @@ _EXPECTED = (
 )
 
 
+def _is_dfdc(metadata: Path) -> bool:
+    "Whether a metadata.json speaks of videos with labels; other programs write files of that name too."
+    with suppress(ValueError):
+        found = json.loads(metadata.read_text(encoding="utf-8"))
+        return isinstance(found, dict) and any(isinstance(entry, dict) and "label" in entry for entry in found.values())
+    return False
+
+
 def _layout(folder: Path) -> str:
     names = {entry.name for entry in folder.iterdir()}
     if folder.name in ("challenge", "faceforensics", "heads"):
@@ -444,7 +458,8 @@ def _layout(folder: Path) -> str:
         return "heads"
     if any(re.match("[01]-", name) and (folder / name).is_dir() for name in names):
         return "challenge"
-    if "metadata.json" in names or any((part / "metadata.json").is_file() for part in _subfolders(folder)):
+    below = [part / "metadata.json" for part in _subfolders(folder) if (part / "metadata.json").is_file()]
+    if "metadata.json" in names or (below and ("labels.csv" not in names or any(map(_is_dfdc, below)))):
         return "dfdc"
     if "labels.csv" in names:
         return "labels"
@@ -611,10 +626,11 @@ def _save_frames(path: Path, folder: Path, n_frames: int) -> list[int] | VideoEr
     "Extract one video; returns frame numbers, or the error, so that one bad video does not stop the others."
     marker, stamp = folder / "frames.json", _stamp(path)
     if marker.is_file():
-        note = json.loads(marker.read_text(encoding="utf-8"))
-        whole = all((folder / f"{number:06d}.png").is_file() for number in note["numbers"])
-        if whole and (note["stamp"], note["n_frames"]) == (stamp, n_frames):
-            return note["numbers"]
+        with suppress(ValueError, KeyError, TypeError, OSError):  # A marker or a frame that was cut, or is gone
+            note = json.loads(marker.read_text(encoding="utf-8"))
+            whole = all((folder / f"{number:06d}.png").stat().st_size for number in note["numbers"])
+            if whole and (note["stamp"], note["n_frames"]) == (stamp, n_frames):
+                return note["numbers"]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     numbers: list[int] = []
@@ -672,16 +688,17 @@ def extract_frames(
     videos: pd.DataFrame,   # One row a video, as a reader returns it
     root: str | Path,       # Folder the rows' paths count from
     out: str | Path,        # Where frames go: <out>/<path of the video>/<frame number>.png
-    n_frames: int = 8,      # Frames a video, spread evenly
+    n_frames: int | Sequence[int] = 8,  # Frames a video, spread evenly; a list: one number for each row
     workers: int = 1,       # Videos at a time, each in a process of its own
     progress: bool = True,  # Show a bar
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # One row a frame, paths relative to out; path and reason of videos that were rejected
     "Take frames from many videos; goes on where an earlier call stopped."
-    if n_frames < 1 or workers < 1:
+    numbers = np.broadcast_to(n_frames, len(videos)).tolist()
+    if min(numbers, default=1) < 1 or workers < 1:
         raise ValueError(f"n_frames is {n_frames} and workers {workers}; expected at least 1")
     paths, rows, rejected = videos["path"].tolist(), [], []
     files, folders = [Path(root, path) for path in paths], [Path(out, path) for path in paths]
-    results = _in_processes(_save_frames, files, folders, [n_frames] * len(paths), workers=workers)
+    results = _in_processes(_save_frames, files, folders, numbers, workers=workers)
     results = tqdm(results, "videos", len(paths), disable=not progress)
     for row, result in zip(videos.to_dict("records"), results, strict=True):
         if isinstance(result, VideoError):
@@ -979,12 +996,23 @@ def _read_note(out: Path) -> dict:
     return note if isinstance(note, dict) and note.get("kind") == _KIND else {}
 
 
+def _foreign_pictures(out: Path) -> list[str]:
+    "Files in the split folders that no manifest speaks of; hidden ones do not count."
+    try:
+        paths = pd.read_csv(out / "manifest.csv", usecols=["path"], dtype=str)["path"].dropna()
+    except (OSError, ValueError):
+        return []  # A lost manifest is a reason to build again
+    ours = {*paths, *(str(Path(path).with_suffix(".txt").as_posix()) for path in paths)}
+    held = [f"{split}/{entry.name}" for split in SPLITS if (out / split).is_dir() for entry in os.scandir(out / split)]
+    return sorted(path for path in held if path not in ours and not path.split("/")[1].startswith("."))
+
+
 def _refuse_foreign(out: Path, data_root: Path) -> None:
     if out == data_root or data_root in out.parents or out in data_root.parents:
         raise ValueError(f"{out}: lies inside the data root or around it; expected another folder")
     if out.is_dir():
         names = {entry.name for entry in out.iterdir()}
-        foreign = sorted(names - _OUR_NAMES) if _read_note(out) else sorted(names)
+        foreign = sorted(names - _OUR_NAMES) + _foreign_pictures(out) if _read_note(out) else sorted(names)
         if foreign:
             first = ", ".join(foreign[:3])
             raise FileExistsError(f"{out}: holds something else ({first}); expected a new folder or a dataset that was built here")
@@ -1009,7 +1037,7 @@ def _is_current(out: Path, plan: dict, reject_limit: float) -> bool:
 # %% ../nbs/01_datasets.ipynb #c104
 def _place(source: Path, target: Path, scratch: Path, sha256: str, link: bool) -> None:
     "Copy or link a file so that the target is whole or not there."
-    if target.exists() and target.stat().st_size == source.stat().st_size:
+    if target.exists() and file_sha256(target) == sha256:
         return
     temporary = scratch / target.name
     temporary.unlink(missing_ok=True)
@@ -1064,8 +1092,17 @@ def _write_lists(manifest: pd.DataFrame, rejected: pd.DataFrame, staging: Path) 
     _put_text(dataset / "rejected.csv", scratch, rejected.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC))
 
 # %% ../nbs/01_datasets.ipynb #c108
-def _choose_rows(found: Sources, names: Iterable[str] | None, n_frames: int, limit: int, seed: int) -> pd.DataFrame:
-    "Pictures and videos of the wanted sources, within the limit; column `moving` tells them apart."
+def _frames_each(df: pd.DataFrame, n_frames: int, match_originals: bool) -> np.ndarray:
+    "Pictures that a row stands for: an original gets as many frames as it has fakes in its group, so that both classes weigh the same."
+    fakes = df["moving"] & df["label"].eq(1)
+    originals = df["moving"] & df["label"].eq(0)
+    each = fakes.groupby(df["group"]).transform("sum") / originals.groupby(df["group"]).transform("sum").clip(lower=1)
+    factor = np.where(originals & match_originals, np.maximum(np.rint(each), 1), 1)
+    return np.where(df["moving"], n_frames * factor, 1).astype(int)
+
+
+def _choose_rows(found: Sources, names: Iterable[str] | None, n_frames: int, match_originals: bool, limit: int, seed: int) -> pd.DataFrame:
+    "Pictures and videos of the wanted sources, within the limit; column `moving` tells them apart, `n_frames` is what each gives."
     df = pd.concat([found.images.assign(moving=False), found.videos.assign(moving=True)], ignore_index=True)
     if names is not None:
         folders = df["path"].str.split("/").str[0]
@@ -1076,7 +1113,8 @@ def _choose_rows(found: Sources, names: Iterable[str] | None, n_frames: int, lim
         df = df[df["source"].isin(list(names)) | folders.isin(list(names))]
     if df.empty:
         raise ValueError(f"{found.root}: no pictures or videos to build from; expected {_EXPECTED}")
-    return _limit_rows(df, limit, seed, np.where(df["moving"], n_frames, 1)).sort_values("path", ignore_index=True)
+    df = df.assign(n_frames=_frames_each(df, n_frames, match_originals))
+    return _limit_rows(df, limit, seed, df["n_frames"].to_numpy()).sort_values("path", ignore_index=True)
 
 
 def _fingerprint(rows: pd.DataFrame, root: Path) -> str:
@@ -1118,11 +1156,11 @@ def _suffix(file: str, form: str) -> str:
 
 
 def _gather(
-    chosen: pd.DataFrame, root: Path, frames_folder: Path, n_frames: int, workers: int, progress: bool
+    chosen: pd.DataFrame, root: Path, frames_folder: Path, workers: int, progress: bool
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     "One row a picture with its file, frames extracted; and the videos that were rejected."
     images, videos = chosen[~chosen["moving"]], chosen[chosen["moving"]]
-    frames, rejected = extract_frames(videos, root, frames_folder, n_frames, workers, progress)
+    frames, rejected = extract_frames(videos, root, frames_folder, videos["n_frames"].tolist(), workers, progress)
     images = images.assign(origin=images["path"], file=[str(root / path) for path in images["path"]], extracted=False)
     frames = frames.assign(origin=[str(Path(path).parent.as_posix()) for path in frames["path"]],
                            file=[str(frames_folder / path) for path in frames["path"]], extracted=True)
@@ -1134,6 +1172,7 @@ def build_cvcs_dfd(
     out: str | Path,        # The dataset's folder; new, or a dataset that was built here
     frames_folder: str | Path | None = None,  # Where frames of videos are kept; by default `frames` beside the dataset
     n_frames: int = 8,      # Frames a video
+    match_originals: bool = True,  # Take more frames of originals that have several fakes, so that real and fake frames balance
     protocol: str = "group",  # As in `split_manifest`, with the next three and `balance`
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
     seed: int = 42,
@@ -1155,12 +1194,13 @@ def build_cvcs_dfd(
         if frames_folder == other or other in frames_folder.parents or frames_folder in other.parents:
             raise ValueError(f"{frames_folder}: frames would lie inside {other} or around it; name another dataset folder or frames_folder")
     wanted = sorted(sources) if sources is not None else None
-    chosen = _choose_rows(read_sources(root, quality), wanted, n_frames, image_limit, seed)
-    plan = dict(n_frames=n_frames, protocol=protocol, fractions=list(fractions), seed=seed, keep_official=keep_official,
-                balance=balance, image_limit=image_limit, sources=wanted, quality=quality, link=link, inputs=_fingerprint(chosen, root))
+    chosen = _choose_rows(read_sources(root, quality), wanted, n_frames, match_originals, image_limit, seed)
+    plan = dict(n_frames=n_frames, match_originals=match_originals, protocol=protocol, fractions=list(fractions), seed=seed,
+                keep_official=keep_official, balance=balance, image_limit=image_limit, sources=wanted, quality=quality,
+                link=link, inputs=_fingerprint(chosen, root))
     with _staging(out, plan) as staging, _locked(frames_folder, chosen["moving"].any()):
         if not _is_current(out, plan, reject_limit):
-            rows, bad_videos = _gather(chosen, root, frames_folder, n_frames, workers, progress)
+            rows, bad_videos = _gather(chosen, root, frames_folder, workers, progress)
             rows = _limit_rows(rows, image_limit, seed, np.ones(len(rows)))
             rows, bad_images = _inspect(rows, staging, workers, progress)
             rejected = pd.concat([bad_videos, bad_images], ignore_index=True)
@@ -1176,7 +1216,7 @@ def _finish(
     rows: pd.DataFrame, rejected: pd.DataFrame, staging: Path, plan: dict, rejected_share: float, workers: int, progress: bool
 ) -> None:
     "Write a whole dataset into the hidden folder, dataset.json last."
-    ours = {*MANIFEST_COLUMNS, "origin", "file", "extracted", "moving", "role"}
+    ours = {*MANIFEST_COLUMNS, "origin", "file", "extracted", "moving", "n_frames", "role"}
     others = [column for column in rows if column not in ours]
     manifest = check_manifest(rows[[*MANIFEST_COLUMNS, "origin", *others]])
     _write_pictures(rows, staging, plan["link"], workers, progress)

@@ -17,12 +17,12 @@ __all__ = ['Array', 'SKINS', 'HAIR_COLORS', 'HAIRS', 'IRISES', 'CLOTHES', 'GRID'
            'sensor_grain', 'expose', 'project', 'Portrait', 'mask_box', 'draw_portrait', 'plot_contact_sheet', 'Patch',
            'soft_mask', 'make_patch', 'donor_face', 'match_colors', 'resample', 'deepfakes', 'poisson_blend',
            'face_swap', 'expression_shift', 'displacement', 'face2face', 'neural_textures', 'generator_pass', 'edited',
-           'edit_portrait', 'invent_portrait', 'radial_spectrum', 'item_rng', 'write_jpeg', 'challenge_row',
-           'draw_challenge_person', 'draw_invented', 'Clip', 'wave', 'make_clip', 'clip_frame', 'open_video',
-           'clip_path', 'draw_pair', 'split_items', 'Film', 'make_film', 'place_heads', 'draw_film_frame', 'voc_xml',
-           'n_films', 'draw_film_item', 'write_file', 'run_job', 'run_jobs', 'list_jobs', 'write_lists', 'count_files',
-           'set_times', 'drawn_record', 'replace_folder', 'check_sizes', 'code_version', 'draw_miniature',
-           'draw_profile']
+           'edit_portrait', 'invent_portrait', 'radial_spectrum', 'item_rng', 'encode_jpeg', 'write_jpeg',
+           'challenge_row', 'draw_challenge_person', 'draw_invented', 'Clip', 'wave', 'make_clip', 'clip_frame',
+           'open_video', 'clip_path', 'draw_pair', 'split_items', 'Film', 'make_film', 'place_heads', 'draw_film_frame',
+           'voc_xml', 'n_films', 'draw_film_item', 'write_file', 'run_job', 'run_jobs', 'list_jobs', 'write_lists',
+           'count_files', 'set_times', 'drawn_record', 'replace_folder', 'check_sizes', 'code_version',
+           'draw_miniature', 'draw_profile']
 
 # %% ../nbs/01a_miniature.ipynb #c003
 import json
@@ -1297,8 +1297,8 @@ FACE_METHODS: dict[str, Callable] = dict(Deepfakes=deepfakes, Face2Face=face2fac
 
 # %% ../nbs/01a_miniature.ipynb #c120
 GENERATORS = dict(  # upsampling factor, share of fine detail kept, strength of the refill, of the grid, and its period in pixels
-    ATTGAN=(2.0, 0.40, 0.28, 0.007, 2), GDWCT=(1.7, 0.30, 0.30, 0.0065, 2), StarGAN=(1.9, 0.40, 0.45, 0.012, 4),
-    STYLEGAN=(1.8, 0.40, 0.45, 0.010, 4), STYLEGAN2=(1.8, 0.40, 0.35, 0.007, 2))
+    ATTGAN=(2.0, 0.35, 0.28, 0.0048, 2), GDWCT=(1.7, 0.25, 0.30, 0.0046, 2), StarGAN=(1.9, 0.35, 0.45, 0.0078, 4),
+    STYLEGAN=(1.8, 0.35, 0.45, 0.0090, 4), STYLEGAN2=(1.8, 0.35, 0.35, 0.0058, 2))
 
 
 def generator_pass(image: Array, method: str, rng: Generator, strength: float = 1.0) -> Array:
@@ -1371,11 +1371,17 @@ def item_rng(seed: int, kind: str, *index: int) -> Generator:
     return np.random.default_rng([seed, crc32(kind.encode()), *index])
 
 
+def encode_jpeg(image: NDArray[np.uint8], block: int = 1 << 15) -> bytes:
+    "One encoder for every picture; a comment fills the file up to a whole number of blocks (bytes), so that all files are equally long."
+    data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+    space = -(len(data) + 4) % block
+    return data[:2] + b"\xff\xfe" + (space + 2).to_bytes(2, "big") + bytes(space) + data[2:]
+
+
 def write_jpeg(path: Path, image: NDArray[np.uint8]) -> None:
-    "One encoder for every picture. Raises OSError that names the file."
+    "Write a picture as JPEG."
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
-        raise OSError(f"{path}: could not be written as JPEG")
+    path.write_bytes(encode_jpeg(image))
 
 # %% ../nbs/01a_miniature.ipynb #c132
 def challenge_row(folder: Path, image: NDArray[np.uint8], name: str, label: str, source: str, method: str, group: str) -> dict:
@@ -1386,10 +1392,10 @@ def challenge_row(folder: Path, image: NDArray[np.uint8], name: str, label: str,
 
 
 def draw_challenge_person(folder: Path, seed: int, index: int) -> list[dict]:
-    "Photographs of one person and, for every second person, three edits."
+    "Photographs of one person and edits of three of them."
     rng = item_rng(seed, "person", index)
     source, who, camera, backdrop, rows = (
-        ("CelebA", "FFHQ")[index // 2 % 2],
+        ("CelebA", "FFHQ")[index % 2],
         random_identity(rng),
         random_camera(rng),
         int(rng.integers(1 << 30)),
@@ -1401,7 +1407,7 @@ def draw_challenge_person(folder: Path, seed: int, index: int) -> list[dict]:
         rows.append(
             challenge_row(folder, expose(photo.image, camera, sensor_grain(FACE_SIZE, FACE_SIZE, rng)), name, "real", source, "none", group)
         )
-        if index % 2 == 0 and k < len(EDITORS):
+        if k < len(EDITORS):
             fake = edit_portrait(photo, EDITORS[k], backdrop, rng)
             rows.append(
                 challenge_row(
@@ -1606,7 +1612,7 @@ def list_jobs(folder: Path, seed: int, n_people: int, n_videos: int, n_head_fram
     return [
         *(("pair", folder, seed, i) for i in range(n_videos // 2)),
         *(("person", folder, seed, i) for i in range(n_people)),
-        *(("invented", folder, seed, i) for i in range(n_people // 2)),
+        *(("invented", folder, seed, i) for i in range(n_people)),
         *(("frame", folder, seed, i, n_films(n_head_frames)) for i in range(n_head_frames)),
     ]
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-from test_datasets import bad_videos, draw_challenge, draw_faceforensics, draw_heads, draw_picture, write
+from test_datasets import bad_videos, draw_challenge, draw_faceforensics, draw_heads, draw_picture, draw_video, write
 
 from deepfake_nbs import datasets
 from deepfake_nbs.datasets import SPLITS, audit_split, build_cvcs_dfd, read_annotation_files, read_list_files, read_manifest
@@ -69,6 +69,27 @@ def test_files_annotations_and_manifest_agree(tree, tmp_path):
     n_files = sum(1 for split in SPLITS for _ in (out / split).iterdir())
     assert n_files == 2 * len(manifest) and not list(out.parent.glob(".*"))
     assert audit_split(manifest)["crossing"].sum() == 0
+
+
+def test_originals_give_as_many_frames_as_their_fakes(tmp_path):
+    root = tmp_path / "data"
+    draw_faceforensics(root / "faceforensics", pairs=[(f"{i:03d}", f"{i + 1:03d}") for i in range(0, 8, 2)])
+    for a, b in ((f"{i:03d}", f"{i + 1:03d}") for i in range(0, 8, 2)):  # The other way round too: each original has two fakes
+        for method in ("Deepfakes", "FaceSwap"):
+            draw_video(root / f"faceforensics/manipulated_sequences/{method}/c23/videos/{b}_{a}.mp4", 7 + int(b) + 60 * len(method))
+    matched, plain = build(root, tmp_path / "matched"), build(root, tmp_path / "plain", match_originals=False)
+    per_video = matched.groupby(["label", "video"]).size()
+    assert set(per_video[0]) == {6} and set(per_video[1]) == {3} and matched["label"].mean() == 0.5
+    assert set(plain.groupby("video").size()) == {3} and plain["label"].mean() == 2 / 3
+
+
+@pytest.mark.parametrize("change", [{}, {"seed": 7}])
+def test_a_strangers_file_in_a_split_folder_is_not_lost(tree, tmp_path, change):
+    build(tree, tmp_path / "set")
+    (tmp_path / "set/train/notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"set: holds something else \(train/notes.txt\)"):
+        build(tree, tmp_path / "set", **change)
+    assert (tmp_path / "set/train/notes.txt").read_text() == "mine"
 
 
 def test_the_same_call_gives_the_same_bytes_anywhere(tree, tmp_path):

@@ -270,6 +270,7 @@ def test_inputs_are_rewritten_only_when_they_change(tmp_path, monkeypatch, root)
     core.freeze_inputs("smoke", "photos")
     assert before == {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
     (tmp_path / "photos" / "b.jpg").write_bytes(b"22")
+    (tmp_path / "photos" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"3")  # A name from a disk with another encoding
     core.freeze_inputs("smoke", "photos")
     after = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
     assert after["inputs.csv"] != before["inputs.csv"] and after["settings.json"] == before["settings.json"]
@@ -358,7 +359,7 @@ def chapter(tmp_path, root, monkeypatch):
     "A project of one chapter in a folder of its own."
     (tmp_path / "settings.ini").write_text((root / "settings.ini").read_text())
     (tmp_path / "nbs").mkdir()
-    parameters = nbformat.v4.new_code_cell("row: int = 8  # Row", metadata={"tags": ["parameters"]})
+    parameters = nbformat.v4.new_code_cell('row: int = 8  # Row\ndata: str = "a"', metadata={"tags": ["parameters"]})
     cells = [parameters, nbformat.v4.new_code_cell("assert row != 13\nrow * 2")]
     kernel = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), tmp_path / "nbs" / "x.ipynb")
@@ -377,6 +378,15 @@ def test_a_chapter_runs_and_is_promoted(chapter, capfd):
     nbformat.write(source, chapter / "nbs" / "x.ipynb")
     with pytest.raises(ValueError, match="another version"):
         core.promote(done, chapter / "nbs" / "x.ipynb")
+
+
+def test_a_text_that_looks_like_a_number_stays_a_text(chapter, capfd):
+    nb = nbformat.read(chapter / "nbs" / "x.ipynb", 4)
+    nb.cells[-1].source = "data + '-' + str(row * 2)"
+    nbformat.write(nb, chapter / "nbs" / "x.ipynb")
+    done = core.run_chapter("nbs/x.ipynb", "out/x.ipynb", {"data": "2024", "row": "4"})
+    assert nbformat.read(done, 4).cells[-1].outputs[0]["data"]["text/plain"] == "'2024-8'"
+    assert "-r data 2024 -p row 4" in capfd.readouterr().out
 
 
 def test_unknown_parameters_and_failures_promote_nothing(chapter):

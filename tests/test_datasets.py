@@ -171,6 +171,7 @@ def test_labels_csv_wins_over_folder_names(tmp_path):
      ("path,label,split\na.png,real,dev\n", "column split"), ("path,label,role\na.png,real,wall\n", "column role"),
      ("path,label\na.png,real\n../b.png,real\n", "line 3: path"), ("path\na.png\n", "at least path and label"),
      ("path,label\n/a.png,real\n", "inside the folder"), ("path,label\na.png,real\na.png,fake\n", "named once"), ("", "not a table"),
+     ("path,label\n./a.png,real\na.png,real\n", "line 2: path"), ("path,label\nb//a.png,real\n", "line 2: path"),
      ("path,label,method\na.png,real,StarGAN\n", "line 2, column method"), ("path,label,method\na.png,fake,none\n", "column method")],
 )
 def test_a_bad_labels_file_names_line_and_column(tmp_path, text, message):
@@ -364,6 +365,29 @@ def test_layouts_are_known_by_their_inside_too(tmp_path):
         read_sources(tmp_path / "nowhere")
 
 
+def test_a_list_may_not_name_a_clip_that_is_not_there(tmp_path):
+    draw_faceforensics(tmp_path, pairs=(("000", "001"),))
+    write(tmp_path / "labels.csv", "path,label\noriginal_sequences/youtube/c23/videos/009.mp4,real\n")
+    with pytest.raises(ValueError, match=r"labels.csv: path 'original_sequences/youtube/c23/videos/009.mp4' is no file"):
+        read_faceforensics(tmp_path)
+
+
+def test_a_broken_first_annotation_does_not_stop_who_needs_no_boxes(tmp_path):
+    draw_heads(tmp_path / "heads")
+    write(tmp_path / "heads/Annotations/aaa.xml", "<broken")
+    assert len(read_sources(tmp_path).heads) == 4
+    with pytest.raises(ValueError, match="aaa.xml"):
+        datasets.read_boxes(tmp_path / "heads")
+
+
+@pytest.mark.parametrize("metadata, layout", [('{"made": "by hand"}', "labels"), ('["a"]', "labels"), ('{"a.mp4": {"label": "FAKE"}}', "dfdc")])
+def test_another_programs_metadata_makes_no_dfdc(tmp_path, metadata, layout):
+    draw_picture(tmp_path / "album/a.png", 0)
+    write(tmp_path / "album/labels.csv", "path,label\na.png,real\n")
+    write(tmp_path / "album/part/metadata.json", metadata)
+    assert datasets._layout(tmp_path / "album") == layout
+
+
 # --- Frames ------------------------------------------------------------------------------------------------------------
 
 
@@ -481,6 +505,30 @@ def test_extraction_goes_on_where_it_stopped(tmp_path):
     assert same == {"v0.mp4"} and set(after) == set(before)
     fewer, _ = extract_frames(video_rows(tmp_path, names), tmp_path, out, 2, progress=False)
     assert len(fewer) == 6 == len(list(out.rglob("*.png")))
+
+
+@pytest.mark.parametrize("damage", ["empty frame", "cut marker", "odd marker"])
+def test_a_damaged_cache_is_extracted_again(tmp_path, damage):
+    draw_video(tmp_path / "a.mp4")
+    rows, out = video_rows(tmp_path, ["a.mp4"]), tmp_path / "frames"
+    extract_frames(rows, tmp_path, out, 2, progress=False)
+    frame, marker = out / "a.mp4/000005.png", out / "a.mp4/frames.json"
+    whole = frame.read_bytes()
+    if damage == "empty frame":
+        frame.write_bytes(b"")
+    else:
+        marker.write_text(marker.read_text()[:9] if damage == "cut marker" else "[]")
+        frame.unlink()
+    assert len(extract_frames(rows, tmp_path, out, 2, progress=False)[0]) == 2 and frame.read_bytes() == whole
+
+
+def test_each_video_may_give_its_own_number_of_frames(tmp_path):
+    for name in ("a.mp4", "b.mp4"):
+        draw_video(tmp_path / name)
+    frames, _ = extract_frames(video_rows(tmp_path, ["a.mp4", "b.mp4"]), tmp_path, tmp_path / "frames", [1, 3], progress=False)
+    assert frames["video"].value_counts().to_dict() == {"a.mp4": 1, "b.mp4": 3}
+    with pytest.raises(ValueError, match="at least 1"):
+        extract_frames(video_rows(tmp_path, ["a.mp4", "b.mp4"]), tmp_path, tmp_path / "frames", [1, 0])
 
 
 def test_two_workers_do_what_one_does(tmp_path):

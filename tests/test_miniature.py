@@ -317,7 +317,7 @@ def test_a_kill_leaves_no_folder_and_the_next_call_cleans_up(tmp_path):
     assert list(staging.rglob("*.jpg")) and not out.exists()
     mini.draw_miniature(out, 1, 0, 0, workers=1, progress=False)
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
-    assert len(list((out / "challenge").glob("*/*.jpg"))) == 7
+    assert len(list((out / "challenge").glob("*/*.jpg"))) == 8
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,20 @@ def test_sizes_that_make_no_sense_are_named(tmp_path, sizes, message):
     assert not (tmp_path / "m").exists()
 
 
-def test_a_picture_that_cannot_be_written_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(mini.cv2, "imwrite", lambda *a: False)
+def test_a_picture_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "x.jpg").mkdir()
     with pytest.raises(OSError, match="x.jpg"):
         mini.write_jpeg(tmp_path / "x.jpg", np.zeros((4, 4, 3), np.uint8))
+
+
+def test_the_filling_changes_length_only():
+    picture = np.random.default_rng(0).integers(0, 255, (256, 256, 3), np.uint8)
+    data = mini.encode_jpeg(picture)
+    plain = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, mini.JPEG_QUALITY])[1]
+    assert len(data) % 32768 == 0 and len(data) > len(plain)
+    assert np.array_equal(cv2.imdecode(np.frombuffer(data, np.uint8), 1), cv2.imdecode(plain, 1))
+
+
+def test_half_of_the_challenge_tree_is_fake_and_all_its_files_are_equally_long(drawn, labels):
+    assert sum(row["label"] == "fake" for row in labels) * 2 == len(labels)
+    assert len({path.stat().st_size for path in (drawn / "challenge").glob("*/*.jpg")}) == 1
