@@ -380,7 +380,10 @@ def test_a_broken_first_annotation_does_not_stop_who_needs_no_boxes(tmp_path):
         datasets.read_boxes(tmp_path / "heads")
 
 
-@pytest.mark.parametrize("metadata, layout", [('{"made": "by hand"}', "labels"), ('["a"]', "labels"), ('{"a.mp4": {"label": "FAKE"}}', "dfdc")])
+_METADATA = [('{"made": "by hand"}', "labels"), ('["a"]', "labels"), ('{"a.mp4": {"label": "FAKE"}}', "dfdc")]
+
+
+@pytest.mark.parametrize("metadata, layout", _METADATA)
 def test_another_programs_metadata_makes_no_dfdc(tmp_path, metadata, layout):
     draw_picture(tmp_path / "album/a.png", 0)
     write(tmp_path / "album/labels.csv", "path,label\na.png,real\n")
