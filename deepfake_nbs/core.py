@@ -75,6 +75,7 @@ class Settings:
     balance: bool               # Drop images of the larger class
     reject_limit: float         # Largest share of unreadable files that a build accepts
     rows: tuple[int, ...]       # Rows of table 1 to train
+    protocol_rows: tuple[int, ...]  # Those to train on the published split too, to see what a leak is worth
     image_size: int             # Side of the network's input, pixels
     width: float                # Share of each layer's channels, 1 = as published
     epoch_limit: int            # Most epochs of a row, 0 = as table 1 says
@@ -115,6 +116,8 @@ def _check_settings(settings: Settings, where: str) -> Settings:
         raise ValueError(f"{where}: the three fractions are {settings.fractions}; expected shares that add up to 1")
     if not settings.rows:
         raise ValueError(f"{where}: rows is empty; expected at least one row of table 1")
+    if not set(settings.protocol_rows) <= set(settings.rows):
+        raise ValueError(f"{where}: protocol_rows is {settings.protocol_rows}; expected some of rows, {settings.rows}")
     if settings.split_protocol not in ("group", "published"):
         raise ValueError(f"{where}: split_protocol is {settings.split_protocol!r}; expected 'group' or 'published'")
     if settings.head_weights not in ("imagenet", "none", "auto"):

@@ -12,7 +12,8 @@ __all__ = ['OPTIMISERS', 'SCHEDULES', 'PROTOCOLS', 'CACHE_BYTES', 'RUN_FILES', '
            'predict_checkpoints', 'replace_folder', 'write_classifier', 'format_epoch', 'write_history', 'run_epochs',
            'finish_run', 'train', 'choose_dataset', 'train_run', 'read_run', 'finished_rows', 'read_predictions',
            'confusion_table', 'plot_history', 'row_status', 'training_table', 'results_table', 'format_result',
-           'show_results', 'claim_rows', 'validation_auc', 'choose_classifier']
+           'show_results', 'claim_rows', 'method_table', 'subtract_intervals', 'compare_protocols', 'validation_auc',
+           'choose_classifier']
 
 # %% ../nbs/06_training.ipynb #c004
 import os
@@ -886,6 +887,58 @@ def claim_rows(
     return rows
 
 # %% ../nbs/06_training.ipynb #c122
+def method_table(
+    folder: str | os.PathLike,  # training/<name>
+    n_resamples: int = 1000,  # Bootstrap resamples behind an interval
+    split: str = "test",  # validation or test
+) -> pd.DataFrame:  # A row a method: method, n (its fakes), n_real, recall of its fakes, auc with low and high
+    "How well the fakes of each method are told from real pictures."
+    record, predictions = read_run(folder), read_predictions(folder, split)
+    methods = read_manifest(Path(folder) / record["dataset"]).set_index("path")["method"]
+    method, rows = predictions["path"].map(methods), []
+    for name in sorted(set(method) - {"none"}):
+        measured = classification_metrics(predictions[method.isin([name, "none"])], n_resamples)
+        auc = measured.loc["auc"]
+        rows.append(dict(method=name, n=int(method.eq(name).sum()), n_real=int(method.eq("none").sum()),
+                         recall=measured.loc["recall_fake", "value"], auc=auc["value"], low=auc["low"], high=auc["high"]))
+    return pd.DataFrame(rows).sort_values("auc", ignore_index=True) if rows else pd.DataFrame(columns=["method", "n", "auc"])
+
+# %% ../nbs/06_training.ipynb #c126
+def subtract_intervals(
+    first: pd.Series,  # value, low, high of one measure
+    second: pd.Series,  # The same, measured on other pictures
+) -> dict[str, float]:  # difference, low, high (95 %)
+    "Difference of two independent numbers, with an interval made of theirs (Zou and Donner 2008, section 2)."
+    difference = first["value"] - second["value"]
+    below = np.hypot(first["value"] - first["low"], second["high"] - second["value"])
+    above = np.hypot(first["high"] - first["value"], second["value"] - second["low"])
+    return dict(difference=difference, low=difference - below, high=difference + above)
+
+# %% ../nbs/06_training.ipynb #c128
+def compare_protocols(
+    run: str | os.PathLike,  # Run folder
+    metric: str = "auc",  # A row of `classification_metrics`
+    n_resamples: int = 1000,  # Bootstrap resamples behind an interval
+) -> pd.DataFrame:  # net, crop, seed, schedule, published, group, difference, low, high, n_published, n_group; no rows without a pair
+    "Every two runs that differ in their split protocol alone."
+    pairs: dict[str, dict[str, Path]] = {}
+    for folder in sorted(path.parent for path in Path(run).glob("training/*/run.json")):
+        config = read_run(folder)["config"]
+        same = {key: value for key, value in config.items() if key not in ("row", "protocol", "workers")}
+        pairs.setdefault(json.dumps(same, sort_keys=True), {})[config["protocol"]] = folder
+    rows = []
+    for text, folders in pairs.items():
+        if set(folders) == set(PROTOCOLS):
+            config = json.loads(text)
+            last = {name: read_predictions(folder, "test", "last") for name, folder in folders.items()}
+            each = {name: classification_metrics(frame, n_resamples).loc[metric] for name, frame in last.items()}
+            values = {name: each[name]["value"] for name in PROTOCOLS} | {f"n_{name}": int(each[name]["n"]) for name in PROTOCOLS}
+            chosen = {key: config[key] for key in ("net", "crop", "seed", "schedule")}
+            rows.append(chosen | values | subtract_intervals(each["published"], each["group"]))
+    columns = ["net", "crop", "seed", "schedule", "published", "group", "difference", "low", "high", "n_published", "n_group"]
+    return pd.DataFrame(rows, columns=columns)
+
+# %% ../nbs/06_training.ipynb #c132
 def validation_auc(
     folder: str | os.PathLike,  # training/<name>
 ) -> float:  # NaN with one class

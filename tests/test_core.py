@@ -32,6 +32,7 @@ def test_every_profile_reads(profile):
         ("image_limit = 600", "image_limt = 600", ["image_limt", "did you mean 'image_limit'"]),
         ("image_limit = 600", "image_limit = 4.5", ["image_limit = '4.5'", "expected int"]),
         ("rows = 1 8", "rows = one eight", ["rows = 'one eight'", "expected"]),
+        ("protocol_rows =", "protocol_rows = 4", ["protocol_rows is (4,)", "expected some of rows"]),
         ("balance = false", "balance = perhaps", ["balance = 'perhaps'", "expected bool"]),
         ("train_fraction = 0.70", "train_fraction = 0.90", ["fractions", "add up to 1"]),
         ("train_fraction = 0.70", "train_fraction = nan", ["fractions", "add up to 1"]),

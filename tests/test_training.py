@@ -577,3 +577,36 @@ def test_a_run_made_by_other_code_is_another_run(copy, monkeypatch):
         train_run(copy, config, "1")
     assert read_run(copy / "training" / "1")["finished"] == kept["finished"]
     assert train_run(copy, config, "1", overwrite=True)["code_sha256"] == "0" * 64
+
+
+# --- methods and protocols ---------------------------------------------------------------------------------------------
+
+def test_methods_are_measured_against_all_real_pictures(run):
+    table = training.method_table(run / "training" / "1", n_resamples=20)
+    predictions = read_predictions(run / "training" / "1")
+    assert table["method"].tolist() == ["smooth"] and table["n"].item() + table["n_real"].item() == len(predictions)
+    expected = training.roc_auc_score(predictions["label"], predictions["probability"])
+    assert table["auc"].item() == pytest.approx(expected) and table["low"].item() <= expected <= table["high"].item()
+
+
+def test_only_runs_that_differ_in_nothing_but_the_split_are_compared(copy):
+    assert training.compare_protocols(copy, n_resamples=10).empty
+    twin = replace(TINY, row=0, epochs=2, protocol="published")
+    train_run(copy, replace(twin, seed=7), "other-seed")
+    assert training.compare_protocols(copy, n_resamples=10).empty
+    train_run(copy, twin, "twin")
+    pair = training.compare_protocols(copy, "accuracy", n_resamples=10)
+    assert pair[["net", "seed"]].to_numpy().tolist() == [["xception", 42]]
+    last = [read_predictions(copy / "training" / name, "test", "last") for name in ("twin", "1")]
+    measured = [frame["probability"].ge(0.5).eq(frame["label"] == 1).mean() for frame in last]
+    assert pair["difference"].item() == pytest.approx(measured[0] - measured[1])
+    assert pair["low"].item() <= pair["difference"].item() <= pair["high"].item()
+
+
+def test_the_interval_of_a_difference_is_that_of_two_independent_ones():
+    rng = np.random.default_rng(0)
+    samples = [rng.normal(mean, sd, 200_000) for mean, sd in ((0.8, 0.03), (0.6, 0.05))]
+    each = [pd.Series(dict(zip(("value", "low", "high"), np.quantile(x, [0.5, 0.025, 0.975]), strict=True))) for x in samples]
+    found = training.subtract_intervals(*each)
+    expected = np.quantile(samples[0] - samples[1], [0.025, 0.975])
+    assert [found["low"], found["high"]] == pytest.approx(expected, abs=2e-3)
