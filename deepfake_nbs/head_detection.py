@@ -398,7 +398,7 @@ def decode(
 ) -> list[tuple[Tensor, Tensor]]:  # For each picture: boxes (n x 4, pixels of the input), scores, best first
     "Boxes of a batch."
     best, places = logits.topk(min(n_candidates, logits.shape[1]), dim=1)
-    picture, rank = (best > math.log(threshold / (1 - threshold))).nonzero(as_tuple=True)
+    picture, rank = (best > torch.tensor(threshold).logit()).nonzero(as_tuple=True)
     place, scores = places[picture, rank], best[picture, rank].sigmoid()
     boxes = CODER.decode_single(offsets[picture, place], anchors[place])
     kept = batched_nms(boxes, scores, picture, overlap)

@@ -790,3 +790,10 @@ def test_real_photographs(real, tmp_path):
     heads = hd.build_head_set(real / "heads", tmp_path / "set", progress=False)
     assert len(heads.frames) + heads.rejected["what"].eq("frame").sum() == 520
     assert heads.frames["n_heads"].sum() >= 4_100
+
+
+@pytest.mark.parametrize("threshold, n", [(0.0, 1), (1.0, 0)])
+def test_the_ends_of_the_threshold_keep_all_or_nothing(threshold, n):
+    anchors = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
+    boxes, scores = hd.decode(torch.full((1, 1), 30.0), torch.zeros(1, 1, 4), anchors, threshold)[0]
+    assert len(boxes) == len(scores) == n
