@@ -51,7 +51,7 @@ lock: setup
 # --- The report ------------------------------------------------------------------------------------------------------
 
 report: prepare
-	@$(MAKE) --no-print-directory chapters ROWS="$$($(BIN)/python -c 'from deepfake_nbs.core import read_settings; s = read_settings("$(PROFILE)"); print(*s.rows, *(f"{row}-published" for row in s.protocol_rows))')"
+	@$(MAKE) --no-print-directory chapters ROWS="$$($(BIN)/python -c 'from deepfake_nbs.core import read_settings; print(*read_settings("$(PROFILE)").runs)')"
 	@echo
 	@echo "Done: $(RUN)"
 	@echo "  nbs/           the executed chapters (start with index.ipynb)"
@@ -100,8 +100,10 @@ $(DONE)/index.ipynb: $(CORE) $(DONE)/01b_dataset_results.ipynb $(FOUND_HEADS) $(
 $(RUN)/cvcs_dfd/dataset.json: $(DONE)/01b_dataset_results.ipynb ;
 $(RUN)/cvcs_cropped_dfd/dataset.json: $(DONE)/02a_head_detection_results.ipynb ;
 
+# A run's name: the row, then the seed and the split where they are not the profile's: 8, 1-published, 1-seed2-published
+words-of-run = $(subst -, ,$*)
 $(DONE)/06a_training_run-%.ipynb: nbs/06a_training_run.ipynb $(TRAINING) $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/06_training.ipynb
-	$(CHAPTER) $< $@ $(FROM_RUN) -p row $(firstword $(subst -, ,$*)) $(if $(findstring -published,$*),-p protocol published) -p overwrite True
+	$(CHAPTER) $< $@ $(FROM_RUN) -p row $(word 1,$(words-of-run)) $(patsubst seed%,-p seed %,$(filter seed%,$(words-of-run))) $(patsubst %,-p protocol %,$(filter published,$(words-of-run))) -p overwrite True
 
 $(DONE)/01b_dataset_results.ipynb $(DONE)/02a_head_detection_results.ipynb $(DONE)/06b_training_results.ipynb $(DONE)/index.ipynb: $(DONE)/%.ipynb: nbs/%.ipynb
 	$(CHAPTER) $< $@ $(FROM_RUN)

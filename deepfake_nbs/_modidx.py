@@ -37,6 +37,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'deepfake_nbs.core.ImageError.__reduce__': ('core.html#imageerror.__reduce__', 'deepfake_nbs/core.py'),
                                    'deepfake_nbs.core.Settings': ('core.html#settings', 'deepfake_nbs/core.py'),
                                    'deepfake_nbs.core.Settings.fractions': ('core.html#settings.fractions', 'deepfake_nbs/core.py'),
+                                   'deepfake_nbs.core.Settings.runs': ('core.html#settings.runs', 'deepfake_nbs/core.py'),
                                    'deepfake_nbs.core._check_settings': ('core.html#_check_settings', 'deepfake_nbs/core.py'),
                                    'deepfake_nbs.core._closest': ('core.html#_closest', 'deepfake_nbs/core.py'),
                                    'deepfake_nbs.core._convert': ('core.html#_convert', 'deepfake_nbs/core.py'),

@@ -76,6 +76,7 @@ class Settings:
     reject_limit: float         # Largest share of unreadable files that a build accepts
     rows: tuple[int, ...]       # Rows of table 1 to train
     protocol_rows: tuple[int, ...]  # Those to train on the published split too, to see what a leak is worth
+    protocol_seeds: tuple[int, ...]  # More seeds to do that with
     image_size: int             # Side of the network's input, pixels
     width: float                # Share of each layer's channels, 1 = as published
     epoch_limit: int            # Most epochs of a row, 0 = as table 1 says
@@ -89,6 +90,13 @@ class Settings:
     head_epochs_phase2: int
     workers: int                # Processes that decode and draw
     n_resamples: int            # Bootstrap resamples behind an interval
+
+    @property
+    def runs(self) -> list[str]:
+        "Training runs of the report: rows, then pairs on both splits, as 1-seed2 and 1-seed2-published."
+        seeds = ["", *(f"-seed{seed}" for seed in self.protocol_seeds if seed != self.seed)]
+        pairs = [f"{row}{seed}{end}" for row in self.protocol_rows for seed in seeds for end in ("", "-published")]
+        return [*map(str, self.rows), *(name for name in pairs if "-" in name)]
 
     @property
     def fractions(self) -> tuple[float, float, float]:

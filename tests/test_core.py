@@ -26,6 +26,12 @@ def test_every_profile_reads(profile):
     assert settings.name == profile and sum(settings.fractions) == pytest.approx(1) and settings.rows
 
 
+def test_runs_are_rows_and_pairs_on_both_splits():
+    settings = replace(read_settings("mini"), rows=(1, 3), protocol_rows=(1,), protocol_seeds=(2,))
+    assert settings.runs == ["1", "3", "1-published", "1-seed2", "1-seed2-published"]
+    assert replace(settings, protocol_rows=()).runs == ["1", "3"]
+
+
 @pytest.mark.parametrize(
     "old, new, words",
     [

@@ -123,12 +123,22 @@ def project(tmp_path):
 
 def make(folder):
     "Which chapters `make chapters` runs."
-    command = ["make", "chapters", "ROWS=1 8 1-published", "CHAPTER=./fake"]
+    command = ["make", "chapters", "ROWS=1 8 1-seed2-published", "CHAPTER=./fake"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     return set(re.findall(r"^ran (\S+)\.ipynb$", done.stdout, re.M))
 
 
-ROWS = {"06a_training_run-1", "06a_training_run-8", "06a_training_run-1-published"}
+def test_the_name_of_a_run_becomes_its_parameters(project):
+    name = "data/runs/smoke-miniature/nbs/06a_training_run-1-seed2-published.ipynb"
+    command = ["make", "-n", "CHAPTER=./fake", "-W", "nbs/06a_training_run.ipynb"]
+    done = subprocess.run([*command, name], cwd=project, capture_output=True, text=True, check=True)
+    assert "-p row 1 -p seed 2 -p protocol published -p overwrite True" in done.stdout
+    name = name.replace("1-seed2-published", "8")
+    done = subprocess.run([*command, name], cwd=project, capture_output=True, text=True, check=True)
+    assert "-p row 8 " in done.stdout and "seed" not in done.stdout and "protocol" not in done.stdout
+
+
+ROWS = {"06a_training_run-1", "06a_training_run-8", "06a_training_run-1-seed2-published"}
 
 
 @pytest.mark.parametrize(
