@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'THUMBNAIL_SIDE', 'FEATURES', 'SIMILARITIES', 'KINDS', 'WHITENED_COMPONENTS',
-           'WHITENED_LIMIT', 'IVFPQ_LEAST', 'INDEX_VERSION', 'IMAGE_SUFFIXES', 'RECALL_AT', 'DISTURBANCES', 'REPORTED',
-           'cosine_similarity', 'euclidean_distance', 'read_square', 'Feature', 'harris_response', 'Embedding',
-           'resnet18_feature', 'classifier_feature', 'make_feature', 'extract', 'extract_parallel', 'index_recipe',
-           'Index', 'make_index', 'check_same_feature', 'save_index', 'open_index', 'list_pool', 'build_index',
-           'find_similar', 'append_index', 'recall_against_exact', 'open_shards', 'original_rows', 'Question',
-           'limit_pool', 'original_question', 'person_question', 'score_ranking', 'mean_interval', 'disturbed_files',
-           'evaluate', 'ranking_table', 'show_ranking', 'is_reported', 'best_corrected', 'overlap_table',
-           'plot_results', 'plot_recall']
+           'WHITENED_LIMIT', 'IVFPQ_LEAST', 'SKETCH_FROM', 'SKETCH_QUERIES', 'INDEX_VERSION', 'IMAGE_SUFFIXES',
+           'RECALL_AT', 'DISTURBANCES', 'REPORTED', 'cosine_similarity', 'euclidean_distance', 'read_square', 'Feature',
+           'harris_response', 'Embedding', 'resnet18_feature', 'classifier_feature', 'make_feature', 'extract',
+           'extract_parallel', 'index_recipe', 'Index', 'Sketch', 'make_index', 'check_same_feature', 'save_index',
+           'open_index', 'list_pool', 'build_index', 'find_similar', 'append_index', 'recall_against_exact',
+           'open_shards', 'original_rows', 'Question', 'limit_pool', 'original_question', 'person_question',
+           'score_ranking', 'mean_interval', 'disturbed_files', 'evaluate', 'ranking_table', 'show_ranking',
+           'is_reported', 'best_corrected', 'compare_with_reported', 'available_features', 'measurement_rows',
+           'overlap_table', 'plot_results', 'plot_recall']
 
 # %% ../nbs/03_retrieval.ipynb #c003
 import hashlib
@@ -34,7 +35,7 @@ from PIL import Image, ImageFilter
 from torch import nn
 from tqdm import tqdm
 
-from .core import ImageError, _interval, file_sha256, read_image, walk, write_json, write_text
+from .core import CLAIM_COLUMNS, ImageError, _interval, file_sha256, read_image, walk, write_json, write_text
 
 # %% ../nbs/03_retrieval.ipynb #c004
 if TYPE_CHECKING:  # Tables, figures and faiss load where they are used: what only names this module starts fast
@@ -145,18 +146,22 @@ def _fill(model: nn.Module, path: Path) -> str:
 
 # %% ../nbs/03_retrieval.ipynb #c031
 def _imagenet(model: nn.Module) -> str:
+    import io
     import socket
+    from contextlib import redirect_stderr, redirect_stdout
 
     from torchvision.models import ResNet18_Weights
 
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(20)
     try:
-        model.load_state_dict(ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True))
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # torch says where on this machine it would put the file
+            state = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:
         raise ConnectionError(f"resnet18: its ImageNet weights cannot be downloaded ({error}); {_HOW_TO_GET}") from error
     finally:
         socket.setdefaulttimeout(before)
+    model.load_state_dict(state)
     return "IMAGENET1K_V1"
 
 
@@ -293,9 +298,9 @@ def extract_parallel(
 
 # %% ../nbs/03_retrieval.ipynb #c051
 SIMILARITIES = dict(cosine="L2norm,", euclidean="", whitened="PCAW{components},L2norm,")
-KINDS = dict(flat="Flat", hnsw="HNSW32", ivfpq="IVF{cells},PQ{codes},RFlat")
+KINDS = dict(flat="Flat", hnsw="HNSW32", ivfpq="IVF{cells},PQ{codes}x4fs,RFlat")
 WHITENED_COMPONENTS, WHITENED_LIMIT = 128, 4096  # Axes that are kept; largest dimension that is whitened
-IVFPQ_LEAST = 39 * 256  # Vectors that faiss wants for its 256 codes
+IVFPQ_LEAST = 1000  # Vectors from which cells and codes can be learned
 
 
 def index_recipe(
@@ -314,7 +319,7 @@ def index_recipe(
         raise ValueError(f"ivfpq: {n} vectors; expected at least {IVFPQ_LEAST}: fewer are searched exactly in no time, kind='flat'")
     components = min(WHITENED_COMPONENTS, dimension, (n - 1) // 2)
     searched = components if similarity == "whitened" else dimension
-    codes = next(m for m in (64, 32, 16, 8, 4, 2, 1) if searched % m == 0 and searched >= 4 * m or m == 1)
+    codes = next(m for m in (128, 64, 32, 16, 8, 4, 2, 1) if searched % m == 0 and searched >= 4 * m or m == 1)
     cells = max(1, min(4096, int(4 * math.sqrt(n)), n // 39))
     return (SIMILARITIES[similarity] + KINDS[kind]).format(components=components, cells=cells, codes=codes)
 
@@ -351,6 +356,7 @@ class Index:
     config: dict[str, Any]    # feature, similarity, kind, n, ...
     read_rows: "Callable[[], pd.DataFrame] | pd.DataFrame"  # Columns path, sha256; read when they are first used
     folder: Path | None = None  # Where it is kept
+    sketch: "Sketch | None" = None  # For large exact pools, see below
 
     @cached_property
     def rows(self) -> "pd.DataFrame":
@@ -407,11 +413,62 @@ def _search(index: Index, vectors: np.ndarray, k: int, exclude: list[str] | None
 
 
 def _nearest(index: Index, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    scores, numbers = index.searcher.search(vectors, k)
+    quick = index.sketch.search(vectors, k) if index.sketch and len(vectors) <= SKETCH_QUERIES and 16 * k <= len(index) else None
+    scores, numbers = quick if quick else index.searcher.search(vectors, k)
     scores[numbers < 0] = np.nan
     return (np.sqrt(np.maximum(scores, 0)) if index.config["similarity"] == "euclidean" else scores), numbers
 
-# %% ../nbs/03_retrieval.ipynb #c058
+# %% ../nbs/03_retrieval.ipynb #c059
+SKETCH_FROM, SKETCH_QUERIES = 20_000, 4  # Vectors from which a sketch is worth its bytes; most queries at once that it answers
+
+
+class Sketch:
+    "One byte a number, for exact answers to single queries."
+
+    def __init__(
+        self,
+        codes: Any,         # faiss's scalar quantizer over the searched vectors
+        error: float,       # Longest distance between a vector and its codes
+        searcher: Any,      # faiss's flat index, after its transforms
+        transforms: list[Any],  # What happens to a query first
+    ):
+        self.codes, self.error, self.searcher, self.transforms = codes, error, searcher, transforms
+
+    def search(self, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray] | None:
+        "Scores and numbers as faiss gives them; None where the full search must answer."
+        for step in self.transforms:
+            vectors = step.apply(vectors)
+        rough, candidates = self.codes.search(vectors, 4 * k + 32)
+        exact = np.stack([_true_scores(self.searcher, x, rows) for x, rows in zip(vectors, candidates, strict=True)])
+        order = np.argsort(-exact, axis=1, kind="stable")[:, :k]
+        scores, numbers = (np.take_along_axis(values, order, 1) for values in (exact, candidates))
+        limit = rough[:, -1] + self.error * np.linalg.norm(vectors, axis=1) + 1e-5  # No other vector can score more
+        return (scores, numbers) if (scores[:, -1] > limit).all() else None
+
+# %% ../nbs/03_retrieval.ipynb #c060
+def _true_scores(searcher: Any, x: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    return searcher.reconstruct_batch(rows) @ x
+
+
+def _sketch(index: Index, codes: Any = None) -> "Sketch | None":
+    "A sketch of a large exact pool that is searched by inner product; made anew without codes."
+    import faiss
+
+    if index.config["kind"] != "flat" or index.config["similarity"] == "euclidean" or len(index) < SKETCH_FROM:
+        return None
+    error = 0.0 if codes is None else index.config["sketch_error"]
+    flat = faiss.downcast_index(faiss.downcast_index(index.searcher).index)
+    if codes is None:
+        codes = faiss.IndexScalarQuantizer(flat.d, faiss.ScalarQuantizer.QT_8bit_uniform, faiss.METRIC_INNER_PRODUCT)
+        codes.train(flat.reconstruct_n(0, min(65536, flat.ntotal)))
+        for start in range(0, flat.ntotal, 65536):
+            part = flat.reconstruct_n(start, min(65536, flat.ntotal - start))
+            codes.add(part)
+            error = max(error, float(np.linalg.norm(part - codes.reconstruct_n(start, len(part)), axis=1).max()))
+        index.config["sketch_error"] = error
+    return Sketch(codes, error, flat, _transforms(index))
+
+# %% ../nbs/03_retrieval.ipynb #c061
 INDEX_VERSION = 1
 
 
@@ -437,7 +494,9 @@ def make_index(
     searcher.add(vectors)
     config = dict(version=INDEX_VERSION, feature=feature.identity(), similarity=similarity, kind=kind, recipe=recipe, n=len(rows),
                   trained_on=like.config["trained_on"] if like else len(rows), faiss=faiss.__version__)
-    return Index(_tune(searcher, kind), config, rows[["path", "sha256"]].reset_index(drop=True))
+    index = Index(_tune(searcher, kind), config, rows[["path", "sha256"]].reset_index(drop=True))
+    index.sketch = _sketch(index)
+    return index
 
 
 def check_same_feature(
@@ -452,9 +511,9 @@ def check_same_feature(
         theirs, ours = (", ".join(f"{key} {one.get(key)!r}" for key in odd) for one in (config["feature"], mine))
         raise ValueError(f"{where}: made with {theirs}; the feature asked for has {ours}. Build it again")
 
-# %% ../nbs/03_retrieval.ipynb #c062
+# %% ../nbs/03_retrieval.ipynb #c065
 def _index_files(folder: Path) -> list[Path]:
-    return [path for pattern in ("index-*.faiss", "rows-*.csv", ".aside-*") for path in folder.glob(pattern)]
+    return [path for pattern in ("index-*.faiss", "sketch-*.faiss", "rows-*.csv", ".aside-*") for path in folder.glob(pattern)]
 
 
 def _write_index(index: Index, folder: Path, generation: int) -> None:
@@ -462,9 +521,13 @@ def _write_index(index: Index, folder: Path, generation: int) -> None:
     import faiss
 
     names = dict(index=f"index-{generation:06d}.faiss", rows=f"rows-{generation:06d}.csv")
-    aside = folder / f".aside-{os.getpid()}"
-    faiss.write_index(index.searcher, str(aside))
-    os.replace(aside, folder / names["index"])
+    parts = dict(index=index.searcher)
+    if index.sketch:
+        parts["sketch"], names["sketch"] = index.sketch.codes, f"sketch-{generation:06d}.faiss"
+    for key, part in parts.items():
+        aside = folder / f".aside-{os.getpid()}"
+        faiss.write_index(part, str(aside))
+        os.replace(aside, folder / names[key])
     write_text(folder / names["rows"], index.rows.to_csv(index=False, lineterminator="\n"))
     sizes = {key: (folder / name).stat().st_size for key, name in names.items()}
     write_json(folder / "config.json", index.config | dict(generation=generation, files=names, bytes=sizes))
@@ -487,7 +550,7 @@ def save_index(
         _write_index(index, folder, _generation(folder) + 1)
     return open_index(folder)
 
-# %% ../nbs/03_retrieval.ipynb #c063
+# %% ../nbs/03_retrieval.ipynb #c066
 def _generation(folder: Path) -> int:
     return max((int(path.stem.rpartition("-")[2]) for path in folder.glob("index-*.faiss")), default=0)
 
@@ -515,7 +578,7 @@ def _read_rows(path: Path, n: int) -> "pd.DataFrame":
         raise ValueError(f"{path}: {len(rows)} rows of {', '.join(rows)}; expected {n} of path, sha256. Build the index again")
     return rows
 
-# %% ../nbs/03_retrieval.ipynb #c064
+# %% ../nbs/03_retrieval.ipynb #c067
 def open_index(
     folder: str | Path,               # As `save_index` or `build_index` left it
     feature: Feature | None = None,   # Refuse an index that was made with another one
@@ -533,23 +596,30 @@ def open_index(
 
 
 def _open(folder: Path, config: dict, feature: Feature | None, mmap: bool) -> Index:
-    import faiss
-
     if feature:
         check_same_feature(config, feature, str(folder))
     for key, name in config["files"].items():
         if (size := (folder / name).stat().st_size) != config["bytes"][key]:
             raise ValueError(f"{folder / name}: {size} bytes, config.json says {config['bytes'][key]}; damaged, build the index again")
-    path = folder / config["files"]["index"]
+    found = {key: _read_faiss(folder / name, config["n"], mmap) for key, name in config["files"].items() if key != "rows"}
+    rows = partial(_read_rows, folder / config["files"]["rows"], config["n"])
+    index = Index(_tune(found["index"], config["kind"]), config, rows, folder)
+    index.sketch = _sketch(index, found["sketch"]) if "sketch" in found else None
+    return index
+
+
+def _read_faiss(path: Path, n: int, mmap: bool) -> Any:
+    import faiss
+
     try:
         searcher = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mmap else 0)
     except RuntimeError as error:
         raise ValueError(f"{path}: not an index that faiss can read ({str(error).splitlines()[0][:120]}); build it again") from error
-    if searcher.ntotal != config["n"]:
-        raise ValueError(f"{path}: {searcher.ntotal} vectors, config.json says {config['n']}; build it again")
-    return Index(_tune(searcher, config["kind"]), config, partial(_read_rows, folder / config["files"]["rows"], config["n"]), folder)
+    if searcher.ntotal != n:
+        raise ValueError(f"{path}: {searcher.ntotal} vectors, config.json says {n}; build it again")
+    return searcher
 
-# %% ../nbs/03_retrieval.ipynb #c067
+# %% ../nbs/03_retrieval.ipynb #c070
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
 
 
@@ -579,7 +649,7 @@ def _vectors_of(feature: Feature, pool: "pd.DataFrame", root: Path, **how: Any) 
         warnings.warn(f"{root}: {bad.sum()} of {len(pool)} files cannot be read and are left out ({named})", stacklevel=3)
     return vectors, pool.loc[~bad, ["path", "sha256"]].reset_index(drop=True), reasons
 
-# %% ../nbs/03_retrieval.ipynb #c068
+# %% ../nbs/03_retrieval.ipynb #c071
 def build_index(
     feature: Feature,
     root: str | Path,                      # Folder that paths count from
@@ -615,7 +685,7 @@ def build_index(
 def _rows_hash(rows: "pd.DataFrame") -> str:
     return hashlib.sha256(rows[["path", "sha256"]].to_csv(index=False).encode()).hexdigest()
 
-# %% ../nbs/03_retrieval.ipynb #c071
+# %% ../nbs/03_retrieval.ipynb #c074
 def find_similar(
     index: Index,                  # With a root: built by `build_index`
     feature: Feature,              # That it was made with
@@ -641,7 +711,7 @@ def find_similar(
         warnings.warn(f"{index.folder}: {len(gone)} pictures were found that are no longer on disk ({', '.join(gone[:5])})", stacklevel=2)
     return found
 
-# %% ../nbs/03_retrieval.ipynb #c074
+# %% ../nbs/03_retrieval.ipynb #c077
 def append_index(
     folder: str | Path,      # An index
     feature: Feature,        # That it was made with
@@ -669,10 +739,11 @@ def append_index(
             index.searcher.add(np.ascontiguousarray(vectors))
             rows = pd.concat([index.rows, rows], ignore_index=True)
             grown = Index(index.searcher, index.config | dict(n=len(rows), plan=None), rows)
+            grown.sketch = _sketch(grown)
             _write_index(grown, folder, _generation(folder) + 1)
     return open_index(folder, feature)
 
-# %% ../nbs/03_retrieval.ipynb #c078
+# %% ../nbs/03_retrieval.ipynb #c081
 def recall_against_exact(
     index: Index,
     vectors: np.ndarray,    # float32, the pool's vectors in the order of its rows
@@ -699,7 +770,7 @@ def _transforms(index: Index) -> list[Any]:
     chain = getattr(faiss.downcast_index(index.searcher), "chain", None)
     return [faiss.downcast_VectorTransform(chain.at(i)) for i in range(chain.size())] if chain else []
 
-# %% ../nbs/03_retrieval.ipynb #c082
+# %% ../nbs/03_retrieval.ipynb #c085
 def open_shards(
     folders: list[str | Path],        # Indexes of one feature, similarity and kind
     feature: Feature | None = None,   # As in `open_index`
@@ -734,7 +805,7 @@ def _learned(index: Index) -> bytes:
     axes = _transforms(index)[0]
     return faiss.vector_to_array(axes.A).tobytes() + faiss.vector_to_array(axes.b).tobytes()
 
-# %% ../nbs/03_retrieval.ipynb #c086
+# %% ../nbs/03_retrieval.ipynb #c089
 def _scene(video: str) -> str:
     "Name of the original that a FaceForensics++ video shows: target (and scene, for the actors)."
     who, *scene = Path(video).stem.split("__")
@@ -758,7 +829,7 @@ def original_rows(
         found.append(same_name if len(same_name) and not moving.iloc[i] else rows)
     return found
 
-# %% ../nbs/03_retrieval.ipynb #c089
+# %% ../nbs/03_retrieval.ipynb #c092
 @dataclass(frozen=True)
 class Question:
     "Something to look for, with the truth."
@@ -780,7 +851,7 @@ def _choose_queries(rows: "pd.DataFrame", n: int, seed: int) -> "pd.DataFrame":
     chosen = shuffled.loc[turn.index[: n or None]].sort_index()
     return chosen.assign(half=chosen["group"].map(_half))
 
-# %% ../nbs/03_retrieval.ipynb #c090
+# %% ../nbs/03_retrieval.ipynb #c093
 def limit_pool(
     manifest: "pd.DataFrame",  # Of a dataset
     n: int,                    # Most pictures, 0 = all
@@ -807,7 +878,7 @@ def original_question(
     queries = _choose_queries(known, n_queries, seed)
     return Question("original", Path(root), manifest, queries.reset_index(drop=True), [relevant[i] for i in queries.index])
 
-# %% ../nbs/03_retrieval.ipynb #c091
+# %% ../nbs/03_retrieval.ipynb #c094
 def person_question(
     rows: "pd.DataFrame",   # Pictures with a role (query, gallery), or a dataset's manifest; sha256 is filled in where it is empty
     root: str | Path,       # Folder that paths count from
@@ -829,7 +900,7 @@ def person_question(
     queries = _choose_queries(known, n_queries, seed)
     return Question("person", Path(root), pool, queries.reset_index(drop=True), [relevant[i] for i in queries.index])
 
-# %% ../nbs/03_retrieval.ipynb #c095
+# %% ../nbs/03_retrieval.ipynb #c098
 RECALL_AT = (1, 5, 10)
 
 
@@ -846,7 +917,7 @@ def score_ranking(
     precision = np.arange(1, len(ranks) + 1) / ranks
     return float(ranks[0]) if len(ranks) else math.inf, float(precision.sum() / len(relevant)) if len(relevant) else math.nan
 
-# %% ../nbs/03_retrieval.ipynb #c098
+# %% ../nbs/03_retrieval.ipynb #c101
 def mean_interval(
     values: np.ndarray,        # queries x measures
     group: Iterable[str],      # Of each query
@@ -862,7 +933,7 @@ def mean_interval(
     low, high = _interval(drawn @ sums / (drawn @ counts)[:, None])
     return values.mean(0), low, high
 
-# %% ../nbs/03_retrieval.ipynb #c102
+# %% ../nbs/03_retrieval.ipynb #c105
 def _jpeg(image: Image.Image) -> Image.Image:
     _, data = cv2.imencode(".jpg", np.asarray(image)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 50])
     return Image.fromarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
@@ -881,7 +952,7 @@ DISTURBANCES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "blur": lambda image: image.filter(ImageFilter.GaussianBlur(2)),
 }
 
-# %% ../nbs/03_retrieval.ipynb #c104
+# %% ../nbs/03_retrieval.ipynb #c107
 def disturbed_files(
     question: Question,
     kind: str,             # A key of DISTURBANCES
@@ -901,7 +972,7 @@ def disturbed_files(
             os.replace(aside, target)
     return out
 
-# %% ../nbs/03_retrieval.ipynb #c107
+# %% ../nbs/03_retrieval.ipynb #c110
 def _pools(question: Question) -> dict[str, np.ndarray | None]:
     real = question.pool["label"].to_numpy() == 0
     return {"all": None} if real.all() else {"all": None, "real": real}
@@ -942,7 +1013,7 @@ def evaluate(
             frames.append(frame.assign(feature=feature.name, similarity=similarity, disturbance=change))
     return pd.concat(frames, ignore_index=True)
 
-# %% ../nbs/03_retrieval.ipynb #c108
+# %% ../nbs/03_retrieval.ipynb #c111
 def _score_all(question: Question, index: Index, vectors: np.ndarray) -> "pd.DataFrame":
     "Score every query in every pool; a query is taken out by its bytes, also where it comes back disturbed."
     import pandas as pd
@@ -959,7 +1030,7 @@ def _score_all(question: Question, index: Index, vectors: np.ndarray) -> "pd.Dat
     about = queries[["path", "group", "method", "half"]]
     return pd.DataFrame(lines).join(about, on="i").drop(columns="i").assign(question=question.name)
 
-# %% ../nbs/03_retrieval.ipynb #c111
+# %% ../nbs/03_retrieval.ipynb #c114
 _KEYS = ["question", "pool", "disturbance", "feature", "similarity"]
 
 
@@ -988,7 +1059,7 @@ def show_ranking(
     order = [f"recall@{k}" for k in RECALL_AT] + ["map"]
     return table.assign(text=text).pivot_table(index=[*keys, "n"], columns="measure", values="text", aggfunc="first", sort=False)[order]
 
-# %% ../nbs/03_retrieval.ipynb #c114
+# %% ../nbs/03_retrieval.ipynb #c117
 REPORTED = [(feature, similarity) for feature in ("resnet18", "harris") for similarity in ("cosine", "euclidean")]
 
 
@@ -1012,7 +1083,62 @@ def best_corrected(
     chosen = ours[ours["half"].eq(0)] if ours["half"].eq(0).any() else ours
     return chosen.groupby(["feature", "similarity"])["ap"].mean().idxmax()
 
-# %% ../nbs/03_retrieval.ipynb #c117
+# %% ../nbs/03_retrieval.ipynb #c118
+def compare_with_reported(
+    scores: "pd.DataFrame",     # From `evaluate`; half 1 is used, where there is one
+    corrected: tuple[str, str],  # From `best_corrected`
+    n_resamples: int = 1000,    # Bootstrap resamples
+    seed: int = 0,
+) -> "pd.DataFrame":  # pool, disturbance, measure, corrected, reported, which (of the four), difference, low, high, n
+    "The corrected combination beside whichever of the report's four does best under each condition, query by query."
+    import pandas as pd
+
+    told = scores[scores["half"].eq(1)] if scores["half"].eq(1).any() else scores
+    lines = []
+    for (pool, change), part in told.assign(hit=told["first"].le(1).astype(float)).groupby(["pool", "disturbance"], sort=False):
+        pairs = {key: rows for key, rows in part.groupby(["feature", "similarity"], sort=False)}
+        for measure, column in (("recall@1", "hit"), ("map", "ap")):
+            four = {key: pairs[key][column].mean() for key in REPORTED if key in pairs}
+            if not four:
+                continue
+            which = max(four, key=four.get)
+            ours, theirs = pairs[corrected][column].to_numpy(), pairs[which][column].to_numpy()
+            mean, low, high = mean_interval((ours - theirs)[:, None], pairs[which]["group"], n_resamples, seed)
+            lines.append(dict(pool=pool, disturbance=change, measure=measure, corrected=ours.mean(), reported=theirs.mean(),
+                              which=" ".join(which), difference=mean.item(), low=low.item(), high=high.item(), n=len(ours)))
+    columns = ["pool", "disturbance", "measure", "corrected", "reported", "which", "difference", "low", "high", "n"]
+    return pd.DataFrame(lines, columns=columns)
+
+# %% ../nbs/03_retrieval.ipynb #c121
+def available_features(
+    names: Iterable[str],            # Keys of FEATURES
+    weights: str | Path | None = None,  # For resnet18, as in `make_feature`
+) -> tuple[dict[str, Feature], dict[str, str]]:  # Features by name; why the others cannot be had
+    "The features that can be had here. Raises `ValueError` for an unknown name, or weights that do not fit."
+    found, missing = {}, {}
+    for name in names:
+        try:
+            found[name] = make_feature(name, weights)
+        except ConnectionError as error:
+            missing[name] = str(error)
+    return found, missing
+
+
+def measurement_rows(
+    table: "pd.DataFrame",  # From `ranking_table`
+    protocol: str,          # How it was measured, in words
+    data: str,              # Name of the data root
+) -> "pd.DataFrame":        # The columns of a run's claims.csv
+    "A ranking table in the form in which measurements are kept."
+    import pandas as pd
+
+    words = table[[*_KEYS, "measure"]].astype(str).agg("-".join, axis=1)
+    ids = "retrieval-" + words.str.replace("[ %]", "", regex=True)
+    rows = pd.DataFrame(dict(id=ids, measured=table["value"], low=table["low"], high=table["high"], n=table["n"]))
+    rows = rows.assign(published="", protocol=protocol, data=data, status="measured")
+    return rows[list(CLAIM_COLUMNS)]
+
+# %% ../nbs/03_retrieval.ipynb #c124
 def overlap_table(
     scores: "pd.DataFrame",    # From `evaluate`; undisturbed queries are used
     n_resamples: int = 1000,   # Bootstrap resamples
@@ -1032,7 +1158,7 @@ def overlap_table(
             lines.append(dict(first=one, second=other, common=mean.item(), low=low.item(), high=high.item(), n=len(common)))
     return pd.DataFrame(lines, columns=["first", "second", "common", "low", "high", "n"])
 
-# %% ../nbs/03_retrieval.ipynb #c121
+# %% ../nbs/03_retrieval.ipynb #c128
 def plot_results(
     question: Question,
     scores: "pd.DataFrame",  # From `evaluate`: one row a combination of one query; feature, similarity, top
@@ -1064,7 +1190,7 @@ def _show(ax: "Axes", file: Path, right: bool = False) -> None:
     for spine in ax.spines.values():
         spine.set(visible=right, color="limegreen", linewidth=3)
 
-# %% ../nbs/03_retrieval.ipynb #c123
+# %% ../nbs/03_retrieval.ipynb #c130
 def plot_recall(
     scores: "pd.DataFrame",  # From `evaluate`, of one question, pool and disturbance
     largest: int = 50,       # Largest k
