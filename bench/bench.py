@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from bench_heads import report_heads
+from bench_retrieval import report_retrieval
 
 
 def best(action, n: int = 3) -> float:
@@ -98,6 +99,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         build_scale(Path(folder))
     report_heads(report)
+    report_retrieval(report)
 
 
 if __name__ == "__main__":

@@ -88,6 +88,9 @@ class Settings:
     head_batch_phase2: int      # The same, all weights trained
     head_iterations_phase2: int
     head_epochs_phase2: int
+    retrieval_images: int       # Most pictures in the pool that is ranked, 0 = all
+    retrieval_queries: int      # Most queries of each question, 0 = all
+    retrieval_index: str        # Index that is kept: flat (exact), hnsw or ivfpq
     workers: int                # Processes that decode and draw
     n_resamples: int            # Bootstrap resamples behind an interval
 
@@ -130,11 +133,13 @@ def _check_settings(settings: Settings, where: str) -> Settings:
         raise ValueError(f"{where}: split_protocol is {settings.split_protocol!r}; expected 'group' or 'published'")
     if settings.head_weights not in ("imagenet", "none", "auto"):
         raise ValueError(f"{where}: head_weights is {settings.head_weights!r}; expected 'imagenet', 'none' or 'auto'")
+    if settings.retrieval_index not in ("flat", "hnsw", "ivfpq"):
+        raise ValueError(f"{where}: retrieval_index is {settings.retrieval_index!r}; expected 'flat', 'hnsw' or 'ivfpq'")
     budgets = [f"head_{what}_{phase}" for what in ("batch", "iterations", "epochs") for phase in ("phase1", "phase2")]
     for key in ("frames_per_video", "image_size", "head_image_size", "width", "workers", "n_resamples", *budgets):
         if not getattr(settings, key) > 0:
             raise ValueError(f"{where}: {key} is {getattr(settings, key)}; expected a number above 0")
-    for key in ("image_limit", "epoch_limit", "reject_limit", "seed"):
+    for key in ("image_limit", "epoch_limit", "reject_limit", "seed", "retrieval_images", "retrieval_queries"):
         if not getattr(settings, key) >= 0:
             raise ValueError(f"{where}: {key} is {getattr(settings, key)}; expected 0 or more")
     return settings
@@ -619,6 +624,8 @@ def keep_results(
     runs = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(run.glob("training/*/run.json"))}
     record = run_record(settings, settings.seed, manifest=manifest if manifest.is_file() else None, data=resolve(data).name, training=runs)
     header, *lines = (run / "claims.csv").read_text(encoding="utf-8").splitlines(keepends=True)
+    for table in sorted(run.glob("tables/results-*.csv")):  # In the same columns: what the report did not measure
+        lines += table.read_text(encoding="utf-8").splitlines(keepends=True)[1:]
     measured = "".join([header, *(line for line in lines if line.rstrip().endswith(",measured"))])
     return [write_text(place.with_name(f"{run.name}.csv"), measured), write_json(place.with_name(f"{run.name}.json"), record)]
 
