@@ -23,7 +23,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -308,7 +308,7 @@ def index_recipe(
     n: int,                   # Vectors in the pool
     similarity: str = "cosine",  # "cosine", "euclidean" or "whitened"
     kind: str = "flat",       # "flat" (exact), "hnsw" or "ivfpq"
-) -> str:                     # For faiss.index_factory
+) -> str:                     # As faiss writes it: transforms, then what searches
     "How a pool is indexed. Raises `ValueError` for an unknown name, or where whitening is impossible."
     for what, name, known in (("similarity", similarity, SIMILARITIES), ("kind", kind, KINDS)):
         if name not in known:
@@ -319,7 +319,7 @@ def index_recipe(
         raise ValueError(f"ivfpq: {n} vectors; expected at least {IVFPQ_LEAST}: fewer are searched exactly in no time, kind='flat'")
     components = min(WHITENED_COMPONENTS, dimension, (n - 1) // 2)
     searched = components if similarity == "whitened" else dimension
-    codes = next(m for m in (128, 64, 32, 16, 8, 4, 2, 1) if searched % m == 0 and searched >= 4 * m or m == 1)
+    codes = next(m for m in (128, 64, 32, 16, 8, 4, 2, 1) if searched % m == 0 and searched >= 2 * m or m == 1)
     cells = max(1, min(4096, int(4 * math.sqrt(n)), n // 39))
     return (SIMILARITIES[similarity] + KINDS[kind]).format(components=components, cells=cells, codes=codes)
 
@@ -329,13 +329,34 @@ def _train(recipe: str, vectors: np.ndarray, similarity: str, like: Any = None) 
     import faiss
 
     if like is not None:
-        index = faiss.clone_index(like)
+        index = faiss.deserialize_index(faiss.serialize_index(like))  # clone_index does not know every transform
         index.reset()
         return index
-    index = faiss.index_factory(vectors.shape[1], recipe, faiss.METRIC_L2 if similarity == "euclidean" else faiss.METRIC_INNER_PRODUCT)
+    sample = np.ascontiguousarray(vectors[np.sort(np.random.default_rng(0).permutation(len(vectors))[:200_000])])
+    index = _assemble(recipe, sample.shape[1], similarity, sample.var(0).mean())
     if not index.is_trained:
-        sample = np.random.default_rng(0).permutation(len(vectors))[:200_000]
-        index.train(np.ascontiguousarray(vectors[np.sort(sample)]))
+        index.train(sample)
+    return index
+
+
+def _assemble(recipe: str, dimension: int, similarity: str, variance: float) -> Any:
+    "Transforms around what searches. faiss's own reading of such a line would refine with vectors that were never transformed."
+    import faiss
+
+    words = recipe.split(",")
+    first = [word for word in words if word == "L2norm" or word.startswith("PCAW")]
+    steps, d = [], dimension
+    for word in first:
+        steps.append(faiss.NormalizationTransform(d) if word == "L2norm" else faiss.PCAMatrix(d, int(word[4:]), -0.5))
+        d = steps[-1].d_out
+        if word != "L2norm":
+            steps[-1].epsilon = 1e-3 * float(variance)  # An axis along which nothing varies is not blown up
+    metric = faiss.METRIC_L2 if similarity == "euclidean" else faiss.METRIC_INNER_PRODUCT
+    index = faiss.index_factory(d, ",".join(words[len(first) :]), metric)
+    if steps:
+        index = faiss.IndexPreTransform(index)
+        for step in reversed(steps):
+            index.prepend_transform(step)
     return index
 
 
@@ -978,6 +999,14 @@ def _pools(question: Question) -> dict[str, np.ndarray | None]:
     return {"all": None} if real.all() else {"all": None, "real": real}
 
 
+def _shuffled(question: Question) -> tuple[Question, np.ndarray]:
+    "The pool in an order that has nothing to do with the truth: equal scores keep the order of the pool."
+    order = np.random.default_rng(0).permutation(len(question.pool))
+    place = np.argsort(order)
+    pool = question.pool.iloc[order].reset_index(drop=True)
+    return replace(question, pool=pool, relevant=[place[rows] for rows in question.relevant]), order
+
+
 def _similarities(feature: Feature, n: int) -> list[str]:
     return [name for name in SIMILARITIES if name != "whitened" or (feature.dimension <= WHITENED_LIMIT and n >= 3)]
 
@@ -995,6 +1024,7 @@ def evaluate(
     import pandas as pd
 
     scratch, frames = Path(scratch), []
+    question, order = _shuffled(question)
     how = dict(cache=scratch / "vectors", workers=workers, jobs=jobs, progress=False)
     vectors, rows, _ = _vectors_of(feature, question.pool, question.root, **how)
     if len(rows) < len(question.pool):
@@ -1010,6 +1040,7 @@ def evaluate(
         index = make_index(vectors, rows, feature, similarity, kind)
         for change, queries in asked.items():
             frame = _score_all(question, index, queries)
+            frame["top"] = [order[rows].tolist() for rows in frame["top"]]
             frames.append(frame.assign(feature=feature.name, similarity=similarity, disturbance=change))
     return pd.concat(frames, ignore_index=True)
 

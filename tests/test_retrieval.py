@@ -1,0 +1,633 @@
+"""Chapter 03: formulas by hand, features, the index on disk and what breaks it, shards, truth, measures, cluster workers."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+import textwrap
+import warnings
+from pathlib import Path
+
+import cv2
+import faiss
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torchvision.models import resnet18
+
+from deepfake_nbs import retrieval as rt
+from deepfake_nbs.core import ImageError, file_sha256
+from deepfake_nbs.datasets import _perceptual_hash
+
+ROOT = Path(__file__).resolve().parents[1]
+THUMBNAIL = rt.make_feature("thumbnail")
+TOY = rt.Feature("toy", 1, "L", 32, np.asarray)
+
+
+def draw(path, seed, size=(48, 40)):
+    low = np.random.default_rng(seed).integers(0, 255, (6, 6, 3), np.uint8)
+    Image.fromarray(low).resize(size, Image.Resampling.BICUBIC).save(path)
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pool")
+    for i in range(12):
+        draw(folder / f"{i:02d}.png", i)
+    return folder
+
+
+@pytest.fixture
+def own(pool, tmp_path):
+    "A pool of one's own to spoil."
+    shutil.copytree(pool, tmp_path / "pool")
+    return tmp_path / "pool"
+
+
+@pytest.fixture
+def built(pool, tmp_path):
+    return rt.build_index(THUMBNAIL, pool, tmp_path / "index", progress=False)
+
+
+def cloud(n, seed=0, d=32):
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(60, d))
+    return (centres[rng.integers(60, size=n)] + 0.4 * rng.normal(size=(n, d))).astype(np.float32)
+
+
+def names(n):
+    return pd.DataFrame(dict(path=[f"{i}.png" for i in range(n)], sha256=[f"{i:064x}" for i in range(n)]))
+
+
+# Formulas
+
+
+def test_both_formulas_by_hand():
+    a, b = np.array([1.0, 2.0, 2.0]), np.array([2.0, 0.0, 1.0])
+    assert rt.cosine_similarity(a, b) == pytest.approx(4 / (3 * math.sqrt(5)))
+    assert rt.euclidean_distance(a, b) == pytest.approx(math.sqrt(1 + 4 + 1))
+    assert rt.euclidean_distance(a, b, root=False) == pytest.approx(6)
+    assert rt.cosine_similarity(a, np.zeros(3)) == 0
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "euclidean"])
+def test_the_index_returns_what_the_formulas_say(similarity):
+    x = cloud(200)
+    index = rt.make_index(x, names(200), TOY, similarity)
+    formula = dict(cosine=lambda a, b: -rt.cosine_similarity(a, b), euclidean=lambda a, b: rt.euclidean_distance(a, b, root=False))
+    by_hand = np.array([formula[similarity](x[3], other) for other in x])
+    scores, numbers = index.search(x[3:4], 10)
+    assert numbers[0].tolist() == np.argsort(by_hand, kind="stable")[:10].tolist()
+    shown = -by_hand[numbers[0]] if similarity == "cosine" else np.sqrt(by_hand[numbers[0]])
+    np.testing.assert_allclose(scores[0], shown, atol=2e-3)
+
+
+def test_whitening_is_mean_removal_rotation_and_equal_spread():
+    x = cloud(500) * np.linspace(0.1, 10, 32, dtype=np.float32) + 5
+    index = rt.make_index(x, names(500), TOY, "whitened")
+    centred = (x - x.mean(0)).astype(float)
+    values, axes = np.linalg.eigh(np.cov(centred.T))
+    white = (centred @ axes / np.sqrt(values))[:, ::-1]
+    white /= np.linalg.norm(white, axis=1, keepdims=True)
+    scores, numbers = index.search(x[:5], 8)
+    np.testing.assert_array_equal(numbers, np.argsort(-(white[:5] @ white.T), axis=1, kind="stable")[:, :8])
+    np.testing.assert_allclose(scores, np.sort(white[:5] @ white.T)[:, ::-1][:, :8], atol=5e-3)
+
+
+def test_an_axis_without_spread_is_not_blown_up():
+    x = cloud(200)
+    x[:, 5] = 3
+    scores, numbers = rt.make_index(x, names(200), TOY, "whitened").search(x, 1)
+    assert np.isfinite(scores).all() and numbers[:, 0].tolist() == list(range(200))
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "ivfpq"])
+def test_transforms_hold_for_every_stage_of_an_approximate_index(kind):
+    x = cloud(3000) * np.random.default_rng(1).uniform(0.1, 10, (3000, 1)).astype(np.float32)  # Lengths that cosine must not see
+    scores, numbers = rt.make_index(x, names(3000), TOY, kind=kind).search(x[:20], 3)
+    for i, (score, number) in enumerate(zip(scores, numbers, strict=True)):
+        np.testing.assert_allclose(score, [rt.cosine_similarity(x[i], x[j]) for j in number], atol=1e-4)
+
+
+# Features
+
+
+def test_harris_is_opencvs_response_of_the_grey_square(pool):
+    feature = rt.make_feature("harris")
+    vector = rt.extract(feature, [pool / "00.png"], progress=False)[0][0]
+    grey = rt.read_square(pool / "00.png", 299, "L")
+    np.testing.assert_array_equal(vector, cv2.cornerHarris(np.float32(grey), 2, 3, 0.04).ravel())
+    assert feature.dimension == len(vector) == 299 * 299
+
+
+def test_resnet18_is_the_network_without_its_last_layer(pool, tmp_path):
+    torch.manual_seed(3)
+    model = resnet18(weights=None)
+    torch.save(model.state_dict(), tmp_path / "weights.pth")
+    feature = rt.make_feature("resnet18", tmp_path / "weights.pth")
+    vectors, _ = rt.extract(feature, [pool / "00.png", pool / "01.png"], progress=False)
+    model.eval().fc = nn.Identity()
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (rt.IMAGENET_MEAN, rt.IMAGENET_STD))
+    pixels = np.stack([rt.read_square(pool / name, 224) for name in ("00.png", "01.png")])
+    with torch.inference_mode():
+        expected = model((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std)
+    np.testing.assert_allclose(vectors, expected.numpy(), rtol=1e-3, atol=1e-3)
+    assert feature.weights == file_sha256(tmp_path / "weights.pth") and feature.name == "resnet18"
+
+
+def test_resnet18_without_weights_is_an_error_that_says_how_to_get_them(monkeypatch, tmp_path):
+    def no_network(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no_network)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
+    with pytest.raises(ConnectionError, match="a machine with a network, or give weights=PATH of torchvision's resnet18"):
+        rt.make_feature("resnet18")
+    found, missing = rt.available_features(("resnet18", "phash"))
+    assert list(found) == ["phash"] and "weights=PATH" in missing["resnet18"]
+    with pytest.raises(FileNotFoundError, match="absent.pth"):
+        rt.make_feature("resnet18", tmp_path / "absent.pth")
+    torch.save(dict(a=torch.zeros(2)), tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="other.pth: not a state dict of resnet18"):
+        rt.make_feature("resnet18", tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="'resnet': unknown; expected one of harris"):
+        rt.make_feature("resnet")
+
+
+def test_random_weights_have_a_name_of_their_own_and_are_always_the_same(pool):
+    state = torch.random.get_rng_state()
+    one, two = (rt.extract(rt.make_feature("resnet18-random"), [pool / "00.png"], progress=False)[0] for _ in range(2))
+    np.testing.assert_array_equal(one, two)
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_the_hash_is_that_of_the_data_sets(pool, tmp_path):
+    vectors, _ = rt.extract(rt.make_feature("phash"), [pool / "00.png", pool / "01.png"], progress=False)
+    bits = bin(_perceptual_hash(pool / "00.png") ^ _perceptual_hash(pool / "01.png")).count("1")
+    assert rt.euclidean_distance(*vectors) ** 2 == pytest.approx(4 * bits)
+    Image.new("RGB", (20, 20)).save(tmp_path / "black.png")
+    assert not rt.extract(rt.make_feature("phash"), [tmp_path / "black.png"], progress=False)[0].any()
+
+
+def test_the_classifier_gives_its_penultimate_layer(pool):
+    model = nn.Sequential(nn.Conv2d(3, 7, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5), nn.Linear(7, 2))
+    feature = rt.classifier_feature(model, dict(image_size=20, mean=[0.5] * 3, std=[0.5] * 3), "abc")
+    vectors, _ = rt.extract(feature, [pool / "00.png"], progress=False)
+    assert vectors.shape == (1, 7) == (1, feature.dimension) and feature.identity()["weights"] == "abc"
+
+
+# Extraction
+
+
+def test_vectors_are_in_order_and_bad_files_are_named(own):
+    (own / "05.png").write_bytes((own / "05.png").read_bytes()[:80])
+    files = sorted(own.iterdir())
+    vectors, rejected = rt.extract(THUMBNAIL, files, batch_size=3, progress=False)
+    assert list(rejected) == [str(own / "05.png")]
+    for row, file in zip(vectors, [file for file in files if file.name != "05.png"], strict=True):
+        np.testing.assert_array_equal(row, rt.read_square(file, 16).ravel())
+
+
+def test_extraction_goes_on_where_it_stopped(pool, tmp_path):
+    files = sorted(pool.iterdir())
+    hashes = [file_sha256(file) for file in files]
+    first, _ = rt.extract_parallel(THUMBNAIL, files[:8], hashes[:8], tmp_path / "cache", chunk_size=4, progress=False)
+    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
+    whole, _ = rt.extract_parallel(THUMBNAIL, files, hashes, tmp_path / "cache", chunk_size=4, progress=False)
+    now = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
+    assert len(kept) == 2 and len(now) == 3 and kept.items() <= now.items()
+    np.testing.assert_array_equal(whole[:8], first)
+    other = rt.extract_parallel(rt.make_feature("phash"), files, hashes, tmp_path / "cache", chunk_size=4, progress=False)[0]
+    assert other.shape == (12, 64)  # Another feature never reads these
+
+
+def test_processes_give_the_same_vectors(pool):
+    files = sorted(pool.iterdir())
+    hashes = [file_sha256(file) for file in files]
+    one = rt.extract_parallel(THUMBNAIL, files, hashes, chunk_size=4, progress=False)[0]
+    two = rt.extract_parallel(THUMBNAIL, files, hashes, chunk_size=4, jobs=2, progress=False)[0]
+    np.testing.assert_array_equal(one, two)
+
+
+def test_a_dask_cluster_gives_the_same_vectors(pool):
+    distributed = pytest.importorskip("dask.distributed", reason="dask.distributed is not installed: a cluster was not tried")
+    from joblib import parallel_config
+
+    files = sorted(pool.iterdir())
+    hashes = [file_sha256(file) for file in files]
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+        with distributed.Client(cluster) as client, parallel_config(backend="dask"):
+            found = rt.extract_parallel(THUMBNAIL, files, hashes, chunk_size=3, jobs=None, progress=False)[0]
+            workers = set(client.scheduler_info()["workers"])
+    assert len(workers) == 2
+    np.testing.assert_array_equal(found, rt.extract(THUMBNAIL, files, progress=False)[0])
+
+
+# The query
+
+
+def test_a_query_is_excluded_by_its_bytes_not_by_its_name(own, tmp_path):
+    shutil.copy(own / "03.png", own / "another-name.png")
+    (tmp_path / "elsewhere").mkdir()
+    draw(tmp_path / "elsewhere" / "03.png", 99)
+    index = rt.build_index(THUMBNAIL, own, tmp_path / "index", progress=False)
+    with warnings.catch_warnings(action="ignore"):
+        found = rt.find_similar(index, THUMBNAIL, [own / "03.png"], k=50)
+        other = rt.find_similar(index, THUMBNAIL, [tmp_path / "elsewhere" / "03.png"], k=50)
+    assert len(found) == 11 and not {"03.png", "another-name.png"} & set(found.path)
+    assert len(other) == 13 and "03.png" in set(other.path)
+
+
+def test_batches_give_what_single_queries_give(built, pool):
+    vectors, _ = rt.extract(THUMBNAIL, sorted(pool.iterdir()), progress=False)
+    hashes = built.rows.sha256.tolist()
+    scores, numbers = built.search(vectors, 4, hashes)
+    for i in range(12):
+        score, number = built.search(vectors[i : i + 1], 4, hashes[i : i + 1])
+        np.testing.assert_array_equal(number[0], numbers[i])
+        np.testing.assert_allclose(score[0], scores[i], atol=1e-5)
+        assert i not in numbers[i]
+
+
+def test_more_than_the_pool_holds_is_all_of_it_and_a_warning(built):
+    vectors = np.ones((2, 768), np.float32)
+    with pytest.warns(UserWarning, match="k is 99, but the pool has 12 pictures"):
+        scores, numbers = built.search(vectors, 99, [built.rows.sha256[0], "0" * 64])
+    assert sorted(numbers[1]) == list(range(12)) and numbers[0, -1] == -1 and np.isnan(scores[0, -1]) and 0 not in numbers[0]
+    with pytest.raises(ValueError, match="k is 0; expected at least 1"):
+        built.search(vectors, 0)
+
+
+def test_vectors_of_another_size_are_refused(built):
+    with pytest.raises(ValueError, match=r"queries of shape \(1, 64\); expected queries x 768, from the feature 'thumbnail'"):
+        built.search(np.ones((1, 64)), 3)
+
+
+def test_a_query_that_is_no_image_is_named(built, tmp_path):
+    (tmp_path / "query.png").write_text("hello")
+    with pytest.raises(ImageError, match="query.png: not an image"):
+        rt.find_similar(built, THUMBNAIL, [tmp_path / "query.png"])
+    with pytest.raises(ImageError, match="absent.png: no such file"):
+        rt.find_similar(built, THUMBNAIL, [tmp_path / "absent.png"])
+
+
+# On disk
+
+
+@pytest.mark.parametrize("kind, n", [("flat", 300), ("hnsw", 300), ("ivfpq", 3000), ("flat", rt.SKETCH_FROM)])
+@pytest.mark.parametrize("mmap", [True, False])
+def test_an_opened_index_answers_as_the_saved_one(kind, n, mmap, tmp_path):
+    x = cloud(n)
+    index = rt.make_index(x, names(n), TOY, kind=kind)
+    rt.save_index(index, tmp_path / "index")
+    opened = rt.open_index(tmp_path / "index", TOY, mmap)
+    for part in (x[:1], x[:40]):
+        for one, two in zip(index.search(part, 7), opened.search(part, 7), strict=True):
+            np.testing.assert_array_equal(one, two)
+    assert opened.rows.equals(index.rows) and bool(opened.sketch) == (n == rt.SKETCH_FROM)
+
+
+def test_appending_equals_building_at_once(pool, tmp_path):
+    rows = rt.list_pool(pool)
+    for similarity in ("cosine", "euclidean"):
+        whole = rt.build_index(THUMBNAIL, pool, tmp_path / f"whole-{similarity}", similarity=similarity, progress=False)
+        part = tmp_path / f"part-{similarity}"
+        rt.build_index(THUMBNAIL, pool, part, rows[:5], similarity, progress=False)
+        rt.append_index(part, THUMBNAIL, pool, rows[5:9], progress=False)
+        grown = rt.append_index(part, THUMBNAIL, pool, rows, progress=False)
+        assert grown.rows.equals(whole.rows)
+        names = [path.name for path in (part).glob("*.faiss")]
+        assert len(names) == 1  # The earlier generations are gone
+        one, two = (part / names[0]).read_bytes(), next((tmp_path / f"whole-{similarity}").glob("*.faiss")).read_bytes()
+        assert one == two
+
+
+def test_an_index_that_is_there_is_not_computed_again(pool, built, tmp_path, monkeypatch):
+    monkeypatch.setattr(rt, "extract", lambda *args, **kwargs: pytest.fail("computed again"))
+    again = rt.build_index(THUMBNAIL, pool, tmp_path / "index", progress=False)
+    assert again.config["generation"] == built.config["generation"]
+
+
+@pytest.mark.parametrize("kind, least", [("hnsw", 0.95), ("ivfpq", 0.95)])
+def test_approximate_search_finds_nearly_all(kind, least):
+    x = cloud(6000)
+    index, exact = (rt.make_index(x, names(6000), TOY, kind=name) for name in (kind, "flat"))
+    found, truth = (one.search(x[:100], 10)[1] for one in (index, exact))
+    by_hand = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, truth, strict=True)])
+    assert by_hand >= least
+    assert rt.recall_against_exact(exact, x) == 1
+    assert rt.recall_against_exact(index, x, n_queries=6000) == pytest.approx(by_hand, abs=0.05)
+
+
+def test_an_approximate_index_keeps_its_recall(pool, tmp_path):
+    index = rt.build_index(THUMBNAIL, pool, tmp_path / "index", kind="hnsw", progress=False)
+    assert index.config["recall_at_10"] == 1.0
+    with pytest.raises(ValueError, match="ivfpq: 12 vectors; expected at least 1000"):
+        rt.build_index(THUMBNAIL, pool, tmp_path / "other", kind="ivfpq", progress=False)
+    assert not (tmp_path / "other" / "config.json").exists()
+
+
+def test_a_sketch_is_exact_or_steps_back():
+    x = cloud(rt.SKETCH_FROM)
+    index = rt.make_index(x, names(len(x)), TOY)
+    assert index.sketch
+    answered = 0
+    for i in range(30):
+        answered += index.sketch.search(x[i : i + 1], 5) is not None
+        np.testing.assert_array_equal(index.search(x[i : i + 1], 5)[1], index.searcher.search(x[i : i + 1], 5)[1])
+    assert answered > 0
+    same = np.repeat(x[:1], rt.SKETCH_FROM, 0)
+    assert rt.make_index(same, names(len(same)), TOY).sketch.search(x[:1], 5) is None  # It cannot tell twins apart
+
+
+# What breaks
+
+
+def test_an_empty_pool(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty: no pictures in this folder"):
+        rt.build_index(THUMBNAIL, tmp_path / "empty", tmp_path / "index", progress=False)
+    with pytest.raises(ValueError, match="the pool is empty"):
+        rt.build_index(THUMBNAIL, tmp_path, tmp_path / "index", names(0), progress=False)
+    with pytest.raises(ValueError, match="0 vectors and 0 rows; expected at least one picture"):
+        rt.make_index(np.empty((0, 32)), names(0), TOY)
+    assert not (tmp_path / "index" / "config.json").exists()
+
+
+def test_unreadable_files_are_left_out_and_named(own, tmp_path):
+    (own / "03.png").write_text("no picture")
+    (own / "04.png").write_bytes(b"")
+    with pytest.warns(UserWarning, match="2 of 12 files cannot be read and are left out .03.png: not an image.*04.png: the file is empty"):
+        index = rt.build_index(THUMBNAIL, own, tmp_path / "index", progress=False)
+    assert len(index) == 10 and "03.png" not in set(index.rows.path)
+    assert pd.read_csv(tmp_path / "index" / "rejected.csv").path.tolist() == ["03.png", "04.png"]
+    for path in own.iterdir():
+        path.write_text("no picture")
+    with pytest.raises(ValueError, match="the pool is empty, 12 files cannot be read .00.png: not an image"):
+        rt.build_index(THUMBNAIL, own, tmp_path / "other", progress=False)
+
+
+@pytest.mark.parametrize("harm, said", [
+    (lambda data: data[:-50], "damaged, build the index again"),
+    (lambda data: b"", "0 bytes, config.json says"),
+    (lambda data: b"x" * len(data), "not an index that faiss can read"),
+])
+def test_a_corrupt_index_file_is_named(built, harm, said):
+    path = next(built.folder.glob("*.faiss"))
+    data = path.read_bytes()
+    path.unlink()  # The open index keeps its own
+    path.write_bytes(harm(data))
+    with pytest.raises(ValueError, match=said) as caught:
+        rt.open_index(built.folder)
+    assert path.name in str(caught.value)
+
+
+def test_broken_rows_and_config_are_named(built):
+    rows = next(built.folder.glob("rows-*.csv"))
+    text = rows.read_text()
+    rows.write_text(text.replace("path,sha256", "path,sha255"))
+    with pytest.raises(ValueError, match=r"rows-000001.csv: 12 rows of path, sha255"):
+        rt.open_index(built.folder).rows  # noqa: B018
+    rows.write_text(text)
+    config = built.folder / "config.json"
+    good = json.loads(config.read_text())
+    for bad, said in (("{", "not the config of an index"), ("[]", "missing"), (json.dumps(good | dict(version=99)), "version 99")):
+        config.write_text(bad)
+        with pytest.raises(ValueError, match=said):
+            rt.open_index(built.folder)
+
+
+def test_an_index_of_another_feature_or_version_is_refused(built, pool):
+    with pytest.raises(ValueError, match="made with name 'thumbnail'.*has name 'phash'"):
+        rt.open_index(built.folder, rt.make_feature("phash"))
+    newer = rt.Feature("thumbnail", 16, "RGB", 768, THUMBNAIL.compute, version=2)
+    for action in (lambda: rt.open_index(built.folder, newer), lambda: rt.append_index(built.folder, newer, pool),
+                   lambda: rt.find_similar(built, newer, [pool / "00.png"])):
+        with pytest.raises(ValueError, match="made with version 1; the feature asked for has version 2"):
+            action()
+
+
+def test_a_half_written_index_is_never_opened(pool, tmp_path, monkeypatch):
+    monkeypatch.setattr(rt, "write_json", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        rt.build_index(THUMBNAIL, pool, tmp_path / "index", progress=False)
+    monkeypatch.undo()
+    assert list((tmp_path / "index").glob("*.faiss"))
+    with pytest.raises(FileNotFoundError, match="config.json: no such file; build_index makes an index"):
+        rt.open_index(tmp_path / "index")
+    assert len(rt.build_index(THUMBNAIL, pool, tmp_path / "index", progress=False)) == 12
+
+
+def test_an_append_that_dies_leaves_the_old_index(pool, tmp_path, monkeypatch):
+    rows = rt.list_pool(pool)
+    rt.build_index(THUMBNAIL, pool, tmp_path / "index", rows[:5], progress=False)
+    monkeypatch.setattr(rt, "write_json", lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        rt.append_index(tmp_path / "index", THUMBNAIL, pool, progress=False)
+    monkeypatch.undo()
+    assert len(rt.open_index(tmp_path / "index")) == 5
+    assert len(rt.append_index(tmp_path / "index", THUMBNAIL, pool, progress=False)) == 12
+    assert len(list((tmp_path / "index").glob("*.faiss"))) == 1
+
+
+def test_a_foreign_folder_is_not_overwritten(built, tmp_path):
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "mine.txt").write_text("dear")
+    with pytest.raises(FileExistsError, match="letters: holds something else"):
+        rt.save_index(built, tmp_path / "letters")
+
+
+def test_pictures_that_are_gone_or_changed_are_named(own, tmp_path):
+    index = rt.build_index(THUMBNAIL, own, tmp_path / "index", progress=False)
+    (own / "07.png").unlink()
+    with pytest.warns(UserWarning, match="1 pictures were found that are no longer on disk .07.png"):
+        found = rt.find_similar(index, THUMBNAIL, [own / "00.png"], k=11)
+    assert found.set_index("path").there.to_dict()["07.png"] == False and found.there.sum() == 10  # noqa: E712
+    draw(own / "01.png", 77)
+    with pytest.raises(ValueError, match="01.png is in the index with other bytes"):
+        rt.append_index(tmp_path / "index", THUMBNAIL, own, progress=False)
+
+
+def test_two_processes_that_append_at_once(own, tmp_path):
+    rows = rt.list_pool(own)
+    rt.build_index(THUMBNAIL, own, tmp_path / "index", rows[:2], progress=False)
+    code = """
+        import sys
+        from deepfake_nbs import retrieval as rt
+        pool, index, first, step = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
+        rows = rt.list_pool(pool)
+        for i in range(first, 12, step):
+            rt.append_index(index, rt.make_feature("thumbnail"), pool, rows[i : i + 1], progress=False)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(own), str(tmp_path / "index")]
+    both = [subprocess.Popen([*command, str(first), "2"], cwd=ROOT) for first in (2, 3)]
+    assert [process.wait() for process in both] == [0, 0]
+    index = rt.open_index(tmp_path / "index", THUMBNAIL)
+    assert sorted(index.rows.path) == rows.path.tolist()
+    vectors, _ = rt.extract(THUMBNAIL, [own / path for path in index.rows.path], progress=False)
+    np.testing.assert_array_equal(index.search(vectors, 1)[1][:, 0], np.arange(12))
+
+
+# Shards
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "euclidean", "whitened"])
+def test_shards_answer_as_one_index(similarity, tmp_path):
+    x, rows = cloud(900), names(900)
+    first = rt.make_index(x[:300], rows[:300], TOY, similarity)
+    parts = [first, *(rt.make_index(x[i : i + 300], rows[i : i + 300], TOY, like=first) for i in (300, 600))]
+    folders = [rt.save_index(part, tmp_path / f"{i}").folder for i, part in enumerate(parts)]
+    joined, whole = rt.open_shards(folders, TOY), rt.make_index(x, rows, TOY, similarity, like=first)
+    for one, two in zip(joined.search(x[:50], 6), whole.search(x[:50], 6), strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-4)
+    assert [Path(path).name for path in joined.rows.path] == rows.path.tolist()
+
+
+def test_shards_that_do_not_fit_are_refused(tmp_path):
+    x = cloud(600)
+    folders = [rt.save_index(rt.make_index(x[i : i + 300], names(300), TOY, how), tmp_path / f"{i}{how}").folder
+               for i, how in ((0, "cosine"), (0, "euclidean"), (0, "whitened"), (300, "whitened"))]
+    with pytest.raises(ValueError, match="its similarity differ"):
+        rt.open_shards(folders[:2])
+    with pytest.raises(ValueError, match="axes of whitening"):
+        rt.open_shards(folders[2:])
+    with pytest.raises(ValueError, match="no shards"):
+        rt.open_shards([])
+
+
+# Truth and measures
+
+
+def manifest():
+    video = "faceforensics/{}/c23/videos/{}.mp4".format
+    rows = [("0-CelebA/1.jpg", 0, "g1", "", "none"), ("0-CelebA/2.jpg", 0, "g1", "", "none"), ("1-StarGAN/2.jpg", 1, "g1", "", "StarGAN"),
+            ("1-StarGAN/edit.jpg", 1, "g1", "", "StarGAN")]
+    for name, part, label, method in (("519", "original_sequences/youtube", 0, "none"), ("515", "original_sequences/youtube", 0, "none"),
+                                      ("519_515", "manipulated_sequences/FaceSwap", 1, "FaceSwap")):
+        rows += [(f"{name}-{i}.png", label, "FF++:515", video(part, name), method) for i in range(2)]
+    rows += [("a.png", 0, "DFD:01", video("original_sequences/actors", "01__walk"), "none"),
+             ("b.png", 0, "DFD:01", video("original_sequences/actors", "01__talk"), "none"),
+             ("c.png", 1, "DFD:01", video("manipulated_sequences/DFD", "01_02__talk__ABCDEFGH"), "DFD"),
+             ("alone.png", 1, "made up", "", "STYLEGAN")]
+    df = pd.DataFrame(rows, columns=["path", "label", "group", "video", "method"])
+    return df.assign(sha256=[f"{i:064x}" for i in range(len(df))])
+
+
+def test_originals_are_the_photograph_or_the_frames_of_the_target():
+    df = manifest()
+    found = {path: df.path[rows].tolist() for path, rows in zip(df.path, rt.original_rows(df), strict=True)}
+    assert found["1-StarGAN/2.jpg"] == ["0-CelebA/2.jpg"]  # The file of the same name
+    assert found["1-StarGAN/edit.jpg"] == ["0-CelebA/1.jpg", "0-CelebA/2.jpg"]
+    assert found["519_515-0.png"] == ["519-0.png", "519-1.png"]  # Never those of the source
+    assert found["c.png"] == ["b.png"]  # The scene counts
+    assert not found["alone.png"] and not found["0-CelebA/1.jpg"]
+
+
+def test_a_question_asks_what_has_an_answer():
+    question = rt.original_question(manifest(), ".", 3)
+    assert len(question.queries) == 3 and question.queries.method.nunique() == 3  # As many of each method as there are
+    assert len(rt.original_question(manifest(), ".", 0).queries) == 5
+    assert rt.original_question(manifest().query("label == 0"), ".") is None
+
+
+def test_persons_follow_the_roles():
+    df = pd.DataFrame([(f"{who}{i}.jpg", 0, who, "", "none", f"{who}{i}".ljust(64, "0"), "query" if i == 0 else "gallery")
+                       for who in "abc" for i in range(3 if who != "c" else 1)],
+                      columns=["path", "label", "group", "video", "method", "sha256", "role"])
+    question = rt.person_question(df, ".")
+    assert question.queries.path.tolist() == ["a0.jpg", "b0.jpg"] and set(question.pool.path) == {"a1.jpg", "a2.jpg", "b1.jpg", "b2.jpg"}
+    assert question.pool.path[question.relevant[1]].tolist() == ["b1.jpg", "b2.jpg"]
+    free = rt.person_question(df.drop(columns="role"), ".")
+    assert len(free.pool) == 7 and free.pool.path[free.relevant[0]].tolist() == ["a1.jpg", "a2.jpg"]  # Not itself
+    twins = df.drop(columns="role").assign(sha256="f" * 64)
+    assert rt.person_question(twins, ".") is None  # The same bytes are no answer
+
+
+def test_measures_by_hand():
+    assert rt.score_ranking(np.array([5, 1, 3, 2]), np.array([1, 2])) == (2, pytest.approx((1 / 2 + 2 / 4) / 2))
+    assert rt.score_ranking(np.array([5, 3]), np.array([1])) == (math.inf, 0)
+    keep = np.array([True, True, True, True, True, False])
+    assert rt.score_ranking(np.array([5, 1, 3, 2]), np.array([1, 2]), keep) == (1, pytest.approx((1 + 2 / 3) / 2))
+    scores = pd.DataFrame(dict(question="original", pool="all", disturbance="none", feature="harris", similarity="cosine",
+                               first=[1, 4, 11, math.inf], ap=[1, 0.5, 0.1, 0.0], group=["a", "a", "b", "c"]))
+    table = rt.ranking_table(scores, 200).set_index("measure")
+    assert table.value.to_dict() == dict(zip(["recall@1", "recall@5", "recall@10", "map"], [0.25, 0.5, 0.5, 0.4], strict=True))
+    assert (table.low <= table.value).all() and (table.value <= table.high).all() and (table.n == 4).all()
+
+
+def test_an_interval_resamples_groups():
+    alone = rt.mean_interval(np.array([[0.0], [1.0]] * 50), map(str, range(100)), 500)
+    kin = rt.mean_interval(np.array([[0.0], [1.0]] * 50), ["a", "b"] * 50, 500)
+    assert alone[2] - alone[1] < 0.25 and kin[2] - kin[1] == 1
+
+
+def test_overlap_and_comparison_by_hand():
+    common = dict(question="original", pool="all", disturbance="none", group="g", half=1, method="m", path="q")
+    scores = pd.DataFrame([common | dict(feature="harris", similarity="cosine", first=2, ap=0.5, top=list(range(10))),
+                           common | dict(feature="harris", similarity="euclidean", first=3, ap=0.3, top=list(range(5, 15))),
+                           common | dict(feature="thumbnail", similarity="whitened", first=1, ap=0.9, top=list(range(20, 30)))])
+    assert rt.overlap_table(scores, 10).common.tolist() == [5, 0, 0]
+    assert rt.best_corrected(scores) == ("thumbnail", "whitened")
+    found = rt.compare_with_reported(scores, ("thumbnail", "whitened"), 10).set_index("measure")
+    assert found.which["map"] == "harris cosine" and found.difference["map"] == pytest.approx(0.4)
+    with pytest.raises(ValueError, match="no combination beside the report's four"):
+        rt.best_corrected(scores[rt.is_reported(scores)])
+
+
+def test_the_half_that_chooses_is_not_the_half_that_reports():
+    same = dict(question="original", pool="all", disturbance="none", similarity="cosine", first=1, group="g")
+    rows = [same | dict(half=half, feature=feature, ap=ap)
+            for half, feature, ap in ((0, "phash", 0.9), (0, "thumbnail", 0.1), (1, "phash", 0.1), (1, "thumbnail", 0.9))]
+    assert rt.best_corrected(pd.DataFrame(rows)) == ("phash", "cosine")
+
+
+def test_disturbances_do_what_they_say(pool):
+    image = Image.open(pool / "00.png")
+    assert rt.DISTURBANCES["half size"](image).size == (24, 20)
+    assert rt.DISTURBANCES["crop 10 %"](image).size == (44, 36)
+    assert rt.DISTURBANCES["none"](image) is image
+    for kind in ("jpeg 50", "blur"):
+        changed = rt.DISTURBANCES[kind](image)
+        assert changed.size == image.size and 0 < np.abs(np.float32(changed) - np.float32(image)).mean() < 60
+    # The colours keep their places
+    plain = Image.new("RGB", (16, 16), (200, 30, 60))
+    assert np.abs(np.float32(rt.DISTURBANCES["jpeg 50"](plain)) - (200, 30, 60)).max() < 12
+
+
+def half_fake(pool):
+    labels = dict(label=[0] * 6 + [1] * 6, method=["none"] * 6 + ["edit"] * 6)
+    return rt.list_pool(pool).assign(group=[f"g{i % 6}" for i in range(12)], video="", **labels)
+
+
+def test_equal_scores_do_not_favour_what_the_manifest_lists_first(pool, tmp_path):
+    blind = rt.Feature("blind", 8, "L", 4, lambda pixels: np.ones((len(pixels), 4), np.float32))
+    scores = rt.evaluate(rt.original_question(half_fake(pool), pool, 0), blind, tmp_path)
+    cosine = scores[scores.pool.eq("all") & scores.similarity.eq("cosine")]
+    assert cosine["first"].max() > 6  # Six real pictures come first in the manifest
+
+
+def test_a_disturbed_query_does_not_find_itself_and_everything_is_scored(pool, tmp_path):
+    df = half_fake(pool)
+    question = rt.original_question(df, pool, 0)
+    scores = rt.evaluate(question, THUMBNAIL, tmp_path, ["none", "blur"])
+    assert len(scores) == 6 * 3 * 2 * 2 and set(scores.pool) == {"all", "real"}
+    own = {path: i for i, path in enumerate(df.path)}
+    assert not any(own[row.path] in row.top for row in scores.itertuples())
+    assert all(len(row.top) == (10 if row.pool == "all" else 6) for row in scores.itertuples())
+    kept = rt.measurement_rows(rt.ranking_table(scores, 10), "by hand", "toy")
+    assert kept.id.is_unique and "retrieval-original-real-blur-thumbnail-whitened-map" in set(kept.id)
+
+
+def test_importing_the_application_or_this_module_loads_no_heavy_library():
+    heavy = ("fastai", "sklearn", "matplotlib", "faiss", "pandas", "joblib", "torchvision")
+    code = f"import sys, deepfake_nbs.application, deepfake_nbs.retrieval\nprint([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_faiss_is_the_one_that_the_index_names(built):
+    assert built.config["faiss"] == faiss.__version__
