@@ -72,6 +72,7 @@ module = deepfake_nbs/$(1).py
 CORE := $(call module,core)
 DATASETS := $(CORE) $(call module,datasets)
 HEADS := $(DATASETS) $(call module,head_detection)
+BASELINES := $(DATASETS) $(call module,baselines)
 TRAINING := $(DATASETS) $(call module,xception) $(call module,training)
 INPUTS := $(RUN)/settings.json $(RUN)/inputs.csv
 
@@ -84,7 +85,8 @@ $(DONE)/00_core.ipynb: $(CORE)
 $(DONE)/01_datasets.ipynb: $(DATASETS) | $(DONE)/00_core.ipynb
 $(DONE)/01a_miniature.ipynb: $(CORE) $(call module,miniature) | $(DONE)/01_datasets.ipynb
 $(DONE)/02_head_detection.ipynb: $(HEADS) | $(DONE)/01b_dataset_results.ipynb
-$(DONE)/05_xception.ipynb: $(CORE) $(call module,xception) | $(DONE)/02_head_detection.ipynb $(FOUND_HEADS)
+$(DONE)/04_baselines.ipynb: $(BASELINES) | $(DONE)/02_head_detection.ipynb $(FOUND_HEADS)
+$(DONE)/05_xception.ipynb: $(CORE) $(call module,xception) | $(DONE)/04a_baseline_results.ipynb
 $(DONE)/06_training.ipynb: $(TRAINING) | $(DONE)/05_xception.ipynb
 $(DONE)/07_application.ipynb: $(DATASETS) $(call module,xception) $(call module,application) | $(DONE)/06b_training_results.ipynb
 
@@ -93,8 +95,9 @@ $(DONE)/01b_dataset_results.ipynb: $(DATASETS) $(INPUTS) $(if $(wildcard $(RUN)/
 .PHONY: missing
 missing: ;
 $(DONE)/02a_head_detection_results.ipynb: $(HEADS) $(INPUTS) $(RUN)/cvcs_dfd/dataset.json | $(DONE)/02_head_detection.ipynb
+$(DONE)/04a_baseline_results.ipynb: $(BASELINES) $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/04_baselines.ipynb
 $(DONE)/06b_training_results.ipynb: $(TRAINING) $(RUN)/settings.json $(foreach row,$(ROWS),$(DONE)/06a_training_run-$(row).ipynb)
-$(DONE)/index.ipynb: $(CORE) $(DONE)/01b_dataset_results.ipynb $(FOUND_HEADS) $(DONE)/06b_training_results.ipynb
+$(DONE)/index.ipynb: $(CORE) $(DONE)/01b_dataset_results.ipynb $(FOUND_HEADS) $(DONE)/04a_baseline_results.ipynb $(DONE)/06b_training_results.ipynb
 
 # The dataset's marker is older than the chapter that checked it when nothing had to be rebuilt
 $(RUN)/cvcs_dfd/dataset.json: $(DONE)/01b_dataset_results.ipynb ;
@@ -103,7 +106,7 @@ $(RUN)/cvcs_cropped_dfd/dataset.json: $(DONE)/02a_head_detection_results.ipynb ;
 $(DONE)/06a_training_run-%.ipynb: nbs/06a_training_run.ipynb $(TRAINING) $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/06_training.ipynb
 	$(CHAPTER) $< $@ $(FROM_RUN) -p row $* -p overwrite True
 
-$(DONE)/01b_dataset_results.ipynb $(DONE)/02a_head_detection_results.ipynb $(DONE)/06b_training_results.ipynb $(DONE)/index.ipynb: $(DONE)/%.ipynb: nbs/%.ipynb
+$(DONE)/01b_dataset_results.ipynb $(DONE)/02a_head_detection_results.ipynb $(DONE)/04a_baseline_results.ipynb $(DONE)/06b_training_results.ipynb $(DONE)/index.ipynb: $(DONE)/%.ipynb: nbs/%.ipynb
 	$(CHAPTER) $< $@ $(FROM_RUN)
 
 $(DONE)/%.ipynb: nbs/%.ipynb
@@ -119,6 +122,7 @@ test: setup
 bench: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "timm>=1.0.15" "effdet>=0.4.1"
 	$(BIN)/python bench/bench.py
+	$(BIN)/python bench/bench_baselines.py
 
 site:
 	@command -v quarto > /dev/null || { echo "make site: quarto is not on PATH; install it from quarto.org, then try again" >&2; exit 1; }
