@@ -8,10 +8,11 @@ __all__ = ['NORMS', 'SVM_KERNELS', 'SVM_C', 'SVM_STEPS', 'FOREST_TREES', 'SIFT_R
            'sift_features', 'iterate_features', 'sample_rows', 'fit_codebook', 'assign_words', 'count_words',
            'normalise_counts', 'word_idf', 'SiftBagOfWords', 'make_svm', 'search_svm', 'make_forest', 'search_forest',
            'best_setting', 'plot_search', 'group_folds', 'BalancedCalibration', 'calibrated', 'FileFacts', 'mask_face',
-           'BorderThumbnail', 'head_boxes', 'ColourHistogram', 'ShuffledLabels', 'honest_estimators', 'predict_rows',
-           'measure_rows', 'honest_rows', 'show_rows', 'plot_rows', 'plot_confusions', 'word_differences', 'cut_patch',
-           'word_patches', 'plot_words', 'attach_in_order', 'draw_imbalanced', 'directory_order', 'implied_majority',
-           'BaselineConfig', 'make_words', 'run_baselines', 'read_baselines', 'read_words', 'claim_rows']
+           'BorderThumbnail', 'head_boxes', 'ColourHistogram', 'deal_labels', 'ShuffledLabels', 'honest_estimators',
+           'predict_rows', 'measure_rows', 'honest_rows', 'show_rows', 'plot_rows', 'plot_confusions',
+           'word_differences', 'cut_patch', 'word_patches', 'plot_words', 'attach_in_order', 'draw_imbalanced',
+           'directory_order', 'implied_majority', 'BaselineConfig', 'make_words', 'run_baselines', 'read_baselines',
+           'read_words', 'claim_rows']
 
 # %% ../nbs/04_baselines.ipynb #c003
 import hashlib
@@ -46,8 +47,10 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
+from sklearn.utils import column_or_1d, get_tags
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 from sklearn.utils.validation import check_is_fitted
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from deepfake_nbs.core import (
@@ -244,7 +247,7 @@ def sample_rows(
             highest = keys.max()
     return kept[0] if kept else np.empty((0, 0))
 
-# %% ../nbs/04_baselines.ipynb #c035
+# %% ../nbs/04_baselines.ipynb #c036
 def fit_codebook(
     descriptors: np.ndarray,  # m x 128
     n_words: int = 256,       # Visual words
@@ -254,9 +257,10 @@ def fit_codebook(
     if n_words < 1 or len(descriptors) < n_words:
         raise ValueError(f"codebook: {len(descriptors)} descriptors for {n_words} words; expected at least one descriptor a word")
     clusters = MiniBatchKMeans(n_words, random_state=seed, batch_size=4096, n_init=3, max_iter=30)
-    return clusters.fit(descriptors.astype(np.float32)).cluster_centers_.astype(np.float32)
+    with threadpool_limits(1):
+        return clusters.fit(descriptors.astype(np.float32)).cluster_centers_.astype(np.float32)
 
-# %% ../nbs/04_baselines.ipynb #c039
+# %% ../nbs/04_baselines.ipynb #c040
 def assign_words(
     descriptors: np.ndarray,  # m x 128
     codebook: np.ndarray,     # n_words x 128
@@ -280,7 +284,7 @@ def count_words(
     pictures = np.repeat(np.arange(len(lengths)), lengths)
     return np.bincount(pictures * n_words + words, minlength=len(lengths) * n_words).reshape(len(lengths), n_words)
 
-# %% ../nbs/04_baselines.ipynb #c043
+# %% ../nbs/04_baselines.ipynb #c044
 NORMS = ("power", "l1")
 
 
@@ -306,7 +310,7 @@ def word_idf(
     "Inverse document frequency, smoothed as scikit-learn does."
     return np.log((1 + len(counts)) / (1 + (counts > 0).sum(0))) + 1
 
-# %% ../nbs/04_baselines.ipynb #c047
+# %% ../nbs/04_baselines.ipynb #c048
 class SiftBagOfWords(TransformerMixin, BaseEstimator):
     "Paths of pictures to histograms of visual words."
 
@@ -349,7 +353,8 @@ class SiftBagOfWords(TransformerMixin, BaseEstimator):
         check_is_fitted(self, "codebook_")
         parts = []
         for part in self._features(check_paths(X)):
-            words = assign_words(np.concatenate([one.descriptors for one in part]), self.codebook_)
+            with threadpool_limits(1):
+                words = assign_words(np.concatenate([one.descriptors for one in part]), self.codebook_)
             parts.append(count_words(words, [len(one.descriptors) for one in part], len(self.codebook_)))
         return np.concatenate(parts)
 
@@ -365,7 +370,7 @@ class SiftBagOfWords(TransformerMixin, BaseEstimator):
         tags.input_tags.string, tags.input_tags.two_d_array, tags.input_tags.one_d_array = True, False, True
         return tags
 
-# %% ../nbs/04_baselines.ipynb #c051
+# %% ../nbs/04_baselines.ipynb #c052
 SVM_KERNELS = ("linear", "rbf", "poly", "sigmoid")
 SVM_C = (0.01, 0.1, 1.0, 10.0, 100.0)
 SVM_STEPS = 200_000  # Most steps of one optimisation
@@ -391,7 +396,7 @@ def _try_svm(data: tuple, C: float, kernel: str, class_weight: str | None) -> di
     ended = bool((svm[-1].n_iter_ < SVM_STEPS).all())
     return dict(kernel=kernel, C=C, **_scores(valid_y, svm.predict(valid_x)), ended=ended)
 
-# %% ../nbs/04_baselines.ipynb #c052
+# %% ../nbs/04_baselines.ipynb #c053
 def search_svm(
     train: tuple[np.ndarray, np.ndarray],       # Histograms and labels
     validation: tuple[np.ndarray, np.ndarray],  # The same, never the test split
@@ -404,13 +409,13 @@ def search_svm(
     "Try every kernel with every C. Raises `ValueError` for one class only, or NaN."
     data = (train[0], check_labels(train[1], len(train[0])), validation[0], np.asarray(validation[1], int))
     jobs = [delayed(_try_svm)(data, cost, kernel, class_weight) for kernel in kernels for cost in C]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)  # Column `ended` says it
         warnings.filterwarnings("ignore", message="y_pred contains classes not in y_true")  # A validation split of one class
         done = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(jobs)
         return pd.DataFrame(list(tqdm(done, "SVM", len(jobs), disable=not progress)))
 
-# %% ../nbs/04_baselines.ipynb #c056
+# %% ../nbs/04_baselines.ipynb #c057
 FOREST_TREES = (10, 20, 50, 100, 200, 500, 1000)
 
 
@@ -444,7 +449,7 @@ def search_forest(
             rows.append(dict(trees=n, **_scores(np.asarray(validation[1], int), votes.argmax(1))))
     return pd.DataFrame(rows)
 
-# %% ../nbs/04_baselines.ipynb #c059
+# %% ../nbs/04_baselines.ipynb #c060
 def best_setting(
     search: pd.DataFrame,              # As a search returns it
     by: str = "balanced_accuracy",     # Or "accuracy"
@@ -452,7 +457,7 @@ def best_setting(
     "Best row on validation; the first of equals."
     return search.loc[search[by].idxmax()].to_dict()
 
-# %% ../nbs/04_baselines.ipynb #c061
+# %% ../nbs/04_baselines.ipynb #c062
 def plot_search(
     svm: pd.DataFrame,            # As `search_svm` returns it
     forest: pd.DataFrame,         # As `search_forest` returns it
@@ -475,7 +480,7 @@ def plot_search(
     axes[0].set_ylabel("accuracy on validation")
     return fig
 
-# %% ../nbs/04_baselines.ipynb #c065
+# %% ../nbs/04_baselines.ipynb #c066
 def group_folds(
     labels: np.ndarray,       # Of training
     groups: np.ndarray,       # Pictures that must stay together
@@ -502,7 +507,7 @@ class BalancedCalibration(CalibratedClassifierCV):
             warnings.simplefilter("ignore", ConvergenceWarning)
             return super().fit(X, y, sample_weight=compute_sample_weight("balanced", y))
 
-# %% ../nbs/04_baselines.ipynb #c066
+# %% ../nbs/04_baselines.ipynb #c067
 def calibrated(
     classifier: ClassifierMixin,  # Unfitted
     labels: np.ndarray,           # Of the pictures that `fit` will get, in their order
@@ -513,7 +518,7 @@ def calibrated(
     folds = group_folds(np.asarray(labels), np.asarray(groups), seed=seed)
     return BalancedCalibration(classifier, method="sigmoid", cv=folds, ensemble=False)
 
-# %% ../nbs/04_baselines.ipynb #c071
+# %% ../nbs/04_baselines.ipynb #c072
 class _PictureFeatures(TransformerMixin, BaseEstimator):
     "Paths to features, one picture at a time; nothing is learned."
 
@@ -555,7 +560,7 @@ class FileFacts(_PictureFeatures):
         formats = [kind == name for name in IMAGE_FORMATS]
         return np.array([width, height, width / height, n_bytes / (width * height), *formats, *steps.ravel()])
 
-# %% ../nbs/04_baselines.ipynb #c074
+# %% ../nbs/04_baselines.ipynb #c075
 def mask_face(
     pixels: np.ndarray,   # height x width x 3, uint8
     box: tuple[float, float, float, float] | None = None,  # x0, y0, x1, y1 of the head, pixels; None takes a central ellipse
@@ -588,7 +593,7 @@ class BorderThumbnail(_PictureFeatures):
         masked = mask_face(np.asarray(read_image(path)), (self.boxes or {}).get(path))
         return cv2.resize(masked, (self.side, self.side), interpolation=cv2.INTER_AREA).ravel() / 255
 
-# %% ../nbs/04_baselines.ipynb #c076
+# %% ../nbs/04_baselines.ipynb #c077
 def head_boxes(
     cropped: str | Path,   # CVCS Cropped DFD, or a folder that is not there
     folder: str | Path,    # CVCS DFD that it was cut from
@@ -600,7 +605,7 @@ def head_boxes(
     corners = rows[["x0", "y0", "x1", "y1"]].astype(float).to_numpy()
     return {str(Path(folder) / path): tuple(box) for path, box in zip(rows["whole"], corners.tolist(), strict=True)}
 
-# %% ../nbs/04_baselines.ipynb #c079
+# %% ../nbs/04_baselines.ipynb #c080
 class ColourHistogram(_PictureFeatures):
     "Share of pixels in each bin of red, green and blue."
 
@@ -616,7 +621,21 @@ class ColourHistogram(_PictureFeatures):
         place = np.asarray(read_image(path)).reshape(-1, 3).astype(int) * self.bins // 256
         return np.concatenate([np.bincount(place[:, channel], minlength=self.bins) for channel in range(3)]) / len(place)
 
-# %% ../nbs/04_baselines.ipynb #c082
+# %% ../nbs/04_baselines.ipynb #c083
+def deal_labels(
+    labels: np.ndarray,  # The right ones
+    seed: int = 0,
+) -> np.ndarray:         # The same labels, on other pictures
+    "Shuffle labels so that they say nothing of the right ones: each true class gets the same shares, but for rounding."
+    rng, dealt = np.random.default_rng(seed), np.empty_like(labels)
+    names, counts = np.unique(labels, return_counts=True)
+    order = rng.permutation(len(labels))
+    order = order[np.argsort(labels[order], kind="stable")]  # One true class after another, at random inside
+    turn = np.concatenate([(np.arange(n) + rng.random()) / n for n in counts])  # Every stretch holds all labels in their shares
+    dealt[order] = np.repeat(names, counts)[np.argsort(turn, kind="stable")]
+    return dealt
+
+# %% ../nbs/04_baselines.ipynb #c085
 class ShuffledLabels(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     "Teach a classifier labels that were dealt out anew."
 
@@ -628,9 +647,8 @@ class ShuffledLabels(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         self.estimator, self.random_state = estimator, random_state
 
     def fit(self, X, y) -> "ShuffledLabels":
-        dealt = np.random.default_rng(self.random_state).permutation(np.asarray(y))
         estimator = LogisticRegression(max_iter=1000) if self.estimator is None else self.estimator
-        self.estimator_ = clone(estimator).fit(X, dealt)
+        self.estimator_ = clone(estimator).fit(X, deal_labels(column_or_1d(y, warn=True), self.random_state))
         self.classes_ = self.estimator_.classes_
         if hasattr(self.estimator_, "n_features_in_"):
             self.n_features_in_ = self.estimator_.n_features_in_
@@ -647,9 +665,10 @@ class ShuffledLabels(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.poor_score = True
+        tags.input_tags.sparse = self.estimator is None or get_tags(self.estimator).input_tags.sparse
         return tags
 
-# %% ../nbs/04_baselines.ipynb #c084
+# %% ../nbs/04_baselines.ipynb #c087
 def _logistic(features: TransformerMixin, C: float = 1.0) -> Pipeline:
     return make_pipeline(features, StandardScaler(), LogisticRegression(C=C, class_weight="balanced", max_iter=2000))
 
@@ -671,7 +690,7 @@ def honest_estimators(
         "colour histogram": colour,
     }
 
-# %% ../nbs/04_baselines.ipynb #c087
+# %% ../nbs/04_baselines.ipynb #c090
 def predict_rows(
     estimators: dict[str, ClassifierMixin],  # Row: unfitted classifier of paths
     manifest: pd.DataFrame,                  # Of a dataset, with its split
@@ -684,7 +703,8 @@ def predict_rows(
     labels = check_labels(train["label"], len(train))
     paths = picture_paths(train, folder)
     for name, estimator in tqdm(estimators.items(), "rows", disable=not progress):
-        estimator.fit(paths, labels)
+        with threadpool_limits(1):  # Rows that use two cores do so by pictures or trees
+            estimator.fit(paths, labels)
         for split in splits:
             rows = manifest[manifest["split"].eq(split)]
             if rows.empty:
@@ -703,7 +723,7 @@ def measure_rows(
     parts = [classification_metrics(part, n_resamples).reset_index().assign(row=name) for name, part in rows]
     return pd.concat(parts, ignore_index=True)[["row", "metric", "value", "low", "high", "n", "groups"]]
 
-# %% ../nbs/04_baselines.ipynb #c088
+# %% ../nbs/04_baselines.ipynb #c091
 def honest_rows(
     manifest: pd.DataFrame,      # Of a dataset, with its split
     folder: str | Path,          # The dataset
@@ -718,7 +738,7 @@ def honest_rows(
     predictions = predict_rows(honest_estimators(seed, n_jobs, boxes), manifest, folder, (split,), progress)
     return measure_rows(predictions, n_resamples)
 
-# %% ../nbs/04_baselines.ipynb #c092
+# %% ../nbs/04_baselines.ipynb #c095
 def show_rows(
     metrics: pd.DataFrame,   # As `measure_rows` returns it, or with further columns such as protocol
     names: tuple[str, ...] = ("accuracy", "balanced_accuracy", "auc", "eer", "brier", "recall_real", "recall_fake"),
@@ -731,7 +751,7 @@ def show_rows(
     wide = cells.pivot(index=list(index), columns="metric", values="cell")[list(names)]
     return wide.loc[list(lines.itertuples(index=False, name=None)) if len(index) > 1 else lines[index[0]]].rename_axis(columns=None)
 
-# %% ../nbs/04_baselines.ipynb #c094
+# %% ../nbs/04_baselines.ipynb #c097
 def plot_rows(
     metrics: pd.DataFrame,               # With a column protocol
     metric: str = "balanced_accuracy",
@@ -752,7 +772,7 @@ def plot_rows(
     ax.legend(fontsize=8, frameon=False, title="split", loc="lower left")
     return ax
 
-# %% ../nbs/04_baselines.ipynb #c095
+# %% ../nbs/04_baselines.ipynb #c098
 def plot_confusions(
     predictions: pd.DataFrame,   # row, label, probability of one split
     rows: list[str],             # Rows to show
@@ -770,7 +790,7 @@ def plot_confusions(
         ax.set(title=f"{name} (n={len(part)})", xlabel="said", ylabel="is")
     return fig
 
-# %% ../nbs/04_baselines.ipynb #c098
+# %% ../nbs/04_baselines.ipynb #c101
 def word_differences(
     histograms: np.ndarray,  # Of training
     labels: np.ndarray,      # Of the same
@@ -791,7 +811,7 @@ def cut_patch(
     matrix[:, 2] += side / 2 - place[:2]
     return cv2.warpAffine(grey, matrix, (side, side), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT)
 
-# %% ../nbs/04_baselines.ipynb #c100
+# %% ../nbs/04_baselines.ipynb #c103
 def word_patches(
     words: SiftBagOfWords,       # Fitted
     paths: list[str],            # Pictures to look in
@@ -811,7 +831,7 @@ def word_patches(
     return {word: [cut_patch(read_grey(path, words.image_size), place) for _, path, place in sorted(rows, key=lambda row: row[:2])[:n]]
             for word, rows in near.items()}
 
-# %% ../nbs/04_baselines.ipynb #c101
+# %% ../nbs/04_baselines.ipynb #c104
 def plot_words(
     patches: dict[int, list[np.ndarray]],  # As `word_patches` returns them
     differences: np.ndarray,               # As `word_differences` returns them
@@ -831,7 +851,7 @@ def plot_words(
     fig.subplots_adjust(left=0.22, right=0.99, top=0.99, bottom=0.01, wspace=0.05, hspace=0.1)
     return fig
 
-# %% ../nbs/04_baselines.ipynb #c105
+# %% ../nbs/04_baselines.ipynb #c108
 def attach_in_order(
     labels: np.ndarray,  # The right ones
     seed: int = 0,       # Of the order in which pictures are listed
@@ -858,7 +878,7 @@ def draw_imbalanced(
     stay = sizes[sizes <= max(target, sizes.iloc[0])].index if len(sizes) else []
     return rows[rows["label"].ne(few) | rank.isin(stay)]
 
-# %% ../nbs/04_baselines.ipynb #c108
+# %% ../nbs/04_baselines.ipynb #c111
 def directory_order(
     histograms: dict[str, np.ndarray],   # train, validation, test
     labels: dict[str, np.ndarray],       # The right ones
@@ -882,7 +902,7 @@ def directory_order(
                              majority=np.mean(np.asarray(labels["test"]) == larger), said_majority=np.mean(said == larger), n=len(said)))
     return pd.DataFrame(rows)
 
-# %% ../nbs/04_baselines.ipynb #c111
+# %% ../nbs/04_baselines.ipynb #c114
 def implied_majority(
     precision_0: str,  # As printed: its digits say how far it was rounded
     precision_1: str,
@@ -900,7 +920,7 @@ def implied_majority(
     low, high = max(part.min() for part in fakes), min(part.max() for part in fakes)
     return (low, high) if low <= high else (float("nan"), float("nan"))
 
-# %% ../nbs/04_baselines.ipynb #c115
+# %% ../nbs/04_baselines.ipynb #c118
 @dataclass(frozen=True)
 class BaselineConfig:
     "All that decides the result of one run."
@@ -928,7 +948,7 @@ def make_words(
                           max_descriptors=config.max_descriptors, cache=None if cache is None else str(cache), n_jobs=n_jobs,
                           random_state=config.seed, progress=progress)
 
-# %% ../nbs/04_baselines.ipynb #c116
+# %% ../nbs/04_baselines.ipynb #c119
 SIFT_ROWS = ("SIFT words, SVM", "SIFT words, forest")
 _RUN_FILES = ("svm_search.csv", "forest_search.csv", "predictions.csv", "codebook.npz", "differences.csv")
 
@@ -953,7 +973,7 @@ def _begin(out: Path, identity: dict[str, Any]) -> bool:
     write_json(note, identity)
     return False
 
-# %% ../nbs/04_baselines.ipynb #c117
+# %% ../nbs/04_baselines.ipynb #c120
 def _kept(path: Path, make: Any) -> pd.DataFrame:
     "A table of this run: read where it is, else made and written."
     if not path.is_file():
@@ -974,7 +994,7 @@ def _run_estimators(words: SiftBagOfWords, config: BaselineConfig, train: pd.Dat
         **honest,
     }
 
-# %% ../nbs/04_baselines.ipynb #c118
+# %% ../nbs/04_baselines.ipynb #c121
 def run_baselines(
     manifest: pd.DataFrame,           # Of a dataset; `split` as the run shall use it
     folder: str | Path,               # The dataset
@@ -1007,7 +1027,7 @@ def run_baselines(
     write_json(out / "run.json", record)
     return json.loads((out / "run.json").read_text(encoding="utf-8"))
 
-# %% ../nbs/04_baselines.ipynb #c120
+# %% ../nbs/04_baselines.ipynb #c123
 def read_baselines(
     out: str | Path,           # Folder of a finished run
 ) -> dict[str, pd.DataFrame]:  # svm_search, forest_search, predictions, differences
@@ -1030,7 +1050,7 @@ def read_words(
         words.codebook_, words.idf_ = kept["codebook"], None
     return words
 
-# %% ../nbs/04_baselines.ipynb #c125
+# %% ../nbs/04_baselines.ipynb #c128
 def _slug(row: str) -> str:
     return {SIFT_ROWS[0]: "svm", SIFT_ROWS[1]: "forest"}.get(row, row.replace(" ", "_"))
 

@@ -139,8 +139,9 @@ ROWS = {"06a_training_run-1", "06a_training_run-8"}
         ("nbs/06b_training_results.ipynb", {"06b_training_results", "index"}),
         ("deepfake_nbs/training.py", {"06_training", *ROWS, "06b_training_results", "index"}),
         ("data/runs/smoke-miniature/inputs.csv", {"01b_dataset_results", "index"}),
-        ("data/runs/smoke-miniature/settings.json", {"01b_dataset_results", *ROWS, "06b_training_results", "index"}),
-        ("data/runs/smoke-miniature/cvcs_dfd/dataset.json", {*ROWS, "06b_training_results", "index"}),
+        ("data/runs/smoke-miniature/settings.json", {"01b_dataset_results", "04a_baseline_results", *ROWS, "06b_training_results", "index"}),
+        ("deepfake_nbs/baselines.py", {"04_baselines", "04a_baseline_results", "index"}),
+        ("data/runs/smoke-miniature/cvcs_dfd/dataset.json", {"04a_baseline_results", *ROWS, "06b_training_results", "index"}),
     ],
 )
 def test_a_chapter_runs_again_when_what_it_uses_changed(project, touched, expected):
