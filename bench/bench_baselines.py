@@ -84,14 +84,19 @@ def cores(paths: list[str], report) -> None:
 
 
 MEMORY = """
-import resource, sys
+import sys
 import numpy as np
 from deepfake_nbs.baselines import fit_codebook, sample_rows
+
+def mebibytes(key):
+    lines = dict(line.split(":") for line in open("/proc/self/status"))
+    return int(lines[key].split()[0]) / 1024
+
 rng = np.random.default_rng(0)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = mebibytes("VmRSS")
 blocks = (rng.integers(0, 180, (50_000, 128), dtype=np.uint8) for _ in range(int(sys.argv[1])))
 fit_codebook(sample_rows(blocks, 100_000), 256)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+print(mebibytes("VmHWM") - before)
 """
 
 
