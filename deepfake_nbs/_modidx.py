@@ -124,6 +124,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'deepfake_nbs.baselines.count_words': ('baselines.html#count_words', 'deepfake_nbs/baselines.py'),
                                         'deepfake_nbs.baselines.cut_patch': ('baselines.html#cut_patch', 'deepfake_nbs/baselines.py'),
                                         'deepfake_nbs.baselines.deal_labels': ('baselines.html#deal_labels', 'deepfake_nbs/baselines.py'),
+                                        'deepfake_nbs.baselines.deal_often': ('baselines.html#deal_often', 'deepfake_nbs/baselines.py'),
                                         'deepfake_nbs.baselines.directory_order': ( 'baselines.html#directory_order',
                                                                                     'deepfake_nbs/baselines.py'),
                                         'deepfake_nbs.baselines.draw_imbalanced': ( 'baselines.html#draw_imbalanced',

@@ -8,11 +8,11 @@ __all__ = ['NORMS', 'SVM_KERNELS', 'SVM_C', 'SVM_STEPS', 'FOREST_TREES', 'SIFT_R
            'sift_features', 'iterate_features', 'sample_rows', 'fit_codebook', 'assign_words', 'count_words',
            'normalise_counts', 'word_idf', 'SiftBagOfWords', 'make_svm', 'search_svm', 'make_forest', 'search_forest',
            'best_setting', 'plot_search', 'group_folds', 'BalancedCalibration', 'calibrated', 'FileFacts', 'mask_face',
-           'BorderThumbnail', 'head_boxes', 'ColourHistogram', 'deal_labels', 'ShuffledLabels', 'honest_estimators',
-           'predict_rows', 'measure_rows', 'honest_rows', 'show_rows', 'plot_rows', 'plot_confusions',
-           'word_differences', 'cut_patch', 'word_patches', 'plot_words', 'attach_in_order', 'draw_imbalanced',
-           'directory_order', 'implied_majority', 'BaselineConfig', 'make_words', 'run_baselines', 'read_baselines',
-           'read_words', 'claim_rows']
+           'BorderThumbnail', 'head_boxes', 'ColourHistogram', 'deal_labels', 'ShuffledLabels', 'deal_often',
+           'honest_estimators', 'predict_rows', 'measure_rows', 'honest_rows', 'show_rows', 'plot_rows',
+           'plot_confusions', 'word_differences', 'cut_patch', 'word_patches', 'plot_words', 'attach_in_order',
+           'draw_imbalanced', 'directory_order', 'implied_majority', 'BaselineConfig', 'make_words', 'run_baselines',
+           'read_baselines', 'read_words', 'claim_rows']
 
 # %% ../nbs/04_baselines.ipynb #c003
 import hashlib
@@ -466,7 +466,7 @@ def plot_search(
     "Figure 5: accuracy on validation against C of each kernel, and against the number of trees; a star marks the choice."
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained", sharey=True)
+    fig, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained", sharey=True)
     for kernel, rows in svm.groupby("kernel", sort=False):
         axes[0].plot(rows["C"], rows["accuracy"], marker="o", ms=4, label=kernel)
     axes[1].plot(forest["trees"], forest["accuracy"], marker="o", ms=4, color="tab:green", label="random forest")
@@ -476,7 +476,7 @@ def plot_search(
         if majority is not None:
             ax.axhline(majority, color="grey", ls=":", label="larger class")
         ax.set(xscale="log", xlabel="C of the SVM" if x == "C" else "trees of the forest")
-        ax.legend(fontsize=8, frameon=False)
+        ax.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=3)
     axes[0].set_ylabel("accuracy on validation")
     return fig
 
@@ -669,6 +669,22 @@ class ShuffledLabels(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return tags
 
 # %% ../nbs/04_baselines.ipynb #c087
+def deal_often(
+    classifier: ClassifierMixin,           # Unfitted
+    train: tuple[np.ndarray, np.ndarray],  # Features and right labels
+    test: tuple[np.ndarray, np.ndarray],
+    n_deals: int = 20,
+    n_jobs: int | None = None,             # Threads
+) -> np.ndarray:                           # Balanced accuracy on test, one a deal
+    "Teach a classifier shuffled labels many times."
+    def once(seed: int) -> float:
+        return balanced_accuracy_score(test[1], ShuffledLabels(classifier, seed).fit(*train).predict(test[0]))
+
+    with warnings.catch_warnings(), threadpool_limits(1):
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return np.array(Parallel(n_jobs=n_jobs, prefer="threads")(delayed(once)(seed) for seed in range(n_deals)))
+
+# %% ../nbs/04_baselines.ipynb #c090
 def _logistic(features: TransformerMixin, C: float = 1.0) -> Pipeline:
     return make_pipeline(features, StandardScaler(), LogisticRegression(C=C, class_weight="balanced", max_iter=2000))
 
@@ -690,7 +706,7 @@ def honest_estimators(
         "colour histogram": colour,
     }
 
-# %% ../nbs/04_baselines.ipynb #c090
+# %% ../nbs/04_baselines.ipynb #c093
 def predict_rows(
     estimators: dict[str, ClassifierMixin],  # Row: unfitted classifier of paths
     manifest: pd.DataFrame,                  # Of a dataset, with its split
@@ -723,7 +739,7 @@ def measure_rows(
     parts = [classification_metrics(part, n_resamples).reset_index().assign(row=name) for name, part in rows]
     return pd.concat(parts, ignore_index=True)[["row", "metric", "value", "low", "high", "n", "groups"]]
 
-# %% ../nbs/04_baselines.ipynb #c091
+# %% ../nbs/04_baselines.ipynb #c094
 def honest_rows(
     manifest: pd.DataFrame,      # Of a dataset, with its split
     folder: str | Path,          # The dataset
@@ -738,7 +754,7 @@ def honest_rows(
     predictions = predict_rows(honest_estimators(seed, n_jobs, boxes), manifest, folder, (split,), progress)
     return measure_rows(predictions, n_resamples)
 
-# %% ../nbs/04_baselines.ipynb #c095
+# %% ../nbs/04_baselines.ipynb #c098
 def show_rows(
     metrics: pd.DataFrame,   # As `measure_rows` returns it, or with further columns such as protocol
     names: tuple[str, ...] = ("accuracy", "balanced_accuracy", "auc", "eer", "brier", "recall_real", "recall_fake"),
@@ -751,7 +767,7 @@ def show_rows(
     wide = cells.pivot(index=list(index), columns="metric", values="cell")[list(names)]
     return wide.loc[list(lines.itertuples(index=False, name=None)) if len(index) > 1 else lines[index[0]]].rename_axis(columns=None)
 
-# %% ../nbs/04_baselines.ipynb #c097
+# %% ../nbs/04_baselines.ipynb #c100
 def plot_rows(
     metrics: pd.DataFrame,               # With a column protocol
     metric: str = "balanced_accuracy",
@@ -772,7 +788,7 @@ def plot_rows(
     ax.legend(fontsize=8, frameon=False, title="split", loc="lower left")
     return ax
 
-# %% ../nbs/04_baselines.ipynb #c098
+# %% ../nbs/04_baselines.ipynb #c101
 def plot_confusions(
     predictions: pd.DataFrame,   # row, label, probability of one split
     rows: list[str],             # Rows to show
@@ -790,7 +806,7 @@ def plot_confusions(
         ax.set(title=f"{name} (n={len(part)})", xlabel="said", ylabel="is")
     return fig
 
-# %% ../nbs/04_baselines.ipynb #c101
+# %% ../nbs/04_baselines.ipynb #c104
 def word_differences(
     histograms: np.ndarray,  # Of training
     labels: np.ndarray,      # Of the same
@@ -811,7 +827,7 @@ def cut_patch(
     matrix[:, 2] += side / 2 - place[:2]
     return cv2.warpAffine(grey, matrix, (side, side), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT)
 
-# %% ../nbs/04_baselines.ipynb #c103
+# %% ../nbs/04_baselines.ipynb #c106
 def word_patches(
     words: SiftBagOfWords,       # Fitted
     paths: list[str],            # Pictures to look in
@@ -831,7 +847,7 @@ def word_patches(
     return {word: [cut_patch(read_grey(path, words.image_size), place) for _, path, place in sorted(rows, key=lambda row: row[:2])[:n]]
             for word, rows in near.items()}
 
-# %% ../nbs/04_baselines.ipynb #c104
+# %% ../nbs/04_baselines.ipynb #c107
 def plot_words(
     patches: dict[int, list[np.ndarray]],  # As `word_patches` returns them
     differences: np.ndarray,               # As `word_differences` returns them
@@ -851,7 +867,7 @@ def plot_words(
     fig.subplots_adjust(left=0.22, right=0.99, top=0.99, bottom=0.01, wspace=0.05, hspace=0.1)
     return fig
 
-# %% ../nbs/04_baselines.ipynb #c108
+# %% ../nbs/04_baselines.ipynb #c111
 def attach_in_order(
     labels: np.ndarray,  # The right ones
     seed: int = 0,       # Of the order in which pictures are listed
@@ -878,7 +894,7 @@ def draw_imbalanced(
     stay = sizes[sizes <= max(target, sizes.iloc[0])].index if len(sizes) else []
     return rows[rows["label"].ne(few) | rank.isin(stay)]
 
-# %% ../nbs/04_baselines.ipynb #c111
+# %% ../nbs/04_baselines.ipynb #c114
 def directory_order(
     histograms: dict[str, np.ndarray],   # train, validation, test
     labels: dict[str, np.ndarray],       # The right ones
@@ -902,7 +918,7 @@ def directory_order(
                              majority=np.mean(np.asarray(labels["test"]) == larger), said_majority=np.mean(said == larger), n=len(said)))
     return pd.DataFrame(rows)
 
-# %% ../nbs/04_baselines.ipynb #c114
+# %% ../nbs/04_baselines.ipynb #c117
 def implied_majority(
     precision_0: str,  # As printed: its digits say how far it was rounded
     precision_1: str,
@@ -920,7 +936,7 @@ def implied_majority(
     low, high = max(part.min() for part in fakes), min(part.max() for part in fakes)
     return (low, high) if low <= high else (float("nan"), float("nan"))
 
-# %% ../nbs/04_baselines.ipynb #c118
+# %% ../nbs/04_baselines.ipynb #c121
 @dataclass(frozen=True)
 class BaselineConfig:
     "All that decides the result of one run."
@@ -948,7 +964,7 @@ def make_words(
                           max_descriptors=config.max_descriptors, cache=None if cache is None else str(cache), n_jobs=n_jobs,
                           random_state=config.seed, progress=progress)
 
-# %% ../nbs/04_baselines.ipynb #c119
+# %% ../nbs/04_baselines.ipynb #c122
 SIFT_ROWS = ("SIFT words, SVM", "SIFT words, forest")
 _RUN_FILES = ("svm_search.csv", "forest_search.csv", "predictions.csv", "codebook.npz", "differences.csv")
 
@@ -973,7 +989,7 @@ def _begin(out: Path, identity: dict[str, Any]) -> bool:
     write_json(note, identity)
     return False
 
-# %% ../nbs/04_baselines.ipynb #c120
+# %% ../nbs/04_baselines.ipynb #c123
 def _kept(path: Path, make: Any) -> pd.DataFrame:
     "A table of this run: read where it is, else made and written."
     if not path.is_file():
@@ -994,7 +1010,7 @@ def _run_estimators(words: SiftBagOfWords, config: BaselineConfig, train: pd.Dat
         **honest,
     }
 
-# %% ../nbs/04_baselines.ipynb #c121
+# %% ../nbs/04_baselines.ipynb #c124
 def run_baselines(
     manifest: pd.DataFrame,           # Of a dataset; `split` as the run shall use it
     folder: str | Path,               # The dataset
@@ -1027,7 +1043,7 @@ def run_baselines(
     write_json(out / "run.json", record)
     return json.loads((out / "run.json").read_text(encoding="utf-8"))
 
-# %% ../nbs/04_baselines.ipynb #c123
+# %% ../nbs/04_baselines.ipynb #c126
 def read_baselines(
     out: str | Path,           # Folder of a finished run
 ) -> dict[str, pd.DataFrame]:  # svm_search, forest_search, predictions, differences
@@ -1050,7 +1066,7 @@ def read_words(
         words.codebook_, words.idf_ = kept["codebook"], None
     return words
 
-# %% ../nbs/04_baselines.ipynb #c128
+# %% ../nbs/04_baselines.ipynb #c131
 def _slug(row: str) -> str:
     return {SIFT_ROWS[0]: "svm", SIFT_ROWS[1]: "forest"}.get(row, row.replace(" ", "_"))
 

@@ -412,6 +412,13 @@ def test_the_border_row_cannot_see_the_middle_and_the_shuffled_row_learns_nothin
         assert found.loc[row, "low"] <= 0.5 <= found.loc[row, "high"], row
 
 
+def test_many_deals_lie_around_one_half(blobs):
+    deals = bl.deal_often(bl.make_svm(), *blobs, n_deals=30, n_jobs=2)
+    assert len(deals) == 30 and deals.std() > 0
+    assert abs(np.median(deals) - 0.5) < 0.15
+    np.testing.assert_array_equal(deals[:3], bl.deal_often(bl.make_svm(), *blobs, n_deals=3))
+
+
 def test_dealt_labels_say_nothing_of_the_right_ones():
     right = np.random.default_rng(0).permutation(np.repeat([0, 1], [100, 300]))
     dealt = bl.deal_labels(right, 3)
