@@ -311,7 +311,16 @@ def word_idf(
     return np.log((1 + len(counts)) / (1 + (counts > 0).sum(0))) + 1
 
 # %% ../nbs/04_baselines.ipynb #c048
-class SiftBagOfWords(TransformerMixin, BaseEstimator):
+class _TakesPaths(TransformerMixin, BaseEstimator):
+    "A transformer of a list of paths, which it says in scikit-learn's own terms."
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string, tags.input_tags.two_d_array, tags.input_tags.one_d_array = True, False, True
+        return tags
+
+# %% ../nbs/04_baselines.ipynb #c049
+class SiftBagOfWords(_TakesPaths):
     "Paths of pictures to histograms of visual words."
 
     def __init__(
@@ -365,12 +374,7 @@ class SiftBagOfWords(TransformerMixin, BaseEstimator):
     def _features(self, paths: list[str]) -> Iterator[list[Keypoints]]:
         return iterate_features(paths, self.settings(), self.cache, self.n_jobs, progress=self.progress)
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.string, tags.input_tags.two_d_array, tags.input_tags.one_d_array = True, False, True
-        return tags
-
-# %% ../nbs/04_baselines.ipynb #c052
+# %% ../nbs/04_baselines.ipynb #c053
 SVM_KERNELS = ("linear", "rbf", "poly", "sigmoid")
 SVM_C = (0.01, 0.1, 1.0, 10.0, 100.0)
 SVM_STEPS = 200_000  # Most steps of one optimisation
@@ -396,7 +400,7 @@ def _try_svm(data: tuple, C: float, kernel: str, class_weight: str | None) -> di
     ended = bool((svm[-1].n_iter_ < SVM_STEPS).all())
     return dict(kernel=kernel, C=C, **_scores(valid_y, svm.predict(valid_x)), ended=ended)
 
-# %% ../nbs/04_baselines.ipynb #c053
+# %% ../nbs/04_baselines.ipynb #c054
 def search_svm(
     train: tuple[np.ndarray, np.ndarray],       # Histograms and labels
     validation: tuple[np.ndarray, np.ndarray],  # The same, never the test split
@@ -415,7 +419,7 @@ def search_svm(
         done = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(jobs)
         return pd.DataFrame(list(tqdm(done, "SVM", len(jobs), disable=not progress)))
 
-# %% ../nbs/04_baselines.ipynb #c057
+# %% ../nbs/04_baselines.ipynb #c058
 FOREST_TREES = (10, 20, 50, 100, 200, 500, 1000)
 
 
@@ -449,7 +453,7 @@ def search_forest(
             rows.append(dict(trees=n, **_scores(np.asarray(validation[1], int), votes.argmax(1))))
     return pd.DataFrame(rows)
 
-# %% ../nbs/04_baselines.ipynb #c060
+# %% ../nbs/04_baselines.ipynb #c061
 def best_setting(
     search: pd.DataFrame,              # As a search returns it
     by: str = "balanced_accuracy",     # Or "accuracy"
@@ -457,7 +461,7 @@ def best_setting(
     "Best row on validation; the first of equals."
     return search.loc[search[by].idxmax()].to_dict()
 
-# %% ../nbs/04_baselines.ipynb #c062
+# %% ../nbs/04_baselines.ipynb #c063
 def plot_search(
     svm: pd.DataFrame,            # As `search_svm` returns it
     forest: pd.DataFrame,         # As `search_forest` returns it
@@ -480,7 +484,7 @@ def plot_search(
     axes[0].set_ylabel("accuracy on validation")
     return fig
 
-# %% ../nbs/04_baselines.ipynb #c066
+# %% ../nbs/04_baselines.ipynb #c067
 def group_folds(
     labels: np.ndarray,       # Of training
     groups: np.ndarray,       # Pictures that must stay together
@@ -507,7 +511,7 @@ class BalancedCalibration(CalibratedClassifierCV):
             warnings.simplefilter("ignore", ConvergenceWarning)
             return super().fit(X, y, sample_weight=compute_sample_weight("balanced", y))
 
-# %% ../nbs/04_baselines.ipynb #c067
+# %% ../nbs/04_baselines.ipynb #c068
 def calibrated(
     classifier: ClassifierMixin,  # Unfitted
     labels: np.ndarray,           # Of the pictures that `fit` will get, in their order
@@ -518,8 +522,8 @@ def calibrated(
     folds = group_folds(np.asarray(labels), np.asarray(groups), seed=seed)
     return BalancedCalibration(classifier, method="sigmoid", cv=folds, ensemble=False)
 
-# %% ../nbs/04_baselines.ipynb #c072
-class _PictureFeatures(TransformerMixin, BaseEstimator):
+# %% ../nbs/04_baselines.ipynb #c073
+class _PictureFeatures(_TakesPaths):
     "Paths to features, one picture at a time; nothing is learned."
 
     def fit(self, X, y=None):
@@ -532,7 +536,6 @@ class _PictureFeatures(TransformerMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.string, tags.input_tags.two_d_array, tags.input_tags.one_d_array = True, False, True
         tags.requires_fit = False
         return tags
 
@@ -560,7 +563,7 @@ class FileFacts(_PictureFeatures):
         formats = [kind == name for name in IMAGE_FORMATS]
         return np.array([width, height, width / height, n_bytes / (width * height), *formats, *steps.ravel()])
 
-# %% ../nbs/04_baselines.ipynb #c075
+# %% ../nbs/04_baselines.ipynb #c076
 def mask_face(
     pixels: np.ndarray,   # height x width x 3, uint8
     box: tuple[float, float, float, float] | None = None,  # x0, y0, x1, y1 of the head, pixels; None takes a central ellipse
@@ -593,7 +596,7 @@ class BorderThumbnail(_PictureFeatures):
         masked = mask_face(np.asarray(read_image(path)), (self.boxes or {}).get(path))
         return cv2.resize(masked, (self.side, self.side), interpolation=cv2.INTER_AREA).ravel() / 255
 
-# %% ../nbs/04_baselines.ipynb #c077
+# %% ../nbs/04_baselines.ipynb #c078
 def head_boxes(
     cropped: str | Path,   # CVCS Cropped DFD, or a folder that is not there
     folder: str | Path,    # CVCS DFD that it was cut from
@@ -605,7 +608,7 @@ def head_boxes(
     corners = rows[["x0", "y0", "x1", "y1"]].astype(float).to_numpy()
     return {str(Path(folder) / path): tuple(box) for path, box in zip(rows["whole"], corners.tolist(), strict=True)}
 
-# %% ../nbs/04_baselines.ipynb #c080
+# %% ../nbs/04_baselines.ipynb #c081
 class ColourHistogram(_PictureFeatures):
     "Share of pixels in each bin of red, green and blue."
 
@@ -621,7 +624,7 @@ class ColourHistogram(_PictureFeatures):
         place = np.asarray(read_image(path)).reshape(-1, 3).astype(int) * self.bins // 256
         return np.concatenate([np.bincount(place[:, channel], minlength=self.bins) for channel in range(3)]) / len(place)
 
-# %% ../nbs/04_baselines.ipynb #c083
+# %% ../nbs/04_baselines.ipynb #c084
 def deal_labels(
     labels: np.ndarray,  # The right ones
     seed: int = 0,
@@ -635,7 +638,7 @@ def deal_labels(
     dealt[order] = np.repeat(names, counts)[np.argsort(turn, kind="stable")]
     return dealt
 
-# %% ../nbs/04_baselines.ipynb #c085
+# %% ../nbs/04_baselines.ipynb #c086
 class ShuffledLabels(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
     "Teach a classifier labels that were dealt out anew."
 
@@ -668,7 +671,7 @@ class ShuffledLabels(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         tags.input_tags.sparse = self.estimator is None or get_tags(self.estimator).input_tags.sparse
         return tags
 
-# %% ../nbs/04_baselines.ipynb #c087
+# %% ../nbs/04_baselines.ipynb #c088
 def deal_often(
     classifier: ClassifierMixin,           # Unfitted
     train: tuple[np.ndarray, np.ndarray],  # Features and right labels
@@ -684,7 +687,7 @@ def deal_often(
         warnings.simplefilter("ignore", ConvergenceWarning)
         return np.array(Parallel(n_jobs=n_jobs, prefer="threads")(delayed(once)(seed) for seed in range(n_deals)))
 
-# %% ../nbs/04_baselines.ipynb #c090
+# %% ../nbs/04_baselines.ipynb #c091
 def _logistic(features: TransformerMixin, C: float = 1.0) -> Pipeline:
     return make_pipeline(features, StandardScaler(), LogisticRegression(C=C, class_weight="balanced", max_iter=2000))
 
@@ -706,7 +709,7 @@ def honest_estimators(
         "colour histogram": colour,
     }
 
-# %% ../nbs/04_baselines.ipynb #c093
+# %% ../nbs/04_baselines.ipynb #c094
 def predict_rows(
     estimators: dict[str, ClassifierMixin],  # Row: unfitted classifier of paths
     manifest: pd.DataFrame,                  # Of a dataset, with its split
@@ -739,7 +742,7 @@ def measure_rows(
     parts = [classification_metrics(part, n_resamples).reset_index().assign(row=name) for name, part in rows]
     return pd.concat(parts, ignore_index=True)[["row", "metric", "value", "low", "high", "n", "groups"]]
 
-# %% ../nbs/04_baselines.ipynb #c094
+# %% ../nbs/04_baselines.ipynb #c095
 def honest_rows(
     manifest: pd.DataFrame,      # Of a dataset, with its split
     folder: str | Path,          # The dataset
@@ -754,7 +757,7 @@ def honest_rows(
     predictions = predict_rows(honest_estimators(seed, n_jobs, boxes), manifest, folder, (split,), progress)
     return measure_rows(predictions, n_resamples)
 
-# %% ../nbs/04_baselines.ipynb #c098
+# %% ../nbs/04_baselines.ipynb #c099
 def show_rows(
     metrics: pd.DataFrame,   # As `measure_rows` returns it, or with further columns such as protocol
     names: tuple[str, ...] = ("accuracy", "balanced_accuracy", "auc", "eer", "brier", "recall_real", "recall_fake"),
@@ -767,7 +770,7 @@ def show_rows(
     wide = cells.pivot(index=list(index), columns="metric", values="cell")[list(names)]
     return wide.loc[list(lines.itertuples(index=False, name=None)) if len(index) > 1 else lines[index[0]]].rename_axis(columns=None)
 
-# %% ../nbs/04_baselines.ipynb #c100
+# %% ../nbs/04_baselines.ipynb #c101
 def plot_rows(
     metrics: pd.DataFrame,               # With a column protocol
     metric: str = "balanced_accuracy",
@@ -788,7 +791,7 @@ def plot_rows(
     ax.legend(fontsize=8, frameon=False, title="split", loc="lower left")
     return ax
 
-# %% ../nbs/04_baselines.ipynb #c101
+# %% ../nbs/04_baselines.ipynb #c102
 def plot_confusions(
     predictions: pd.DataFrame,   # row, label, probability of one split
     rows: list[str],             # Rows to show
@@ -806,7 +809,7 @@ def plot_confusions(
         ax.set(title=f"{name} (n={len(part)})", xlabel="said", ylabel="is")
     return fig
 
-# %% ../nbs/04_baselines.ipynb #c104
+# %% ../nbs/04_baselines.ipynb #c105
 def word_differences(
     histograms: np.ndarray,  # Of training
     labels: np.ndarray,      # Of the same
@@ -827,7 +830,7 @@ def cut_patch(
     matrix[:, 2] += side / 2 - place[:2]
     return cv2.warpAffine(grey, matrix, (side, side), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT)
 
-# %% ../nbs/04_baselines.ipynb #c106
+# %% ../nbs/04_baselines.ipynb #c107
 def word_patches(
     words: SiftBagOfWords,       # Fitted
     paths: list[str],            # Pictures to look in
@@ -847,7 +850,7 @@ def word_patches(
     return {word: [cut_patch(read_grey(path, words.image_size), place) for _, path, place in sorted(rows, key=lambda row: row[:2])[:n]]
             for word, rows in near.items()}
 
-# %% ../nbs/04_baselines.ipynb #c107
+# %% ../nbs/04_baselines.ipynb #c108
 def plot_words(
     patches: dict[int, list[np.ndarray]],  # As `word_patches` returns them
     differences: np.ndarray,               # As `word_differences` returns them
@@ -867,7 +870,7 @@ def plot_words(
     fig.subplots_adjust(left=0.22, right=0.99, top=0.99, bottom=0.01, wspace=0.05, hspace=0.1)
     return fig
 
-# %% ../nbs/04_baselines.ipynb #c111
+# %% ../nbs/04_baselines.ipynb #c112
 def attach_in_order(
     labels: np.ndarray,  # The right ones
     seed: int = 0,       # Of the order in which pictures are listed
@@ -894,7 +897,7 @@ def draw_imbalanced(
     stay = sizes[sizes <= max(target, sizes.iloc[0])].index if len(sizes) else []
     return rows[rows["label"].ne(few) | rank.isin(stay)]
 
-# %% ../nbs/04_baselines.ipynb #c114
+# %% ../nbs/04_baselines.ipynb #c115
 def directory_order(
     histograms: dict[str, np.ndarray],   # train, validation, test
     labels: dict[str, np.ndarray],       # The right ones
@@ -918,7 +921,7 @@ def directory_order(
                              majority=np.mean(np.asarray(labels["test"]) == larger), said_majority=np.mean(said == larger), n=len(said)))
     return pd.DataFrame(rows)
 
-# %% ../nbs/04_baselines.ipynb #c117
+# %% ../nbs/04_baselines.ipynb #c118
 def implied_majority(
     precision_0: str,  # As printed: its digits say how far it was rounded
     precision_1: str,
@@ -936,7 +939,7 @@ def implied_majority(
     low, high = max(part.min() for part in fakes), min(part.max() for part in fakes)
     return (low, high) if low <= high else (float("nan"), float("nan"))
 
-# %% ../nbs/04_baselines.ipynb #c121
+# %% ../nbs/04_baselines.ipynb #c122
 @dataclass(frozen=True)
 class BaselineConfig:
     "All that decides the result of one run."
@@ -964,7 +967,7 @@ def make_words(
                           max_descriptors=config.max_descriptors, cache=None if cache is None else str(cache), n_jobs=n_jobs,
                           random_state=config.seed, progress=progress)
 
-# %% ../nbs/04_baselines.ipynb #c122
+# %% ../nbs/04_baselines.ipynb #c123
 SIFT_ROWS = ("SIFT words, SVM", "SIFT words, forest")
 _RUN_FILES = ("svm_search.csv", "forest_search.csv", "predictions.csv", "codebook.npz", "differences.csv")
 
@@ -989,7 +992,7 @@ def _begin(out: Path, identity: dict[str, Any]) -> bool:
     write_json(note, identity)
     return False
 
-# %% ../nbs/04_baselines.ipynb #c123
+# %% ../nbs/04_baselines.ipynb #c124
 def _kept(path: Path, make: Any) -> pd.DataFrame:
     "A table of this run: read where it is, else made and written."
     if not path.is_file():
@@ -1010,7 +1013,7 @@ def _run_estimators(words: SiftBagOfWords, config: BaselineConfig, train: pd.Dat
         **honest,
     }
 
-# %% ../nbs/04_baselines.ipynb #c124
+# %% ../nbs/04_baselines.ipynb #c125
 def run_baselines(
     manifest: pd.DataFrame,           # Of a dataset; `split` as the run shall use it
     folder: str | Path,               # The dataset
@@ -1043,7 +1046,7 @@ def run_baselines(
     write_json(out / "run.json", record)
     return json.loads((out / "run.json").read_text(encoding="utf-8"))
 
-# %% ../nbs/04_baselines.ipynb #c126
+# %% ../nbs/04_baselines.ipynb #c127
 def read_baselines(
     out: str | Path,           # Folder of a finished run
 ) -> dict[str, pd.DataFrame]:  # svm_search, forest_search, predictions, differences
@@ -1066,7 +1069,7 @@ def read_words(
         words.codebook_, words.idf_ = kept["codebook"], None
     return words
 
-# %% ../nbs/04_baselines.ipynb #c131
+# %% ../nbs/04_baselines.ipynb #c132
 def _slug(row: str) -> str:
     return {SIFT_ROWS[0]: "svm", SIFT_ROWS[1]: "forest"}.get(row, row.replace(" ", "_"))
 
