@@ -73,6 +73,7 @@ CORE := $(call module,core)
 DATASETS := $(CORE) $(call module,datasets)
 HEADS := $(DATASETS) $(call module,head_detection)
 RETRIEVAL := $(HEADS) $(call module,retrieval)
+BASELINES := $(DATASETS) $(call module,baselines)
 TRAINING := $(DATASETS) $(call module,xception) $(call module,training)
 INPUTS := $(RUN)/settings.json $(RUN)/inputs.csv
 
@@ -86,7 +87,8 @@ $(DONE)/01_datasets.ipynb: $(DATASETS) | $(DONE)/00_core.ipynb
 $(DONE)/01a_miniature.ipynb: $(CORE) $(call module,miniature) | $(DONE)/01_datasets.ipynb
 $(DONE)/02_head_detection.ipynb: $(HEADS) | $(DONE)/01b_dataset_results.ipynb
 $(DONE)/03_retrieval.ipynb: $(RETRIEVAL) | $(DONE)/02_head_detection.ipynb $(FOUND_HEADS)
-$(DONE)/05_xception.ipynb: $(CORE) $(call module,xception) | $(DONE)/03_retrieval.ipynb
+$(DONE)/04_baselines.ipynb: $(BASELINES) | $(DONE)/03_retrieval.ipynb
+$(DONE)/05_xception.ipynb: $(CORE) $(call module,xception) | $(DONE)/04a_baseline_results.ipynb
 $(DONE)/06_training.ipynb: $(TRAINING) | $(DONE)/05_xception.ipynb
 $(DONE)/07_application.ipynb: $(DATASETS) $(call module,xception) $(call module,application) | $(DONE)/03a_retrieval_results.ipynb
 
@@ -97,8 +99,9 @@ missing: ;
 $(DONE)/02a_head_detection_results.ipynb: $(HEADS) $(INPUTS) $(RUN)/cvcs_dfd/dataset.json | $(DONE)/02_head_detection.ipynb
 # It comes before the networks in the book, and runs after them: one of its features is the classifier that chapter 06b chose
 $(DONE)/03a_retrieval_results.ipynb: $(RETRIEVAL) $(call module,xception) $(INPUTS) $(RUN)/cvcs_dfd/dataset.json $(DONE)/06b_training_results.ipynb | $(DONE)/03_retrieval.ipynb
+$(DONE)/04a_baseline_results.ipynb: $(BASELINES) $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/04_baselines.ipynb
 $(DONE)/06b_training_results.ipynb: $(TRAINING) $(RUN)/settings.json $(foreach row,$(ROWS),$(DONE)/06a_training_run-$(row).ipynb)
-$(DONE)/index.ipynb: $(CORE) $(DONE)/01b_dataset_results.ipynb $(FOUND_HEADS) $(DONE)/03a_retrieval_results.ipynb $(DONE)/06b_training_results.ipynb
+$(DONE)/index.ipynb: $(CORE) $(DONE)/01b_dataset_results.ipynb $(FOUND_HEADS) $(DONE)/03a_retrieval_results.ipynb $(DONE)/04a_baseline_results.ipynb $(DONE)/06b_training_results.ipynb
 
 # The dataset's marker is older than the chapter that checked it when nothing had to be rebuilt
 $(RUN)/cvcs_dfd/dataset.json: $(DONE)/01b_dataset_results.ipynb ;
@@ -109,7 +112,7 @@ words-of-run = $(subst -, ,$*)
 $(DONE)/06a_training_run-%.ipynb: nbs/06a_training_run.ipynb $(TRAINING) $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/06_training.ipynb
 	$(CHAPTER) $< $@ $(FROM_RUN) -p row $(word 1,$(words-of-run)) $(patsubst seed%,-p seed %,$(filter seed%,$(words-of-run))) $(patsubst %,-p protocol %,$(filter published,$(words-of-run))) -p overwrite True
 
-$(DONE)/01b_dataset_results.ipynb $(DONE)/02a_head_detection_results.ipynb $(DONE)/03a_retrieval_results.ipynb $(DONE)/06b_training_results.ipynb $(DONE)/index.ipynb: $(DONE)/%.ipynb: nbs/%.ipynb
+$(DONE)/01b_dataset_results.ipynb $(DONE)/02a_head_detection_results.ipynb $(DONE)/03a_retrieval_results.ipynb $(DONE)/04a_baseline_results.ipynb $(DONE)/06b_training_results.ipynb $(DONE)/index.ipynb: $(DONE)/%.ipynb: nbs/%.ipynb
 	$(CHAPTER) $< $@ $(FROM_RUN)
 
 $(DONE)/%.ipynb: nbs/%.ipynb
@@ -125,6 +128,7 @@ test: setup
 bench: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "timm>=1.0.15" "effdet>=0.4.1"
 	$(BIN)/python bench/bench.py
+	$(BIN)/python bench/bench_baselines.py
 
 site:
 	@command -v quarto > /dev/null || { echo "make site: quarto is not on PATH; install it from quarto.org, then try again" >&2; exit 1; }

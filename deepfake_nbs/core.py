@@ -426,18 +426,19 @@ def forget_artifact(
 
 # %% ../nbs/00_core.ipynb #c050
 def save_claims(
-    rows: list[dict[str, Any]],  # Each with id and measured; low, high, n, protocol, data where they apply
+    rows: list[dict[str, Any]],  # Each with id and measured; low, high, n, protocol, data where they apply; published="" for a new id
     run: Path,                   # Run folder
 ) -> Path:                       # Its claims.csv
     "Set what was measured beside what was published. Raises `ValueError` for an id that was never published."
     known = _read_rows(project_root() / "papers" / "original" / "claims.csv")
     changes = {}
     for row in rows:
-        if row["id"] not in known:
+        if row["id"] not in known and row.get("published") != "":
             raise ValueError(f"claims.csv: unknown id {row['id']!r}{_closest(row['id'], list(known))}")
         undefined = row.get("measured") is None or row["measured"] != row["measured"]
         empty = dict.fromkeys(CLAIM_COLUMNS[2:], "")  # Replaces what an older run may have left
-        changes[row["id"]] = empty | {"status": "not yet"} if undefined else empty | row | {"status": "measured"}
+        ours = {key: value for key, value in row.items() if key != "published"}
+        changes[row["id"]] = empty | {"status": "not yet"} if undefined else empty | ours | {"status": "measured"}
     return _update_rows(run, "claims.csv", CLAIM_COLUMNS, changes)
 
 # %% ../nbs/00_core.ipynb #c054

@@ -267,6 +267,14 @@ def test_figures_and_claims_add_up(tmp_path):
         core.save_claims([{"id": "table2-10-test_accuracy", "measured": 0.5}], tmp_path)
 
 
+def test_a_number_that_was_never_published_is_kept_when_its_row_says_so(tmp_path):
+    path = core.save_claims([{"id": "baselines-group-constant-accuracy", "published": "", "measured": 0.5, "n": 10}], tmp_path)
+    core.save_claims([{"id": "baselines-svm-accuracy", "published": "", "measured": 0.6}], tmp_path)
+    rows = core._read_rows(path)
+    assert rows["baselines-group-constant-accuracy"]["measured"] == "0.5" and rows["baselines-group-constant-accuracy"]["published"] == ""
+    assert rows["baselines-svm-accuracy"]["published"] == ".6756"  # what was published stays
+
+
 def test_inputs_are_rewritten_only_when_they_change(tmp_path, monkeypatch, root):
     (tmp_path / "settings.ini").write_text((root / "settings.ini").read_text())
     monkeypatch.chdir(tmp_path)

@@ -36,7 +36,8 @@ datasets-heads-heads 369846 datasets-heads-frames 224740 datasets-heads-films 21
 heads-phase1-batch_size 32 heads-phase1-iterations 1000 heads-phase1-epochs 50 heads-phase1-map .85
 heads-phase2-batch_size 4 heads-phase2-iterations 10000 heads-phase2-epochs 50 heads-phase2-map .88
 retrieval-common 5 retrieval-different 5
-baselines-svm-accuracy .6756 baselines-forest-accuracy .5843 baselines-forest-trees 500 baselines-codebook-words 256
+baselines-svm-accuracy .6756 baselines-forest-accuracy .5843 baselines-forest-accuracy_later .6753
+baselines-forest-trees 500 baselines-codebook-words 256
 training-dropout .5 training-decay .05 training-decay_epochs 5
 epoch-8-accuracy .8800 epoch-8-precision_0 .8428 epoch-8-precision_1 .8980 epoch-8-recall_0 .7811 epoch-8-recall_1 .9297
 epoch-24-accuracy .8668
