@@ -136,11 +136,12 @@ ROWS = {"06a_training_run-1", "06a_training_run-8"}
         (None, set()),
         ("deepfake_nbs/application.py", {"07_application"}),
         ("nbs/01b_dataset_results.ipynb", {"01b_dataset_results", "index"}),  # the dataset itself was found unchanged
-        ("nbs/06b_training_results.ipynb", {"06b_training_results", "index"}),
-        ("deepfake_nbs/training.py", {"06_training", *ROWS, "06b_training_results", "index"}),
-        ("data/runs/smoke-miniature/inputs.csv", {"01b_dataset_results", "index"}),
-        ("data/runs/smoke-miniature/settings.json", {"01b_dataset_results", *ROWS, "06b_training_results", "index"}),
-        ("data/runs/smoke-miniature/cvcs_dfd/dataset.json", {*ROWS, "06b_training_results", "index"}),
+        ("deepfake_nbs/retrieval.py", {"03_retrieval", "03a_retrieval_results", "index"}),
+        ("nbs/06b_training_results.ipynb", {"06b_training_results", "03a_retrieval_results", "index"}),
+        ("deepfake_nbs/training.py", {"06_training", *ROWS, "06b_training_results", "03a_retrieval_results", "index"}),
+        ("data/runs/smoke-miniature/inputs.csv", {"01b_dataset_results", "03a_retrieval_results", "index"}),
+        ("data/runs/smoke-miniature/settings.json", {"01b_dataset_results", *ROWS, "06b_training_results", "03a_retrieval_results", "index"}),
+        ("data/runs/smoke-miniature/cvcs_dfd/dataset.json", {*ROWS, "06b_training_results", "03a_retrieval_results", "index"}),
     ],
 )
 def test_a_chapter_runs_again_when_what_it_uses_changed(project, touched, expected):
@@ -153,4 +154,4 @@ def test_a_chapter_runs_again_when_what_it_uses_changed(project, touched, expect
 
 def test_an_interrupted_report_goes_on(project):
     (project / "data/runs/smoke-miniature/nbs/06a_training_run-8.ipynb").unlink()
-    assert make(project) == {"06a_training_run-8", "06b_training_results", "index"}
+    assert make(project) == {"06a_training_run-8", "06b_training_results", "03a_retrieval_results", "index"}
