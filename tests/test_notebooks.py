@@ -140,7 +140,8 @@ ROWS = {"06a_training_run-1", "06a_training_run-8"}
         ("nbs/06b_training_results.ipynb", {"06b_training_results", "03a_retrieval_results", "index"}),
         ("deepfake_nbs/training.py", {"06_training", *ROWS, "06b_training_results", "03a_retrieval_results", "index"}),
         ("data/runs/smoke-miniature/inputs.csv", {"01b_dataset_results", "03a_retrieval_results", "index"}),
-        ("data/runs/smoke-miniature/settings.json", {"01b_dataset_results", *ROWS, "06b_training_results", "03a_retrieval_results", "index"}),
+        ("data/runs/smoke-miniature/settings.json",
+         {"01b_dataset_results", *ROWS, "06b_training_results", "03a_retrieval_results", "index"}),
         ("data/runs/smoke-miniature/cvcs_dfd/dataset.json", {*ROWS, "06b_training_results", "03a_retrieval_results", "index"}),
     ],
 )
