@@ -19,8 +19,9 @@ from PIL import Image
 from torch import nn
 from torchvision.models import resnet18
 
+from deepfake_nbs import core
 from deepfake_nbs import retrieval as rt
-from deepfake_nbs.core import ImageError, file_sha256
+from deepfake_nbs.core import CLAIM_COLUMNS, ImageError, file_sha256, read_settings
 from deepfake_nbs.datasets import _perceptual_hash
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -631,3 +632,21 @@ def test_importing_the_application_or_this_module_loads_no_heavy_library():
 
 def test_faiss_is_the_one_that_the_index_names(built):
     assert built.config["faiss"] == faiss.__version__
+
+
+def test_the_setting_of_the_index_is_checked(tmp_path):
+    text = (ROOT / "settings.ini").read_text(encoding="utf-8").replace("retrieval_index = flat", "retrieval_index = tree")
+    (tmp_path / "settings.ini").write_text(text, encoding="utf-8")
+    with pytest.raises(ValueError, match="retrieval_index is 'tree'; expected 'flat', 'hnsw' or 'ivfpq'"):
+        read_settings("smoke", tmp_path / "settings.ini")
+
+
+def test_measurements_that_the_report_has_no_id_for_are_kept(tmp_path, monkeypatch):
+    run, root = tmp_path / "data" / "runs" / "smoke-toy", tmp_path
+    (run / "tables").mkdir(parents=True)
+    (run / "claims.csv").write_text(",".join(CLAIM_COLUMNS) + "\nretrieval-common,5,4,3,5,9,p,toy,measured\nother,1,,,,,,,not yet\n")
+    (run / "tables" / "results-retrieval.csv").write_text(",".join(CLAIM_COLUMNS) + "\nretrieval-x,,0.5,0.4,0.6,9,p,toy,measured\n")
+    shutil.copy(ROOT / "settings.ini", root)
+    monkeypatch.setattr(core, "project_root", lambda: root)
+    kept = pd.read_csv(core.keep_results("smoke", "data/toy")[0])
+    assert kept.id.tolist() == ["retrieval-common", "retrieval-x"] and kept.measured.tolist() == [4, 0.5]
