@@ -27,6 +27,7 @@ help:
 	@echo "make report [PROFILE=smoke|mini|full] [DATA=folder]   set up, run all chapters in order, say where the results are"
 	@echo "make test       set up, run every test"
 	@echo "make lab        set up, open the chapters in JupyterLab"
+	@echo "make demo       the application as a page in the browser, on this machine alone"
 	@echo "make site       render the site with Quarto"
 	@echo "make publish    copy the outputs of the executed chapters of PROFILE=mini into nbs/"
 	@echo "make keep [PROFILE=..] [DATA=..]   keep the numbers of a finished report in papers/results"
@@ -133,8 +134,13 @@ site:
 lab: setup
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs
 
-demo:
-	@echo "make demo: the widget demo (chapter 08) does not exist yet; try: $(BIN)/deepfake-nbs check PHOTO" >&2; exit 1
+# voila.json keeps the page on this machine: it listens to no other, its pages may ask no other, and a large photograph fits
+DEMO_RUN ?=
+
+demo: setup
+	@$(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.application import find_run; find_run()' 2> /dev/null || $(MAKE) --no-print-directory report
+	@echo "The demo opens in a browser; stop it with Ctrl-C. DEMO_RUN=folder takes the networks of that run."
+	DEEPFAKE_NBS_RUN="$(DEMO_RUN)" PATH="$(abspath $(BIN)):$$PATH" $(BIN)/voila nbs/08_demo.ipynb
 
 keep: setup
 	$(BIN)/python -c 'from deepfake_nbs.core import keep_results; print(*keep_results("$(PROFILE)", "$(DATA)"), sep="\n")'
