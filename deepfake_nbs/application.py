@@ -480,7 +480,8 @@ def _draw_photograph(ax: Any, evidence: Evidence, image: Image.Image, colour: st
         x0, y0, x1, y1 = (scale * value for value in head.box)
         own = COLOURS.get(head.verdict, COLOURS["unsure"])
         ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color=own, linewidth=2))
-        ax.text(x0, y0, f"{i} {head.verdict or ''}".strip(), fontsize=7, color="white", va="bottom", bbox=dict(pad=1, color=own, lw=0))
+        if len(evidence.heads) <= 12:  # In a crowd, words would hide the faces
+            ax.text(x0, y0, f"{i} {head.verdict or ''}".strip(), fontsize=7, color="white", va="bottom", bbox=dict(pad=1, color=own, lw=0))
     what = "no verdict" if evidence.verdict is None else f"{evidence.verdict} ({evidence.region})"
     ax.set_title(what, color=colour, fontsize=10)
     ax.set(xticks=[], yticks=[])
@@ -969,7 +970,7 @@ def retrieve(
 class Pair:
     "A frame of an original and the frame of a fake made of it."
     method: str
-    split: str          # Of the fake: a network has seen what is in train
+    split: str          # Of the fake: a network has seen what is in train; "none" is a video that CVCS DFD left out
     original: Path
     fake: Path
     original_video: str  # Relative to the data root
@@ -977,36 +978,52 @@ class Pair:
 
 
 def find_pairs(
-    run: str | Path,   # Run folder that holds CVCS DFD
-    n_pairs: int = 4,  # At most; methods in turn
-) -> list[Pair]:       # Test split first, then validation, then train
-    "Find originals and their fakes among the frames of videos."
-    folder = Path(run) / "cvcs_dfd"
-    with open(folder / "manifest.csv", encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["video"]]
-    real: dict[str, list[dict]] = {}
-    fakes: dict[str, list[dict]] = {}
-    for row in rows:
-        (real if row["label"] == "0" else fakes).setdefault(Path(row["video"]).stem if row["label"] == "0" else row["video"], []).append(row)
-    pairs = [(video, frames, real[original]) for video, frames in fakes.items() if (original := Path(video).stem.partition("_")[0]) in real]
-    order = sorted(pairs, key=lambda pair: (("test", "validation", "train").index(pair[1][0]["split"]), pair[0]))
-    turns: dict[str, int] = {}
-    ranked = []
-    for place, (video, frames, originals) in enumerate(order):
-        method = frames[0]["method"]
-        turns[method] = turns.get(method, 0) + 1
-        ranked.append((turns[method], place, _pair_frames(folder, video, frames, originals)))
-    return [pair for *_, pair in sorted(ranked, key=lambda item: item[:2])[:n_pairs]]
+    run: str | Path,   # Run folder: says in which split a video is, and keeps the frames
+    data: str | Path,  # Data root that holds faceforensics/
+    n_pairs: int = 4,  # At most
+    n_frames: int = 8, # Frames of a video that are taken out; the middle one is shown
+) -> list[Pair]:       # What the network has not seen first; methods and originals in turn
+    "Find originals and the fakes made of them among the videos of FaceForensics++."
+    from deepfake_nbs.datasets import extract_frames, read_faceforensics
+
+    root = resolve(data) / "faceforensics"
+    if not root.is_dir():
+        return []
+    videos, splits = read_faceforensics(root), _video_splits(Path(run))
+    originals = {Path(path).stem: path for path in videos.loc[videos["label"].eq(0), "path"]}
+    fakes = videos[videos["label"].eq(1)].to_dict("records")
+    found = [(fake["method"], splits.get(f"faceforensics/{fake['path']}", "none"), originals[target], fake["path"])
+             for fake in fakes if (target := Path(fake["path"]).stem.partition("_")[0]) in originals]
+    chosen = _in_turn(found, n_pairs)
+    used = videos[videos["path"].isin({path for _, _, *both in chosen for path in both})]
+    frames, _ = extract_frames(used, root, Path(run) / "own_faces", n_frames, progress=False)
+    middle = {video: Path(run) / "own_faces" / part["path"].iloc[len(part) // 2] for video, part in frames.groupby(frames["path"].str.rpartition("/")[0])}
+    return [Pair(method, split, middle[original], middle[fake], f"faceforensics/{original}", f"faceforensics/{fake}")
+            for method, split, original, fake in chosen if original in middle and fake in middle]
 
 # %% ../nbs/07_application.ipynb #c088
-def _pair_frames(folder: Path, video: str, fakes: list[dict], originals: list[dict]) -> Pair:
-    "The middle frame of a fake, and the frame of its original that is nearest in time."
-    fakes = sorted(fakes, key=lambda row: int(row["frame"]))
-    fake = fakes[len(fakes) // 2]
-    original = min(originals, key=lambda row: abs(int(row["frame"]) - int(fake["frame"])))
-    return Pair(fake["method"], fake["split"], folder / original["path"], folder / fake["path"], original["video"], video)
+def _video_splits(run: Path) -> dict[str, str]:
+    "Split of each video of CVCS DFD; a video that was left out is in none."
+    path = run / "cvcs_dfd" / "manifest.csv"
+    if not path.is_file():
+        return {}
+    with open(path, encoding="utf-8", newline="") as file:
+        return {row["video"]: row["split"] for row in csv.DictReader(file) if row["video"]}
 
 
+def _in_turn(pairs: list[tuple[str, str, str, str]], n: int) -> list[tuple[str, str, str, str]]:
+    "Unseen pairs first, then those whose method and original were shown least."
+    rest, chosen = sorted(pairs, key=lambda pair: pair[3]), []
+    while rest and len(chosen) < n:
+        def worth(pair):
+            order = ("test", "none", "validation", "train").index(pair[1])
+            return order, sum(pair[0] == one[0] for one in chosen) + sum(pair[2] == one[2] for one in chosen)
+
+        chosen.append(min(rest, key=worth))
+        rest.remove(chosen[-1])
+    return chosen
+
+# %% ../nbs/07_application.ipynb #c090
 def evidence_table(
     evidence: Iterable[Evidence],  # One row each
 ) -> "pd.DataFrame":               # photograph, heads, judged, probability, verdict, best match, label, similarity
@@ -1036,7 +1053,7 @@ def plot_together(
         _draw_evidence(part, one, read_image(one.photo))
     return figure
 
-# %% ../nbs/07_application.ipynb #c091
+# %% ../nbs/07_application.ipynb #c093
 def example_photographs(
     run: str | Path,  # Run folder that holds CVCS DFD
     n: int = 6,       # At most
@@ -1068,7 +1085,7 @@ def _read_upload(name: str, content: bytes) -> Image.Image:
     image.info.clear()
     return image
 
-# %% ../nbs/07_application.ipynb #c092
+# %% ../nbs/07_application.ipynb #c094
 def evidence_html(
     evidence: Evidence,
 ) -> str:
@@ -1088,7 +1105,7 @@ def evidence_html(
     rows.append(f"<small>{escape(origin)}. Words: {escape(evidence.thresholds.origin)}. <span class='time'>{time_spent}</span>. No verdict of this program proves anything.</small>")
     return "<div class='evidence'>" + "<br>".join(rows) + "</div>"
 
-# %% ../nbs/07_application.ipynb #c093
+# %% ../nbs/07_application.ipynb #c095
 class Demo:
     "The application as widgets, for a notebook or, through Voila, for a page."
 
@@ -1103,9 +1120,9 @@ class Demo:
         self.image: Image.Image | None = None
         self.shown: Gallery | None = None
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="Upload a photograph", layout={"width": "220px"})
-        self.example = widgets.Dropdown(options=[("or choose an example", None)], layout={"width": "260px"})
-        self.similar = widgets.Checkbox(value=False, description="similar pictures of the gallery", indent=False)
-        self.whole = widgets.Checkbox(value=False, description="judge the whole picture where no head is found", indent=False)
+        self.example = widgets.Dropdown(options=[("or choose an example", "")], value="", layout={"width": "260px"})
+        self.similar = widgets.Checkbox(value=False, description="similar pictures of the gallery", indent=False, layout={"width": "auto"})
+        self.whole = widgets.Checkbox(value=False, description="judge the whole picture where no head is found", indent=False, layout={"width": "auto"})
         self.limits = widgets.FloatRangeSlider(value=(0, 1), min=0, max=1, step=0.01, description="unsure", continuous_update=False,
                                                readout_format=".2f", layout={"width": "420px"})
         self.answer, self.picture = widgets.HTML(), widgets.Image(format="png", layout={"max_width": "100%", "display": "none"})
@@ -1119,7 +1136,7 @@ class Demo:
 
         display(self.widget)
 
-# %% ../nbs/07_application.ipynb #c094
+# %% ../nbs/07_application.ipynb #c096
 @patch
 def _load(self: Demo, run: str | Path | None, gallery: str | Path | None) -> None:
     try:
@@ -1133,6 +1150,7 @@ def _load(self: Demo, run: str | Path | None, gallery: str | Path | None) -> Non
     thresholds = self.pipeline.thresholds
     self.limits.value = (0 if thresholds.real_to is None else max(0, thresholds.real_to), 1 if thresholds.fake_from is None else min(1, thresholds.fake_from))
     self.example.options = [*self.example.options, *example_photographs(self.run).items()]
+    self.example.value = ""
     self.gallery = Path(gallery) if gallery else self.run / "cvcs_dfd" / "train"
     self.similar.disabled = not self.gallery.is_dir()
     self._say("Choose a photograph. It stays on this machine.")
@@ -1148,7 +1166,7 @@ def _say(self: Demo, sentence: str) -> None:
     self.answer.value = f"<div class='sentence'>{html.escape(sentence)}</div>"
     self.picture.layout.display = "none"
 
-# %% ../nbs/07_application.ipynb #c095
+# %% ../nbs/07_application.ipynb #c097
 @patch
 def _uploaded(self: Demo, change: dict) -> None:
     if not change["new"]:
@@ -1160,7 +1178,7 @@ def _uploaded(self: Demo, change: dict) -> None:
 
 @patch
 def _chosen(self: Demo, change: dict) -> None:
-    if change["new"] is not None:
+    if change["new"]:
         self._take(Path(change["new"]).name, lambda: read_image(change["new"]))
 
 
@@ -1175,7 +1193,7 @@ def _take(self: Demo, name: str, read: Any) -> None:
         return
     self._judge()
 
-# %% ../nbs/07_application.ipynb #c096
+# %% ../nbs/07_application.ipynb #c098
 @patch
 def _judge(self: Demo) -> None:
     if self.image is None:
