@@ -67,7 +67,7 @@ ifeq ($(DATA),data/miniature)
 endif
 	@$(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.core import freeze_inputs; freeze_inputs("$(PROFILE)", "$(DATA)")'
 
-chapters: $(DONE)/index.ipynb $(DONE)/07_application.ipynb
+chapters: $(DONE)/index.ipynb
 
 module = deepfake_nbs/$(1).py
 CORE := $(call module,core)
@@ -75,6 +75,7 @@ DATASETS := $(CORE) $(call module,datasets)
 HEADS := $(DATASETS) $(call module,head_detection)
 RETRIEVAL := $(HEADS) $(call module,retrieval)
 TRAINING := $(DATASETS) $(call module,xception) $(call module,training)
+APPLICATION := $(HEADS) $(RETRIEVAL) $(call module,xception) $(call module,application)
 INPUTS := $(RUN)/settings.json $(RUN)/inputs.csv
 
 # Frames with head boxes are optional: a data root without them gets no detector, and no cropped dataset
@@ -89,7 +90,7 @@ $(DONE)/02_head_detection.ipynb: $(HEADS) | $(DONE)/01b_dataset_results.ipynb
 $(DONE)/03_retrieval.ipynb: $(RETRIEVAL) | $(DONE)/02_head_detection.ipynb $(FOUND_HEADS)
 $(DONE)/05_xception.ipynb: $(CORE) $(call module,xception) | $(DONE)/03_retrieval.ipynb
 $(DONE)/06_training.ipynb: $(TRAINING) | $(DONE)/05_xception.ipynb
-$(DONE)/07_application.ipynb: $(DATASETS) $(call module,xception) $(call module,application) | $(DONE)/03a_retrieval_results.ipynb
+$(DONE)/07_application.ipynb: $(APPLICATION) | $(DONE)/03a_retrieval_results.ipynb
 
 # A chapter that shows results: it depends on the settings, the inputs and what earlier chapters left
 $(DONE)/01b_dataset_results.ipynb: $(DATASETS) $(INPUTS) $(if $(wildcard $(RUN)/cvcs_dfd/dataset.json),,missing) | $(DONE)/01a_miniature.ipynb
@@ -99,7 +100,9 @@ $(DONE)/02a_head_detection_results.ipynb: $(HEADS) $(INPUTS) $(RUN)/cvcs_dfd/dat
 # It comes before the networks in the book, and runs after them: one of its features is the classifier that chapter 06b chose
 $(DONE)/03a_retrieval_results.ipynb: $(RETRIEVAL) $(call module,xception) $(INPUTS) $(RUN)/cvcs_dfd/dataset.json $(DONE)/06b_training_results.ipynb | $(DONE)/03_retrieval.ipynb
 $(DONE)/06b_training_results.ipynb: $(TRAINING) $(RUN)/settings.json $(foreach row,$(ROWS),$(DONE)/06a_training_run-$(row).ipynb)
-$(DONE)/index.ipynb: $(CORE) $(DONE)/01b_dataset_results.ipynb $(FOUND_HEADS) $(DONE)/03a_retrieval_results.ipynb $(DONE)/06b_training_results.ipynb
+$(DONE)/07a_our_faces.ipynb $(DONE)/08_demo.ipynb: $(APPLICATION) $(DONE)/06b_training_results.ipynb $(DONE)/03a_retrieval_results.ipynb $(FOUND_HEADS) | $(DONE)/07_application.ipynb
+$(DONE)/09_ethics.ipynb: $(CORE) $(DONE)/06b_training_results.ipynb | $(DONE)/08_demo.ipynb
+$(DONE)/index.ipynb: $(CORE) $(DONE)/01b_dataset_results.ipynb $(FOUND_HEADS) $(DONE)/03a_retrieval_results.ipynb $(DONE)/06b_training_results.ipynb $(DONE)/07a_our_faces.ipynb | $(DONE)/08_demo.ipynb $(DONE)/09_ethics.ipynb
 
 # The dataset's marker is older than the chapter that checked it when nothing had to be rebuilt
 $(RUN)/cvcs_dfd/dataset.json: $(DONE)/01b_dataset_results.ipynb ;
@@ -110,7 +113,7 @@ words-of-run = $(subst -, ,$*)
 $(DONE)/06a_training_run-%.ipynb: nbs/06a_training_run.ipynb $(TRAINING) $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/06_training.ipynb
 	$(CHAPTER) $< $@ $(FROM_RUN) -p row $(word 1,$(words-of-run)) $(patsubst seed%,-p seed %,$(filter seed%,$(words-of-run))) $(patsubst %,-p protocol %,$(filter published,$(words-of-run))) -p overwrite True
 
-$(DONE)/01b_dataset_results.ipynb $(DONE)/02a_head_detection_results.ipynb $(DONE)/03a_retrieval_results.ipynb $(DONE)/06b_training_results.ipynb $(DONE)/index.ipynb: $(DONE)/%.ipynb: nbs/%.ipynb
+$(DONE)/01b_dataset_results.ipynb $(DONE)/02a_head_detection_results.ipynb $(DONE)/03a_retrieval_results.ipynb $(DONE)/06b_training_results.ipynb $(DONE)/07a_our_faces.ipynb $(DONE)/08_demo.ipynb $(DONE)/09_ethics.ipynb $(DONE)/index.ipynb: $(DONE)/%.ipynb: nbs/%.ipynb
 	$(CHAPTER) $< $@ $(FROM_RUN)
 
 $(DONE)/%.ipynb: nbs/%.ipynb
