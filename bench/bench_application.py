@@ -1,6 +1,6 @@
 """The application beside the plain chain of its peers: effdet's D0, then timm's Xception, eager, float32, one photograph after another.
 
-    python bench/bench_application.py [--photographs 48]
+python bench/bench_application.py [--photographs 48]
 """
 
 import argparse
@@ -27,12 +27,26 @@ HEAD = (200.0, 100.0, 440.0, 400.0)
 def write_run(folder: Path) -> Path:
     "Networks of full size, as the profile full has them, that have learned nothing."
     set_seed(0)
-    config = dict(net="xception", width=1.0, n_classes=2, dropout=0.5, image_size=299, mean=MEAN, std=STD, crop=True, trained_on="nothing",
-                  row=8, threshold=0.5, version="0.1.0")
+    config = dict(
+        net="xception",
+        width=1.0,
+        n_classes=2,
+        dropout=0.5,
+        image_size=299,
+        mean=MEAN,
+        std=STD,
+        crop=True,
+        trained_on="nothing",
+        row=8,
+        threshold=0.5,
+        version="0.1.0",
+    )
     save_weights(create_model("xception"), folder / CLASSIFIER / "model.safetensors")
     write_json(folder / CLASSIFIER / "config.json", config)
     save_weights(EfficientDet(), folder / DETECTOR / "model.safetensors")
-    write_json(folder / DETECTOR / "config.json", dict(phi=0, image_size=512, threshold=0.5, trained_on="nothing", weights="none", version=1))
+    write_json(
+        folder / DETECTOR / "config.json", dict(phi=0, image_size=512, threshold=0.5, trained_on="nothing", weights="none", version=1)
+    )
     return folder
 
 
@@ -105,7 +119,8 @@ def report_application(report, n: int = 48) -> None:
         pipeline = with_one_head(Pipeline.load(run))
         list(pipeline.check_many(photos[:8]))
         plain_chain(photos[:2])
-        theirs, ours = seconds(lambda: plain_chain(photos), 2), seconds(lambda: list(pipeline.check_many(photos)), 2)
+        turns = [(seconds(lambda: plain_chain(photos), 1), seconds(lambda: list(pipeline.check_many(photos)), 1)) for _ in range(3)]
+        theirs, ours = np.min(turns, axis=0)  # Taken in turn, so that a busy machine disturbs both alike
         report("photographs per second / the plain chain's", theirs / ours, ">= 2", theirs / ours >= 2)
 
         small, large = (write_photographs(Path(name) / f"{w}", 1, (w, h))[0] for w, h in ((1155, 866), (5657, 4243)))

@@ -20,7 +20,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -30,10 +30,12 @@ import torch
 import typer
 from fastcore.basics import patch
 from PIL import Image
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .core import IMAGE_FORMATS, ImageError, file_sha256, project_root, read_image, resolve, write_json
-from .head_detection import DETECTOR, Head, HeadDetector, crop_head, letterbox, main_head, pick_device
-from .xception import Xception, load_classifier, normalise, resize_square
+from .head_detection import DETECTOR, Head, HeadDetector, SeparableConv, crop_head, letterbox, main_head, pick_device
+from .xception import SeparableConv2d, Xception, load_classifier, normalise, resize_square
 
 # %% ../nbs/07_application.ipynb #c003
 if TYPE_CHECKING:  # Drawing, tables, search and widgets load where they are used: a photograph is judged without them
@@ -273,25 +275,27 @@ class Pipeline:
 
     def __init__(
         self,
-        model: Xception,                       # In evaluation mode
-        config: dict[str, Any],                # As `load_classifier` returns it
+        model: Xception,  # In evaluation mode
+        config: dict[str, Any],  # As `load_classifier` returns it
         detector: HeadDetector | None = None,  # Without one, heads are not looked for
         thresholds: Thresholds | None = None,  # By default the one threshold of the configuration
-        margin: float = 0.2,                   # Border around a head, as a share of its box, as in training
-        weights: str = "",                     # Hash of the classifier's weights
+        margin: float = 0.2,  # Border around a head, as a share of its box, as in training
+        weights: str = "",  # Hash of the classifier's weights
         device: str = "cpu",
     ):
         self.model, self.config, self.device = model.eval().to(device, memory_format=torch.channels_last), config, device
         single = Thresholds(config["threshold"], config["threshold"], "the configuration of the classifier; none was set on validation")
         self.detector, self.thresholds, self.margin = detector, thresholds or single, margin
-        self.classifier = {key: config[key] for key in ("net", "row", "crop", "trained_on", "version")} | dict(weights=weights[:12], margin=margin)
+        self.classifier = {key: config[key] for key in ("net", "row", "crop", "trained_on", "version")} | dict(
+            weights=weights[:12], margin=margin
+        )
         self.versions = {name: version(name) for name in ("deepfake_nbs", "torch")}
 
     @classmethod
     def load(
         cls,
         run: str | Path | None = None,  # Run folder, by default the newest with a classifier
-        row: int | None = None,         # Row of table 1 whose network shall judge; by default the one with the best AUC on validation
+        row: int | None = None,  # Row of table 1 whose network shall judge; by default the one with the best AUC on validation
     ) -> "Pipeline":
         "Load a run's networks. Raises `FileNotFoundError` or `ValueError` naming what is missing or broken."
         run, device = find_run(run), pick_device()
@@ -301,9 +305,36 @@ class Pipeline:
         detector = HeadDetector.load(run / DETECTOR, device) if config["crop"] or (run / DETECTOR).is_dir() else None
         weights = file_sha256(place / "model.safetensors")
         thresholds = read_thresholds(run, weights, config["threshold"])
+        for network in (model, *([detector.model] if detector else [])):
+            _fold_norms(network)
         return cls(model, config, detector, thresholds, _training_margin(run), weights, device)
 
 # %% ../nbs/07_application.ipynb #c034
+_SEPARABLE = (SeparableConv2d, SeparableConv)
+_NORMS = {"skip": "skipbn", "conv": "norm"} | {f"conv{i}": f"bn{i}" for i in range(1, 5)}  # Convolution and norm by their names
+
+
+def _pairs_to_fold(module: nn.Module) -> list[tuple[str, str]]:
+    names = list(dict(module.named_children()))
+    pairs = zip(names, names[1:], strict=False) if isinstance(module, nn.Sequential) else _NORMS.items()
+    children = dict(module.named_children())
+    return [
+        (a, b) for a, b in pairs if isinstance(children.get(b), nn.BatchNorm2d) and isinstance(children.get(a), (nn.Conv2d, *_SEPARABLE))
+    ]
+
+
+def _fold_norms(model: nn.Module) -> nn.Module:
+    "Fold each batch norm into the convolution before it, in place; the model is in evaluation mode."
+    for module in list(model.modules()):
+        for name, norm_name in _pairs_to_fold(module):
+            layer = module.get_submodule(name)
+            last = [inner for inner, part in layer.named_modules() if isinstance(part, nn.Conv2d)][-1]  # Of a separable one, the 1 x 1
+            path = f"{name}.{last}".rstrip(".")
+            module.set_submodule(path, fuse_conv_bn_eval(module.get_submodule(path), module.get_submodule(norm_name)))
+            module.set_submodule(norm_name, nn.Identity())
+    return model
+
+# %% ../nbs/07_application.ipynb #c037
 @patch
 def _read(self: Pipeline, photo: str | Path | Image.Image) -> _Read | ImageError:
     start = time.perf_counter()
@@ -333,7 +364,7 @@ def _probabilities(self: Pipeline, pictures: list[Image.Image], batch_size: int 
         found += self.model(x.contiguous(memory_format=torch.channels_last)).float().softmax(1)[:, 1].tolist()
     return found
 
-# %% ../nbs/07_application.ipynb #c035
+# %% ../nbs/07_application.ipynb #c038
 @patch
 def _regions(self: Pipeline, read: _Read, heads: list[Head], whole: bool) -> list[Image.Image]:
     "What the classifier shall see of one photograph: heads, the whole of it, or nothing."
@@ -360,7 +391,7 @@ def _notes(self: Pipeline, heads: list[JudgedHead], strongest: int | None, regio
         notes.append(f"the strongest head is not judged fake, but head {', '.join(map(str, others))} is")
     return tuple(notes)
 
-# %% ../nbs/07_application.ipynb #c036
+# %% ../nbs/07_application.ipynb #c039
 @patch
 def _evidence(self: Pipeline, read: _Read, heads: list[Head], found: list[float], seconds: dict[str, float]) -> Evidence:
     "Put together what the stages found in one photograph."
@@ -374,15 +405,22 @@ def _evidence(self: Pipeline, read: _Read, heads: list[Head], found: list[float]
     )
     probability = None if not found else found[strongest] if of_heads else found[0]
     return Evidence(
-        photo="photograph" if isinstance(read.photo, Image.Image) else str(read.photo), size=read.image.size, region=region, probability=probability,
+        photo="photograph" if isinstance(read.photo, Image.Image) else str(read.photo),
+        size=read.image.size,
+        region=region,
+        probability=probability,
         verdict=None if probability is None else self.thresholds.verdict(probability),
         reason="" if found else "no head was found, and the whole picture is judged only when asked",
-        heads=judged, strongest=strongest, notes=self._notes(judged, strongest, region), thresholds=self.thresholds,
-        classifier=self.classifier, versions=self.versions,
+        heads=judged,
+        strongest=strongest,
+        notes=self._notes(judged, strongest, region),
+        thresholds=self.thresholds,
+        classifier=self.classifier,
+        versions=self.versions,
         seconds={stage: round(value, 4) for stage, value in {"read": read.seconds, **seconds}.items()},
     )
 
-# %% ../nbs/07_application.ipynb #c037
+# %% ../nbs/07_application.ipynb #c040
 def _with_matches(evidence: Evidence, photo: str | Path | Image.Image, gallery: "Gallery | None") -> Evidence:
     if gallery is None:
         return evidence
@@ -391,7 +429,7 @@ def _with_matches(evidence: Evidence, photo: str | Path | Image.Image, gallery: 
     seconds = evidence.seconds | dict(retrieve=round(time.perf_counter() - start, 4))
     return replace(evidence, matches=matches, seconds=seconds)
 
-# %% ../nbs/07_application.ipynb #c038
+# %% ../nbs/07_application.ipynb #c041
 @patch
 def _judge(self: Pipeline, batch: list[_Read | ImageError], whole: bool, gallery: "Gallery | None" = None) -> list[Evidence | ImageError]:
     "Judge one batch; what could not be read stays what it is."
@@ -409,7 +447,7 @@ def _judge(self: Pipeline, batch: list[_Read | ImageError], whole: bool, gallery
     ])
     return [read if isinstance(read, ImageError) else next(judged) for read in batch]
 
-# %% ../nbs/07_application.ipynb #c040
+# %% ../nbs/07_application.ipynb #c043
 @patch
 def check_many(
     self: Pipeline,
@@ -453,7 +491,7 @@ def predict(
         found.append(getattr(answer, "probability", None))
     return np.array([np.nan if value is None else value for value in found], float)
 
-# %% ../nbs/07_application.ipynb #c053
+# %% ../nbs/07_application.ipynb #c056
 COLOURS = dict(fake="#d55e00", real="#0072b2", unsure="#6b6b6b")
 
 
@@ -486,7 +524,7 @@ def _draw_photograph(ax: Any, evidence: Evidence, image: Image.Image, colour: st
     ax.set_title(what, color=colour, fontsize=10)
     ax.set(xticks=[], yticks=[])
 
-# %% ../nbs/07_application.ipynb #c054
+# %% ../nbs/07_application.ipynb #c057
 def _draw_bar(ax: Any, probability: float | None, verdict: str | None) -> None:
     "A bar from 0 to 1 under a picture."
     ax.set(xticks=[], yticks=[])
@@ -508,7 +546,7 @@ def _draw_match(ax: Any, match: Match) -> None:
     ax.set_title(f"{match.label} {match.source}".strip(), fontsize=7, color=COLOURS.get(match.label, "black"))
     ax.set_xlabel(f"{match.similarity:.3f}", fontsize=7)
 
-# %% ../nbs/07_application.ipynb #c055
+# %% ../nbs/07_application.ipynb #c058
 def _draw_evidence(figure: Any, evidence: Evidence, image: Image.Image, most: int = 4) -> None:
     "Into a figure, or a part of one."
     colour, n_rows = COLOURS.get(evidence.verdict, COLOURS["unsure"]), 2 if evidence.matches else 1
@@ -525,7 +563,9 @@ def _draw_evidence(figure: Any, evidence: Evidence, image: Image.Image, most: in
         top[1].axis("off")
     if evidence.region == "whole picture":
         _draw_bar(top[0], evidence.probability, evidence.verdict)
-    for ax, match in zip(rows[1].subplots(1, len(evidence.matches), squeeze=False)[0] if evidence.matches else [], evidence.matches, strict=True):
+    for ax, match in zip(
+        rows[1].subplots(1, len(evidence.matches), squeeze=False)[0] if evidence.matches else [], evidence.matches, strict=True
+    ):
         _draw_match(ax, match)
 
 
@@ -540,7 +580,7 @@ def plot_evidence(
     _draw_evidence(figure, evidence, image)
     return figure
 
-# %% ../nbs/07_application.ipynb #c060
+# %% ../nbs/07_application.ipynb #c063
 @dataclass(frozen=True)
 class VideoEvidence:
     "What the application found in one video."
@@ -569,7 +609,7 @@ class VideoEvidence:
     def _repr_png_(self) -> bytes:
         return _png(self.plot())
 
-# %% ../nbs/07_application.ipynb #c061
+# %% ../nbs/07_application.ipynb #c064
 def _follow(heads: list[list[Head]]) -> list[Head | None]:
     "One head through the frames: the largest, then whichever overlaps most with where it was last seen."
     from torchvision.ops import box_iou
@@ -585,7 +625,7 @@ def _follow(heads: list[list[Head]]) -> list[Head | None]:
         last = head or last
     return followed
 
-# %% ../nbs/07_application.ipynb #c064
+# %% ../nbs/07_application.ipynb #c067
 @patch
 def check_video(
     self: Pipeline,
@@ -608,9 +648,11 @@ def check_video(
     seconds["classify"] = time.perf_counter() - start - sum(seconds.values())
     return self._video_evidence(str(video), list(frames), followed, probabilities, seconds)
 
-# %% ../nbs/07_application.ipynb #c065
+# %% ../nbs/07_application.ipynb #c068
 @patch
-def _video_evidence(self: Pipeline, video: str, frames: list[int], heads: list[Head | None], probabilities: list, seconds: dict) -> VideoEvidence:
+def _video_evidence(
+    self: Pipeline, video: str, frames: list[int], heads: list[Head | None], probabilities: list, seconds: dict
+) -> VideoEvidence:
     known = [p for p in probabilities if p is not None]
     mean = float(np.mean(known)) if known else None
     n_without = sum(head is None for head in heads)
@@ -618,10 +660,18 @@ def _video_evidence(self: Pipeline, video: str, frames: list[int], heads: list[H
     notes += [f"no head was found in {n_without} of {len(heads)} frames"] if self.detector and n_without else []
     notes += [] if self.config["crop"] else ["the network learned from whole pictures: whole frames were judged"]
     return VideoEvidence(
-        video=video, frames=tuple(frames), boxes=tuple(tuple(round(v, 1) for v in head.box) if head else None for head in heads),
-        probabilities=tuple(probabilities), mean=mean, quartiles=tuple(np.percentile(known, (25, 50, 75)).tolist()) if known else None,
-        verdict=None if mean is None else self.thresholds.verdict(mean), reason="" if known else "no head was found in any frame",
-        notes=tuple(notes), thresholds=self.thresholds, classifier=self.classifier, versions=self.versions,
+        video=video,
+        frames=tuple(frames),
+        boxes=tuple(tuple(round(v, 1) for v in head.box) if head else None for head in heads),
+        probabilities=tuple(probabilities),
+        mean=mean,
+        quartiles=tuple(np.percentile(known, (25, 50, 75)).tolist()) if known else None,
+        verdict=None if mean is None else self.thresholds.verdict(mean),
+        reason="" if known else "no head was found in any frame",
+        notes=tuple(notes),
+        thresholds=self.thresholds,
+        classifier=self.classifier,
+        versions=self.versions,
         seconds={stage: round(value, 4) for stage, value in seconds.items()},
     )
 
@@ -634,17 +684,26 @@ def plot_video(
 
     figure = Figure(figsize=(7, 2.6), layout="constrained")
     ax = figure.subplots()
-    ax.axhspan(-0.02, evidence.thresholds.real_to if evidence.thresholds.real_to is not None else -0.02, color=COLOURS["real"], alpha=0.12, lw=0)
-    ax.axhspan(evidence.thresholds.fake_from if evidence.thresholds.fake_from is not None else 1.02, 1.02, color=COLOURS["fake"], alpha=0.12, lw=0)
+    ax.axhspan(
+        -0.02, evidence.thresholds.real_to if evidence.thresholds.real_to is not None else -0.02, color=COLOURS["real"], alpha=0.12, lw=0
+    )
+    ax.axhspan(
+        evidence.thresholds.fake_from if evidence.thresholds.fake_from is not None else 1.02, 1.02, color=COLOURS["fake"], alpha=0.12, lw=0
+    )
     judged = [(frame, p) for frame, p in zip(evidence.frames, evidence.probabilities, strict=True) if p is not None]
     ax.plot(*zip(*judged, strict=True) if judged else ([], []), "o-", color="black", ms=3, lw=0.8)
     if evidence.mean is not None:
         ax.axhline(evidence.mean, color=COLOURS[evidence.verdict], lw=1.5)
-    ax.set(xlabel="frame", ylabel="probability of fake", ylim=(-0.02, 1.02), title=f"{Path(evidence.video).name}: {evidence.verdict or evidence.reason}")
+    ax.set(
+        xlabel="frame",
+        ylabel="probability of fake",
+        ylim=(-0.02, 1.02),
+        title=f"{Path(evidence.video).name}: {evidence.verdict or evidence.reason}",
+    )
     ax.spines[["top", "right"]].set_visible(False)
     return figure
 
-# %% ../nbs/07_application.ipynb #c068
+# %% ../nbs/07_application.ipynb #c071
 GALLERIES = Path("models", "galleries")
 RETRIEVAL = Path("models", "retrieval")  # What chapter 03a left, with the feature that ranked best
 
@@ -670,7 +729,7 @@ def _make_feature(name: str, run: Path | None) -> Any:
     place = find_run(run) / CLASSIFIER
     return classifier_feature(*load_classifier(place), file_sha256(place / "model.safetensors"))
 
-# %% ../nbs/07_application.ipynb #c069
+# %% ../nbs/07_application.ipynb #c072
 class Gallery:
     "Known pictures that a photograph is compared with."
 
@@ -719,7 +778,7 @@ class Gallery:
         return tuple(Match(str(self.index.root / path), round(score, 4), *self.labels.get(path, ("unknown", "")))
                      for path, score in zip(found["path"], found["score"], strict=True))
 
-# %% ../nbs/07_application.ipynb #c070
+# %% ../nbs/07_application.ipynb #c073
 def _index_pictures(folder: Path, run: Path, k: int) -> Gallery:
     "Build the index of a folder of pictures, or open it where nothing has changed."
     import hashlib
@@ -737,7 +796,7 @@ def _index_pictures(folder: Path, run: Path, k: int) -> Gallery:
     note = f"{n_bad} files of the gallery cannot be read and are left out" if n_bad else ""
     return Gallery(index, feature, k, "; ".join(str(one.message) for one in told if "cannot be read" in str(one.message)) or note)
 
-# %% ../nbs/07_application.ipynb #c074
+# %% ../nbs/07_application.ipynb #c077
 PURPOSE = "Deepfake detection that shows its evidence. Research code: no verdict of it proves anything."
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=PURPOSE)
 _ENDINGS = {f".{name.lower()}" for name in (*IMAGE_FORMATS, "jpg", "tif", "pgm", "pnm")}
@@ -768,7 +827,7 @@ def _photographs(places: list[Path]) -> list[Path]:
         found += inside
     return found
 
-# %% ../nbs/07_application.ipynb #c075
+# %% ../nbs/07_application.ipynb #c078
 def _describe(pipeline: Pipeline, gallery: Gallery | None) -> str:
     "The head of the table: what judges, what it is fed, and what its words mean."
     config, thresholds = pipeline.config, pipeline.thresholds
@@ -780,8 +839,8 @@ def _describe(pipeline: Pipeline, gallery: Gallery | None) -> str:
         f"judges {fed}" + ("" if pipeline.detector else "; this run has no head detector"),
         f"real {real}, fake {fake}, else unsure ({thresholds.origin})",
     ]
-    return "\n".join([*lines, *([f"gallery: {len(gallery.index)} pictures{'; ' + gallery.note if gallery.note else ''}"] if gallery else []),
-                      f"{'fake':>6}  {'verdict':7}  {'heads':>5}  photograph"])
+    lines += [f"gallery: {len(gallery.index)} pictures{'; ' + gallery.note if gallery.note else ''}"] if gallery else []
+    return "\n".join([*lines, f"{'fake':>6}  {'verdict':7}  {'heads':>5}  photograph"])
 
 
 def _line(evidence: Evidence) -> str:
@@ -789,12 +848,13 @@ def _line(evidence: Evidence) -> str:
     probability = "     -" if evidence.probability is None else f"{evidence.probability:6.3f}"
     lines = [f"{probability}  {evidence.verdict or '-':7}  {len(evidence.heads):5}  {_printable(evidence.photo)}"]
     crowd = evidence.heads if len(evidence.heads) > 1 and evidence.region == "head" else ()
-    lines += [f"{'':25}head {i} at {', '.join(f'{v:.0f}' for v in head.box)}: {head.probability:.3f} {head.verdict}" for i, head in enumerate(crowd, 1)]
+    for i, head in enumerate(crowd, 1):
+        lines.append(f"{'':25}head {i} at {', '.join(f'{v:.0f}' for v in head.box)}: {head.probability:.3f} {head.verdict}")
     lines += [f"{'':25}like {_printable(match.path)} ({match.label}, {match.similarity:.3f})" for match in evidence.matches]
     said = [evidence.reason, *(note for note in evidence.notes if not note.startswith(("the network learned", "heads were", "no head")))]
     return "\n".join(lines + [f"{'':25}{_printable(text)}" for text in said if text])
 
-# %% ../nbs/07_application.ipynb #c076
+# %% ../nbs/07_application.ipynb #c079
 def _save(evidence: Evidence, folder: Path, number: int) -> None:
     "Evidence as JSON and as a picture; the number keeps equal names apart."
     name = f"{number:04d}-{Path(evidence.photo).stem}"
@@ -807,12 +867,12 @@ def check_photographs(
     photos: Annotated[list[Path], typer.Argument(help="Photographs, or folders of them.")],
     run: Annotated[Path | None, typer.Option(help="Run folder whose networks judge. [default: the newest]")] = None,
     row: Annotated[int | None, typer.Option(help="Row of table 1 that judges. [default: the best on validation]")] = None,
-    gallery: Annotated[Path | None, typer.Option(help="Folder of known pictures, or an index of them: the most similar ones are shown.")] = None,
+    gallery: Annotated[Path | None, typer.Option(help="Folder of known pictures, or an index of them; the most similar are shown.")] = None,
     whole: Annotated[bool, typer.Option("--whole", help="Judge the whole picture where no head is found.")] = False,
-    save: Annotated[Path | None, typer.Option(help="Folder for the evidence of each photograph: JSON, and a picture with the boxes.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Folder for the evidence of each photograph, as JSON and as a picture.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of the table.")] = False,
 ) -> None:
-    "Find the heads of photographs and say how probable it is that they are fake. Exit code: 0 all read, 1 some could not be read, 2 wrong usage."
+    "Find heads in photographs and say how probable it is that they are fake. Exit code: 0 all read, 1 some not readable, 2 wrong usage."
     paths = _photographs(photos)
     try:
         pipeline = Pipeline.load(run, row)
@@ -825,7 +885,7 @@ def check_photographs(
         typer.echo(_describe(pipeline, known))
     raise typer.Exit(1 if _check_all(pipeline, paths, known, whole, save, as_json) else 0)
 
-# %% ../nbs/07_application.ipynb #c077
+# %% ../nbs/07_application.ipynb #c080
 def _check_all(pipeline: Pipeline, paths: list[Path], gallery: Gallery | None, whole: bool, save: Path | None, as_json: bool) -> int:
     "Print the evidence of each photograph; the number of those that could not be read."
     import sys
@@ -844,14 +904,14 @@ def _check_all(pipeline: Pipeline, paths: list[Path], gallery: Gallery | None, w
             _save(answer, save, number)
     return unread
 
-# %% ../nbs/07_application.ipynb #c080
+# %% ../nbs/07_application.ipynb #c083
 def _fractions(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(word) for word in text.split(","))
     except ValueError:
         _fail(f"--fractions {text!r}: expected three shares such as 0.7,0.15,0.15")
 
-# %% ../nbs/07_application.ipynb #c081
+# %% ../nbs/07_application.ipynb #c084
 @app.command()
 def build(
     data: Annotated[Path, typer.Argument(help="Data root: holds challenge/, faceforensics/, folders with a labels.csv ...")],
@@ -881,7 +941,7 @@ def build(
         _fail(error)
     typer.echo(manifest.groupby(["split", "label"]).size().unstack(fill_value=0).rename(columns={0: "real", 1: "fake"}).to_string())
 
-# %% ../nbs/07_application.ipynb #c082
+# %% ../nbs/07_application.ipynb #c085
 @app.command()
 def audit(
     folder: Annotated[Path, typer.Argument(help="A dataset made by `deepfake-nbs build`.")],
@@ -914,12 +974,14 @@ def crop(
         _fail(error)
     typer.echo(manifest.groupby(["split", "label"]).size().unstack(fill_value=0).rename(columns={0: "real", 1: "fake"}).to_string())
 
-# %% ../nbs/07_application.ipynb #c083
+# %% ../nbs/07_application.ipynb #c086
 @app.command("index")
 def index_pictures(
     folder: Annotated[Path, typer.Argument(help="Folder of pictures.")],
     out: Annotated[Path, typer.Argument(help="Folder of the index; new, or an index.")],
-    feature: Annotated[str, typer.Option(help="thumbnail, phash, harris, resnet18 (downloads its weights), or xception (the classifier of the run).")] = "thumbnail",
+    feature: Annotated[
+        str, typer.Option(help="thumbnail, phash, harris, resnet18 (downloads weights), xception (the run's classifier).")
+    ] = "thumbnail",
     similarity: Annotated[str, typer.Option(help="cosine, euclidean or whitened.")] = "cosine",
     kind: Annotated[str, typer.Option(help="flat: exact; hnsw, ivfpq: approximate, for large pools.")] = "flat",
     run: Annotated[Path | None, typer.Option(help="Run folder, for the feature xception. [default: the newest]")] = None,
@@ -962,15 +1024,17 @@ def retrieve(
         if as_json:
             typer.echo(json.dumps(dict(photo=str(path), matches=[asdict(match) for match in matches])))
         else:
-            typer.echo("\n".join([_printable(str(path)), *(f"  {one.similarity:8.3f}  {one.label:7}  {_printable(one.path)}" for one in matches)]))
+            lines = [f"  {one.similarity:8.3f}  {one.label:7}  {_printable(one.path)}" for one in matches]
+            typer.echo("\n".join([_printable(str(path)), *lines]))
     raise typer.Exit(1 if unread else 0)
 
-# %% ../nbs/07_application.ipynb #c087
+# %% ../nbs/07_application.ipynb #c090
 @dataclass(frozen=True)
 class Pair:
     "A frame of an original and the frame of a fake made of it."
+
     method: str
-    split: str          # Of the fake: a network has seen what is in train; "none" is a video that CVCS DFD left out
+    split: str  # Of the fake: a network has seen what is in train; "none" is a video that CVCS DFD left out
     original: Path
     fake: Path
     original_video: str  # Relative to the data root
@@ -978,11 +1042,11 @@ class Pair:
 
 
 def find_pairs(
-    run: str | Path,   # Run folder: says in which split a video is, and keeps the frames
+    run: str | Path,  # Run folder: says in which split a video is, and keeps the frames
     data: str | Path,  # Data root that holds faceforensics/
     n_pairs: int = 4,  # At most
-    n_frames: int = 8, # Frames of a video that are taken out; the middle one is shown
-) -> list[Pair]:       # What the network has not seen first; methods and originals in turn
+    n_frames: int = 8,  # Frames of a video that are taken out; the middle one is shown
+) -> list[Pair]:  # What the network has not seen first; methods and originals in turn
     "Find originals and the fakes made of them among the videos of FaceForensics++."
     from deepfake_nbs.datasets import extract_frames, read_faceforensics
 
@@ -992,16 +1056,25 @@ def find_pairs(
     videos, splits = read_faceforensics(root), _video_splits(Path(run))
     originals = {Path(path).stem: path for path in videos.loc[videos["label"].eq(0), "path"]}
     fakes = videos[videos["label"].eq(1)].to_dict("records")
-    found = [(fake["method"], splits.get(f"faceforensics/{fake['path']}", "none"), originals[target], fake["path"])
-             for fake in fakes if (target := Path(fake["path"]).stem.partition("_")[0]) in originals]
+    found = [
+        (fake["method"], splits.get(f"faceforensics/{fake['path']}", "none"), originals[target], fake["path"])
+        for fake in fakes
+        if (target := Path(fake["path"]).stem.partition("_")[0]) in originals
+    ]
     chosen = _in_turn(found, n_pairs)
     used = videos[videos["path"].isin({path for _, _, *both in chosen for path in both})]
     frames, _ = extract_frames(used, root, Path(run) / "own_faces", n_frames, progress=False)
-    middle = {video: Path(run) / "own_faces" / part["path"].iloc[len(part) // 2] for video, part in frames.groupby(frames["path"].str.rpartition("/")[0])}
-    return [Pair(method, split, middle[original], middle[fake], f"faceforensics/{original}", f"faceforensics/{fake}")
-            for method, split, original, fake in chosen if original in middle and fake in middle]
+    middle = {
+        video: Path(run) / "own_faces" / part["path"].iloc[len(part) // 2]
+        for video, part in frames.groupby(frames["path"].str.rpartition("/")[0])
+    }
+    return [
+        Pair(method, split, middle[original], middle[fake], f"faceforensics/{original}", f"faceforensics/{fake}")
+        for method, split, original, fake in chosen
+        if original in middle and fake in middle
+    ]
 
-# %% ../nbs/07_application.ipynb #c088
+# %% ../nbs/07_application.ipynb #c091
 def _video_splits(run: Path) -> dict[str, str]:
     "Split of each video of CVCS DFD; a video that was left out is in none."
     path = run / "cvcs_dfd" / "manifest.csv"
@@ -1023,7 +1096,7 @@ def _in_turn(pairs: list[tuple[str, str, str, str]], n: int) -> list[tuple[str, 
         rest.remove(chosen[-1])
     return chosen
 
-# %% ../nbs/07_application.ipynb #c090
+# %% ../nbs/07_application.ipynb #c093
 def evidence_table(
     evidence: Iterable[Evidence],  # One row each
 ) -> "pd.DataFrame":               # photograph, heads, judged, probability, verdict, best match, label, similarity
@@ -1053,10 +1126,10 @@ def plot_together(
         _draw_evidence(part, one, read_image(one.photo))
     return figure
 
-# %% ../nbs/07_application.ipynb #c093
+# %% ../nbs/07_application.ipynb #c096
 def example_photographs(
     run: str | Path,  # Run folder that holds CVCS DFD
-    n: int = 6,       # At most
+    n: int = 6,  # At most
 ) -> dict[str, Path]:  # What to call them, and the files
     "Pictures of the test split to try the demo with: of each set one, real and fake in turn."
     path = Path(run) / "cvcs_dfd" / "manifest.csv"
@@ -1070,7 +1143,9 @@ def example_photographs(
     sides = [[row for row in kinds.values() if row["label"] == label] for label in "01"]
     chosen = [side[i] for i in range(max(map(len, sides))) for side in sides if i < len(side)][:n]
     word = {"0": "real", "1": "fake"}
-    return {f"{word[row['label']]}: {row['source']} {row['method'].replace('none', '')}".strip(): path.parent / row["path"] for row in chosen}
+    return {
+        f"{word[row['label']]}: {row['source']} {row['method'].replace('none', '')}".strip(): path.parent / row["path"] for row in chosen
+    }
 
 
 def _read_upload(name: str, content: bytes) -> Image.Image:
@@ -1085,14 +1160,15 @@ def _read_upload(name: str, content: bytes) -> Image.Image:
     image.info.clear()
     return image
 
-# %% ../nbs/07_application.ipynb #c094
+# %% ../nbs/07_application.ipynb #c097
 def evidence_html(
     evidence: Evidence,
 ) -> str:
     "Say the verdict in words, with its origin and what was not found."
     colour, escape = COLOURS.get(evidence.verdict, COLOURS["unsure"]), html.escape
     word = "no verdict" if evidence.verdict is None else evidence.verdict
-    number = evidence.reason if evidence.probability is None else f"probability of fake {evidence.probability:.3f}, judged on the {evidence.region}"
+    judged = f"probability of fake {evidence.probability or 0:.3f}, judged on the {evidence.region}"
+    number = evidence.reason if evidence.probability is None else judged
     one = "head" if len(evidence.heads) == 1 else "heads"
     rows = [f"<b style='color:{colour};font-size:150%' class='verdict'>{word}</b> <span class='number'>{escape(number)}</span>",
             f"{escape(evidence.photo)}, {evidence.size[0]} x {evidence.size[1]} pixels, {len(evidence.heads)} {one} found",
@@ -1102,16 +1178,17 @@ def evidence_html(
         rows.append(escape(f"most similar picture of the gallery: {Path(best.path).name} ({best.label}, {best.similarity:.3f})"))
     time_spent = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in evidence.seconds.items())
     origin = f"{evidence.classifier['net']}, row {evidence.classifier['row']}, trained on {evidence.classifier['trained_on']}"
-    rows.append(f"<small>{escape(origin)}. Words: {escape(evidence.thresholds.origin)}. <span class='time'>{time_spent}</span>. No verdict of this program proves anything.</small>")
+    words = f"{escape(origin)}. Words: {escape(evidence.thresholds.origin)}. <span class='time'>{time_spent}</span>."
+    rows.append(f"<small>{words} No verdict of this program proves anything.</small>")
     return "<div class='evidence'>" + "<br>".join(rows) + "</div>"
 
-# %% ../nbs/07_application.ipynb #c095
+# %% ../nbs/07_application.ipynb #c098
 class Demo:
     "The application as widgets, for a notebook or, through Voila, for a page."
 
     def __init__(
         self,
-        run: str | Path | None = None,      # Run folder; by default the newest with a classifier
+        run: str | Path | None = None,  # Run folder; by default the newest with a classifier
         gallery: str | Path | None = None,  # Known pictures; by default CVCS DFD of the run, real and fake
     ):
         import ipywidgets as widgets
@@ -1122,12 +1199,28 @@ class Demo:
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="Upload a photograph", layout={"width": "220px"})
         self.example = widgets.Dropdown(options=[("or choose an example", "")], value="", layout={"width": "260px"})
         self.similar = widgets.Checkbox(value=False, description="similar pictures of the gallery", indent=False, layout={"width": "auto"})
-        self.whole = widgets.Checkbox(value=False, description="judge the whole picture where no head is found", indent=False, layout={"width": "auto"})
-        self.limits = widgets.FloatRangeSlider(value=(0, 1), min=0, max=1, step=0.01, description="unsure", continuous_update=False,
-                                               readout_format=".2f", layout={"width": "420px"})
+        self.whole = widgets.Checkbox(
+            value=False, description="judge the whole picture where no head is found", indent=False, layout={"width": "auto"}
+        )
+        self.limits = widgets.FloatRangeSlider(
+            value=(0, 1),
+            min=0,
+            max=1,
+            step=0.01,
+            description="unsure",
+            continuous_update=False,
+            readout_format=".2f",
+            layout={"width": "420px"},
+        )
         self.answer, self.picture = widgets.HTML(), widgets.Image(format="png", layout={"max_width": "100%", "display": "none"})
         self.controls = (self.upload, self.example, self.similar, self.whole, self.limits)
-        boxes = [widgets.HBox([self.upload, self.example]), widgets.HBox([self.similar, self.whole]), self.limits, self.answer, self.picture]
+        boxes = [
+            widgets.HBox([self.upload, self.example]),
+            widgets.HBox([self.similar, self.whole]),
+            self.limits,
+            self.answer,
+            self.picture,
+        ]
         self.widget = widgets.VBox(boxes)
         self._load(run, gallery)
 
@@ -1136,7 +1229,7 @@ class Demo:
 
         display(self.widget)
 
-# %% ../nbs/07_application.ipynb #c096
+# %% ../nbs/07_application.ipynb #c099
 @patch
 def _load(self: Demo, run: str | Path | None, gallery: str | Path | None) -> None:
     try:
@@ -1148,7 +1241,10 @@ def _load(self: Demo, run: str | Path | None, gallery: str | Path | None) -> Non
             control.disabled = True
         return
     thresholds = self.pipeline.thresholds
-    self.limits.value = (0 if thresholds.real_to is None else max(0, thresholds.real_to), 1 if thresholds.fake_from is None else min(1, thresholds.fake_from))
+    self.limits.value = (
+        0 if thresholds.real_to is None else max(0, thresholds.real_to),
+        1 if thresholds.fake_from is None else min(1, thresholds.fake_from),
+    )
     self.example.options = [*self.example.options, *example_photographs(self.run).items()]
     self.example.value = ""
     self.gallery = Path(gallery) if gallery else self.run / "cvcs_dfd" / "train"
@@ -1166,7 +1262,7 @@ def _say(self: Demo, sentence: str) -> None:
     self.answer.value = f"<div class='sentence'>{html.escape(sentence)}</div>"
     self.picture.layout.display = "none"
 
-# %% ../nbs/07_application.ipynb #c097
+# %% ../nbs/07_application.ipynb #c100
 @patch
 def _uploaded(self: Demo, change: dict) -> None:
     if not change["new"]:
@@ -1193,7 +1289,7 @@ def _take(self: Demo, name: str, read: Any) -> None:
         return
     self._judge()
 
-# %% ../nbs/07_application.ipynb #c098
+# %% ../nbs/07_application.ipynb #c101
 @patch
 def _judge(self: Demo) -> None:
     if self.image is None:
@@ -1216,7 +1312,9 @@ def _show(self: Demo) -> None:
         return
     real_to, fake_from = self.limits.value
     chosen = self.pipeline.thresholds
-    untouched = abs(real_to - (chosen.real_to or 0)) < 0.01 and abs(fake_from - (1 if chosen.fake_from is None else chosen.fake_from)) < 0.01
+    untouched = (
+        abs(real_to - (chosen.real_to or 0)) < 0.01 and abs(fake_from - (1 if chosen.fake_from is None else chosen.fake_from)) < 0.01
+    )
     evidence = self.evidence if untouched else self.evidence.with_thresholds(real_to, fake_from)
     self.picture.value = _png(evidence.plot(self.image))
     self.picture.layout.display = ""

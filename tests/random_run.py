@@ -1,4 +1,5 @@
 "A run folder whose networks have learned nothing, for tests."
+
 from pathlib import Path
 
 import torch
@@ -8,8 +9,20 @@ from deepfake_nbs.core import write_json
 from deepfake_nbs.head_detection import DETECTOR, EfficientDet, save_weights
 from deepfake_nbs.xception import MEAN, STD, create_model
 
-CONFIG = {"net": "light", "width": 0.1, "n_classes": 2, "dropout": 0.5, "image_size": 64, "mean": MEAN, "std": STD, "crop": True,
-          "trained_on": "nothing", "row": 8, "threshold": 0.5, "version": "0.1.0"}
+CONFIG = {
+    "net": "light",
+    "width": 0.1,
+    "n_classes": 2,
+    "dropout": 0.5,
+    "image_size": 64,
+    "mean": MEAN,
+    "std": STD,
+    "crop": True,
+    "trained_on": "nothing",
+    "row": 8,
+    "threshold": 0.5,
+    "version": "0.1.0",
+}
 
 
 def make_run(folder: Path, heads: float | None = 1e-6, **changes) -> Path:
@@ -19,5 +32,7 @@ def make_run(folder: Path, heads: float | None = 1e-6, **changes) -> Path:
     write_json(folder / CLASSIFIER / "config.json", CONFIG | changes)
     if heads is not None:
         save_weights(EfficientDet(), folder / DETECTOR / "model.safetensors")
-        write_json(folder / DETECTOR / "config.json", dict(phi=0, image_size=128, threshold=heads, trained_on="nothing", weights="none", version=1))
+        write_json(
+            folder / DETECTOR / "config.json", dict(phi=0, image_size=128, threshold=heads, trained_on="nothing", weights="none", version=1)
+        )
     return folder

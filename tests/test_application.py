@@ -1,4 +1,5 @@
 "Judging photographs: the pipeline, its evidence, and the command line."
+
 import json
 import os
 import subprocess
@@ -27,7 +28,8 @@ from deepfake_nbs.application import (
     find_run,
 )
 from deepfake_nbs.core import ImageError, file_sha256, write_json, write_text
-from deepfake_nbs.head_detection import DETECTOR, Head, crop_head
+from deepfake_nbs.head_detection import DETECTOR, EfficientDet, Head, crop_head
+from deepfake_nbs.xception import create_model
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +210,10 @@ def test_thresholds_by_hand():
     probability = [0.1] * 10 + [0.5] * 8 + [0.6, 0.65] + [0.6] * 10 + [0.9] * 10
     chosen = choose_thresholds(label, probability)  # From 0.6: 20 of 22 right; from 0.5: 20 of 30. Up to 0.5: 18 of 18; up to 0.6: 19 of 29
     assert (chosen.real_to, chosen.fake_from) == (0.5, 0.6)
-    assert (choose_thresholds(label, probability, least=21).real_to, choose_thresholds(label, probability, least=23).fake_from) == (None, None)
+    assert (choose_thresholds(label, probability, least=21).real_to, choose_thresholds(label, probability, least=23).fake_from) == (
+        None,
+        None,
+    )
 
 
 def test_both_classes_weigh_the_same():
@@ -315,7 +320,11 @@ def test_two_hundred_heads_and_a_head_that_fills_the_frame(heads_run, photos):
     photo, pipeline = sorted(photos.iterdir())[0], Pipeline.load(heads_run)
     crowd = [(float(x), float(y), x + 4.0, y + 4.0) for x in range(0, 76, 4) for y in range(0, 46, 4)][:200]
     answer = give_heads(pipeline, *crowd).check(photo)
-    assert len(answer.heads) == 200 and all(head.verdict for head in answer.heads) and any("there may be more" in note for note in answer.notes)
+    assert (
+        len(answer.heads) == 200
+        and all(head.verdict for head in answer.heads)
+        and any("there may be more" in note for note in answer.notes)
+    )
     assert answer.plot(Image.open(photo)).axes
     whole = give_heads(pipeline, (0.0, 0.0, 80.0, 50.0)).check(photo)
     assert whole.probability == pytest.approx(pipeline._probabilities([Image.open(photo)])[0], abs=1e-6)
@@ -477,13 +486,20 @@ def test_saved_evidence(heads_run, photos, tmp_path):
 
 def test_pairs_of_the_test_split_come_first_and_frames_match(tmp_path, video):
     root = tmp_path / "data" / "faceforensics"
-    for name in ("original_sequences/youtube/c23/videos/000", "original_sequences/youtube/c23/videos/001",
-                 "manipulated_sequences/Deepfakes/c23/videos/000_001", "manipulated_sequences/FaceSwap/c23/videos/001_000",
-                 "manipulated_sequences/FaceSwap/c23/videos/009_000"):
+    for name in (
+        "original_sequences/youtube/c23/videos/000",
+        "original_sequences/youtube/c23/videos/001",
+        "manipulated_sequences/Deepfakes/c23/videos/000_001",
+        "manipulated_sequences/FaceSwap/c23/videos/001_000",
+        "manipulated_sequences/FaceSwap/c23/videos/009_000",
+    ):
         path = (root / name).with_suffix(".mp4")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(video.read_bytes())
-    lines = ["faceforensics/manipulated_sequences/Deepfakes/c23/videos/000_001.mp4,train", "faceforensics/manipulated_sequences/FaceSwap/c23/videos/001_000.mp4,test"]
+    lines = [
+        "faceforensics/manipulated_sequences/Deepfakes/c23/videos/000_001.mp4,train",
+        "faceforensics/manipulated_sequences/FaceSwap/c23/videos/001_000.mp4,test",
+    ]
     write_text(tmp_path / "run" / "cvcs_dfd" / "manifest.csv", "\n".join(["video,split", *lines]) + "\n")
     pairs = find_pairs(tmp_path / "run", tmp_path / "data", 5, 3)
     assert [(pair.method, pair.split) for pair in pairs] == [("FaceSwap", "test"), ("Deepfakes", "train")], "009 has no original"
@@ -497,3 +513,23 @@ def test_evidence_for_each_pair_of_real_videos(heads_run, real, tmp_path):
     for pair in pairs:
         answers = [Pipeline.load(heads_run).check(path) for path in (pair.original, pair.fake)]
         assert all(answer.verdict and answer.heads for answer in answers)
+
+
+@pytest.mark.parametrize("name", ["xception", "midway", "light", "detector"])
+def test_folding_norms_changes_nothing(name):
+    torch.manual_seed(1)
+    model = EfficientDet() if name == "detector" else create_model(name, width=0.1)
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.running_mean.normal_(0, 0.1)
+        norm.running_var.uniform_(0.5, 1.5)
+        torch.nn.init.uniform_(norm.weight, 0.8, 1.2)
+        torch.nn.init.normal_(norm.bias, 0, 0.1)
+    x = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8) if name == "detector" else torch.randn(2, 3, 96, 96)
+    with torch.inference_mode():
+        before = model.eval()(x)
+        after = application._fold_norms(model)(x)
+    for old, new in zip(before, after, strict=True):
+        assert (old - new).abs().max() <= 1e-3 * max(1, old.abs().max())
+    left = sum(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
+    assert left == 0 if name != "detector" else left < len(norms) / 2

@@ -1,4 +1,5 @@
 "The demo as a page: Voila serves it, a headless Chromium uses it. Skips where there is no browser or no selenium, and says so."
+
 import io
 import json
 import os
@@ -21,8 +22,17 @@ from deepfake_nbs.application import Demo, _read_upload
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 60  # seconds that a step of the page may take on a busy machine
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--window-size=1200,1000")
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1200,1000",
+)
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +125,12 @@ def page(run, tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     home = tmp_path_factory.mktemp("home")
-    environment = os.environ | {"DEEPFAKE_NBS_RUN": str(run), "JUPYTER_RUNTIME_DIR": str(home), "PYTHONPATH": str(ROOT),
-                                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    environment = os.environ | {
+        "DEEPFAKE_NBS_RUN": str(run),
+        "JUPYTER_RUNTIME_DIR": str(home),
+        "PYTHONPATH": str(ROOT),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
     log = open(home / "voila.log", "w")
     command = [Path(sys.executable).with_name("voila"), "nbs/08_demo.ipynb", "--no-browser", f"--port={port}"]
     server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
@@ -165,7 +179,9 @@ def text_of(browser, selector):
 def requested(browser):
     "Addresses that the browser asked; those that the page's own policy stopped were never asked."
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    of_kind = {kind: [one["params"] for one in messages if one["method"] == f"Network.{kind}"] for kind in ("requestWillBeSent", "loadingFailed")}
+    of_kind = {
+        kind: [one["params"] for one in messages if one["method"] == f"Network.{kind}"] for kind in ("requestWillBeSent", "loadingFailed")
+    }
     stopped = {one["requestId"] for one in of_kind["loadingFailed"] if one.get("blockedReason") == "csp"}
     return {one["request"]["url"] for one in of_kind["requestWillBeSent"] if one["requestId"] not in stopped}
 
@@ -191,7 +207,9 @@ def test_a_photograph_is_uploaded_and_judged_in_a_browser(browser, page, photo, 
     assert re.search(r"probability of fake \d\.\d{3}, judged on the head", text_of(browser, ".number"))
     assert all(stage in text_of(browser, ".time") for stage in ("read", "heads", "classify"))
     assert "mine & <yours>.jpg" in text_of(browser, ".evidence")
-    shown = wait(lambda: browser.execute_script("return [...document.images].filter(i => i.naturalWidth > 500 && i.offsetWidth > 0).length"))
+    shown = wait(
+        lambda: browser.execute_script("return [...document.images].filter(i => i.naturalWidth > 500 && i.offsetWidth > 0).length")
+    )
     assert shown >= 1
     screenshot = browser.get_screenshot_as_png()
     assert Image.open(io.BytesIO(screenshot)).size[0] >= 1000
@@ -204,5 +222,7 @@ def test_a_photograph_is_uploaded_and_judged_in_a_browser(browser, page, photo, 
     wait(lambda: "broken.jpg: not an image" in text_of(browser, ".sentence"))
     assert not text_of(browser, ".verdict") and "Traceback" not in text_of(browser, "body")
 
-    elsewhere = {url for url in requested(browser) if not url.startswith((page, page.replace("http", "ws", 1), "data:", "blob:", "chrome", "about:"))}
+    elsewhere = {
+        url for url in requested(browser) if not url.startswith((page, page.replace("http", "ws", 1), "data:", "blob:", "chrome", "about:"))
+    }
     assert not elsewhere, f"the page asked other machines for something: {elsewhere}"
