@@ -27,6 +27,7 @@ help:
 	@echo "make report [PROFILE=smoke|mini|full] [DATA=folder]   set up, run all chapters in order, say where the results are"
 	@echo "make test       set up, run every test"
 	@echo "make lab        set up, open the chapters in JupyterLab"
+	@echo "make demo       the application as a page in the browser, on this machine alone"
 	@echo "make site       render the site with Quarto"
 	@echo "make publish    copy the outputs of the executed chapters of PROFILE=mini into nbs/"
 	@echo "make keep [PROFILE=..] [DATA=..]   keep the numbers of a finished report in papers/results"
@@ -66,7 +67,7 @@ ifeq ($(DATA),data/miniature)
 endif
 	@$(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.core import freeze_inputs; freeze_inputs("$(PROFILE)", "$(DATA)")'
 
-chapters: $(DONE)/index.ipynb $(DONE)/07_application.ipynb
+chapters: $(DONE)/index.ipynb
 
 module = deepfake_nbs/$(1).py
 CORE := $(call module,core)
@@ -75,6 +76,7 @@ HEADS := $(DATASETS) $(call module,head_detection)
 RETRIEVAL := $(HEADS) $(call module,retrieval)
 BASELINES := $(DATASETS) $(call module,baselines)
 TRAINING := $(DATASETS) $(call module,xception) $(call module,training)
+APPLICATION := $(HEADS) $(RETRIEVAL) $(call module,xception) $(call module,application)
 INPUTS := $(RUN)/settings.json $(RUN)/inputs.csv
 
 # Frames with head boxes are optional: a data root without them gets no detector, and no cropped dataset
@@ -90,7 +92,7 @@ $(DONE)/03_retrieval.ipynb: $(RETRIEVAL) | $(DONE)/02_head_detection.ipynb $(FOU
 $(DONE)/04_baselines.ipynb: $(BASELINES) | $(DONE)/03_retrieval.ipynb
 $(DONE)/05_xception.ipynb: $(CORE) $(call module,xception) | $(DONE)/04a_baseline_results.ipynb
 $(DONE)/06_training.ipynb: $(TRAINING) | $(DONE)/05_xception.ipynb
-$(DONE)/07_application.ipynb: $(DATASETS) $(call module,xception) $(call module,application) | $(DONE)/03a_retrieval_results.ipynb
+$(DONE)/07_application.ipynb: $(APPLICATION) | $(DONE)/03a_retrieval_results.ipynb
 
 # A chapter that shows results: it depends on the settings, the inputs and what earlier chapters left
 $(DONE)/01b_dataset_results.ipynb: $(DATASETS) $(INPUTS) $(if $(wildcard $(RUN)/cvcs_dfd/dataset.json),,missing) | $(DONE)/01a_miniature.ipynb
@@ -101,7 +103,9 @@ $(DONE)/02a_head_detection_results.ipynb: $(HEADS) $(INPUTS) $(RUN)/cvcs_dfd/dat
 $(DONE)/03a_retrieval_results.ipynb: $(RETRIEVAL) $(call module,xception) $(INPUTS) $(RUN)/cvcs_dfd/dataset.json $(DONE)/06b_training_results.ipynb | $(DONE)/03_retrieval.ipynb
 $(DONE)/04a_baseline_results.ipynb: $(BASELINES) $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/04_baselines.ipynb
 $(DONE)/06b_training_results.ipynb: $(TRAINING) $(RUN)/settings.json $(foreach row,$(ROWS),$(DONE)/06a_training_run-$(row).ipynb)
-$(DONE)/index.ipynb: $(CORE) $(DONE)/01b_dataset_results.ipynb $(FOUND_HEADS) $(DONE)/03a_retrieval_results.ipynb $(DONE)/04a_baseline_results.ipynb $(DONE)/06b_training_results.ipynb
+$(DONE)/07a_our_faces.ipynb $(DONE)/08_demo.ipynb: $(APPLICATION) $(DONE)/06b_training_results.ipynb $(DONE)/03a_retrieval_results.ipynb $(FOUND_HEADS) | $(DONE)/07_application.ipynb
+$(DONE)/09_ethics.ipynb: $(CORE) $(DONE)/06b_training_results.ipynb | $(DONE)/08_demo.ipynb
+$(DONE)/index.ipynb: $(CORE) $(DONE)/01b_dataset_results.ipynb $(FOUND_HEADS) $(DONE)/03a_retrieval_results.ipynb $(DONE)/04a_baseline_results.ipynb $(DONE)/06b_training_results.ipynb $(DONE)/07a_our_faces.ipynb | $(DONE)/08_demo.ipynb $(DONE)/09_ethics.ipynb
 
 # The dataset's marker is older than the chapter that checked it when nothing had to be rebuilt
 $(RUN)/cvcs_dfd/dataset.json: $(DONE)/01b_dataset_results.ipynb ;
@@ -112,7 +116,7 @@ words-of-run = $(subst -, ,$*)
 $(DONE)/06a_training_run-%.ipynb: nbs/06a_training_run.ipynb $(TRAINING) $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/06_training.ipynb
 	$(CHAPTER) $< $@ $(FROM_RUN) -p row $(word 1,$(words-of-run)) $(patsubst seed%,-p seed %,$(filter seed%,$(words-of-run))) $(patsubst %,-p protocol %,$(filter published,$(words-of-run))) -p overwrite True
 
-$(DONE)/01b_dataset_results.ipynb $(DONE)/02a_head_detection_results.ipynb $(DONE)/03a_retrieval_results.ipynb $(DONE)/04a_baseline_results.ipynb $(DONE)/06b_training_results.ipynb $(DONE)/index.ipynb: $(DONE)/%.ipynb: nbs/%.ipynb
+$(DONE)/01b_dataset_results.ipynb $(DONE)/02a_head_detection_results.ipynb $(DONE)/03a_retrieval_results.ipynb $(DONE)/04a_baseline_results.ipynb $(DONE)/06b_training_results.ipynb $(DONE)/07a_our_faces.ipynb $(DONE)/08_demo.ipynb $(DONE)/09_ethics.ipynb $(DONE)/index.ipynb: $(DONE)/%.ipynb: nbs/%.ipynb
 	$(CHAPTER) $< $@ $(FROM_RUN)
 
 $(DONE)/%.ipynb: nbs/%.ipynb
@@ -137,8 +141,13 @@ site:
 lab: setup
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs
 
-demo:
-	@echo "make demo: the widget demo (chapter 08) does not exist yet; try: $(BIN)/deepfake-nbs check PHOTO" >&2; exit 1
+# voila.json keeps the page on this machine: it listens to no other, its pages may ask no other, and a large photograph fits
+DEMO_RUN ?=
+
+demo: setup
+	@$(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.application import find_run; find_run()' 2> /dev/null || $(MAKE) --no-print-directory report
+	@echo "The demo opens in a browser; stop it with Ctrl-C. DEMO_RUN=folder takes the networks of that run."
+	DEEPFAKE_NBS_RUN="$(DEMO_RUN)" PATH="$(abspath $(BIN)):$$PATH" $(BIN)/voila nbs/08_demo.ipynb
 
 keep: setup
 	$(BIN)/python -c 'from deepfake_nbs.core import keep_results; print(*keep_results("$(PROFILE)", "$(DATA)"), sep="\n")'

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from bench_application import report_application
 from bench_heads import report_heads
 from bench_retrieval import report_retrieval
 
@@ -100,6 +101,7 @@ def main() -> None:
         build_scale(Path(folder))
     report_heads(report)
     report_retrieval(report)
+    report_application(report, 100)
 
 
 if __name__ == "__main__":

@@ -138,21 +138,22 @@ def test_the_name_of_a_run_becomes_its_parameters(project):
     assert "-p row 8 " in done.stdout and "seed" not in done.stdout and "protocol" not in done.stdout
 
 
+PAGES = {"03a_retrieval_results", "07a_our_faces", "08_demo", "index"}  # Of what the data and the networks say
+TRAINED = {"06b_training_results", "09_ethics", *PAGES}
 ROWS = {"06a_training_run-1", "06a_training_run-8", "06a_training_run-1-seed2-published"}
-TRAINED = {"06b_training_results", "03a_retrieval_results", "index"}  # What is made of the runs
 
 
 @pytest.mark.parametrize(
     "touched, expected",
     [
         (None, set()),
-        ("deepfake_nbs/application.py", {"07_application"}),
+        ("deepfake_nbs/application.py", {"07_application", "07a_our_faces", "08_demo", "index"}),
         ("nbs/01b_dataset_results.ipynb", {"01b_dataset_results", "index"}),  # the dataset itself was found unchanged
-        ("deepfake_nbs/retrieval.py", {"03_retrieval", "03a_retrieval_results", "index"}),
+        ("deepfake_nbs/retrieval.py", {"03_retrieval", "03a_retrieval_results", "07_application", "07a_our_faces", "08_demo", "index"}),
         ("deepfake_nbs/baselines.py", {"04_baselines", "04a_baseline_results", "index"}),
         ("nbs/06b_training_results.ipynb", TRAINED),
         ("deepfake_nbs/training.py", {"06_training", *ROWS, *TRAINED}),
-        ("data/runs/smoke-miniature/inputs.csv", {"01b_dataset_results", "03a_retrieval_results", "index"}),
+        ("data/runs/smoke-miniature/inputs.csv", {"01b_dataset_results", *PAGES}),
         ("data/runs/smoke-miniature/settings.json", {"01b_dataset_results", "04a_baseline_results", *ROWS, *TRAINED}),
         ("data/runs/smoke-miniature/cvcs_dfd/dataset.json", {"04a_baseline_results", *ROWS, *TRAINED}),
     ],

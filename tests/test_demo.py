@@ -1,0 +1,228 @@
+"The demo as a page: Voila serves it, a headless Chromium uses it. Skips where there is no browser or no selenium, and says so."
+
+import io
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from random_run import make_run
+
+from deepfake_nbs.application import Demo, _read_upload
+
+ROOT = Path(__file__).resolve().parent.parent
+PATIENCE = 60  # seconds that a step of the page may take on a busy machine
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1200,1000",
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    "Networks that learned nothing: the detector takes anything for a head, the classifier calls everything fake."
+    return make_run(tmp_path_factory.mktemp("demo") / "run", threshold=0.0, heads=1e-6)
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    "With EXIF data that must not survive."
+    path = tmp_path_factory.mktemp("photo") / "mine & <yours>.jpg"
+    exif = Image.Exif()
+    exif[0x010E] = "SECRET PLACE"
+    pixels = np.random.default_rng(0).integers(0, 255, (120, 90, 3), np.uint8)
+    Image.fromarray(pixels).save(path, exif=exif)
+    return path
+
+
+# --- The widgets, without a page --------------------------------------------------------------------------------------
+
+
+def upload(demo, name, content):
+    demo._uploaded({"new": ({"name": name, "content": memoryview(content)},)})
+
+
+def test_an_upload_is_judged_and_only_its_pixels_stay(run, photo):
+    demo = Demo(run)
+    upload(demo, photo.name, photo.read_bytes())
+    assert demo.evidence.verdict == "fake" and "fake" in demo.answer.value and demo.picture.value[:4] == b"\x89PNG"
+    assert not demo.image.info and not demo.image.getexif() and demo.upload.value == ()
+    assert "&amp; &lt;yours&gt;" in demo.answer.value and "<yours>" not in demo.answer.value
+
+
+def test_pixels_of_an_upload_are_those_of_the_file(photo):
+    assert np.array_equal(np.asarray(_read_upload("x", photo.read_bytes())), np.asarray(Image.open(photo)))
+
+
+@pytest.mark.parametrize("content", [b"", b"Dear reader", b"\xff\xd8\xff\xe0 cut"])
+def test_a_broken_upload_gets_a_sentence_and_no_old_verdict(run, photo, content):
+    demo = Demo(run)
+    upload(demo, photo.name, photo.read_bytes())
+    upload(demo, "broken.jpg", content)
+    assert "cannot be judged" in demo.answer.value and "broken.jpg" in demo.answer.value
+    assert "verdict" not in demo.answer.value and "Traceback" not in demo.answer.value and demo.evidence is None
+
+
+def test_thresholds_change_words_and_judge_nothing_again(run, photo, monkeypatch):
+    demo = Demo(run)
+    upload(demo, photo.name, photo.read_bytes())
+    monkeypatch.setattr(demo.pipeline, "check", None)
+    before = demo.evidence
+    demo.limits.value = (1, 1)
+    assert ">real<" in demo.answer.value and demo.evidence is before
+    demo.limits.value = (0, 1)
+    assert ">unsure<" in demo.answer.value
+
+
+def test_the_gallery_is_used_when_asked(run, photo, tmp_path):
+    for i in range(3):
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (9, 9, 3), np.uint8)).save(tmp_path / f"{i}.png")
+    demo = Demo(run, gallery=tmp_path)
+    upload(demo, photo.name, photo.read_bytes())
+    assert not demo.evidence.matches
+    demo.similar.value = True
+    assert len(demo.evidence.matches) == 3 and "most similar picture" in demo.answer.value
+
+
+def test_without_a_model_the_page_says_which_command_makes_one(tmp_path):
+    demo = Demo(tmp_path)
+    assert "make report" in demo.answer.value and all(control.disabled for control in demo.controls)
+
+
+# --- The page ---------------------------------------------------------------------------------------------------------
+
+
+def wait(condition, seconds=PATIENCE):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.3)
+    raise AssertionError(f"nothing after {seconds} s")
+
+
+@pytest.fixture(scope="module")
+def page(run, tmp_path_factory):
+    "Address of the demo, as `make demo` serves it."
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    home = tmp_path_factory.mktemp("home")
+    environment = os.environ | {
+        "DEEPFAKE_NBS_RUN": str(run),
+        "JUPYTER_RUNTIME_DIR": str(home),
+        "PYTHONPATH": str(ROOT),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    log = open(home / "voila.log", "w")
+    command = [Path(sys.executable).with_name("voila"), "nbs/08_demo.ipynb", "--no-browser", f"--port={port}"]
+    server = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    address = f"http://127.0.0.1:{port}/"
+
+    def answers():
+        assert server.poll() is None, (home / "voila.log").read_text()
+        try:
+            return urllib.request.urlopen(f"{address}static/", timeout=5).status
+        except urllib.error.HTTPError as error:
+            return error.code
+        except OSError:
+            return None
+
+    try:
+        wait(answers)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(20)
+        log.close()
+
+
+@pytest.fixture
+def browser(tmp_path):
+    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: the demo was not tried in a browser")
+    chromium, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("no chromium with chromedriver on PATH: the demo was not tried in a browser")
+    options = selenium.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    found = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
+    try:
+        yield found
+    finally:
+        found.quit()
+
+
+def text_of(browser, selector):
+    return browser.execute_script("let e = document.querySelector(arguments[0]); return e ? e.innerText : ''", selector)
+
+
+def requested(browser):
+    "Addresses that the browser asked; those that the page's own policy stopped were never asked."
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    of_kind = {
+        kind: [one["params"] for one in messages if one["method"] == f"Network.{kind}"] for kind in ("requestWillBeSent", "loadingFailed")
+    }
+    stopped = {one["requestId"] for one in of_kind["loadingFailed"] if one.get("blockedReason") == "csp"}
+    return {one["request"]["url"] for one in of_kind["requestWillBeSent"] if one["requestId"] not in stopped}
+
+
+# The widget keeps its file input out of the page, where a person does not miss it and a driver cannot reach it
+SHOW_FILE_INPUT = "HTMLInputElement.prototype.click = function () { this.type === 'file' && document.body.appendChild(this) }"
+
+
+def choose_file(browser, path):
+    browser.execute_script(SHOW_FILE_INPUT)
+    wait(lambda: [b for b in browser.find_elements("css selector", "button") if "Upload a photograph" in b.text])[0].click()
+    wait(lambda: browser.find_elements("css selector", "input[type=file]"))[-1].send_keys(str(path))
+
+
+def test_a_photograph_is_uploaded_and_judged_in_a_browser(browser, page, photo, tmp_path):
+    browser.set_page_load_timeout(PATIENCE)
+    browser.get(page)
+    wait(lambda: "Choose a photograph" in text_of(browser, ".sentence"))
+    shown = text_of(browser, "body")
+    assert "import os" not in shown and "skip_exec" not in shown, "the page shows its machinery"
+    choose_file(browser, photo)
+    assert wait(lambda: text_of(browser, ".verdict")) == "fake"
+    assert re.search(r"probability of fake \d\.\d{3}, judged on the head", text_of(browser, ".number"))
+    assert all(stage in text_of(browser, ".time") for stage in ("read", "heads", "classify"))
+    assert "mine & <yours>.jpg" in text_of(browser, ".evidence")
+    shown = wait(
+        lambda: browser.execute_script("return [...document.images].filter(i => i.naturalWidth > 500 && i.offsetWidth > 0).length")
+    )
+    assert shown >= 1
+    screenshot = browser.get_screenshot_as_png()
+    assert Image.open(io.BytesIO(screenshot)).size[0] >= 1000
+    if keep := os.environ.get("DEMO_SCREENSHOT"):
+        Path(keep).write_bytes(screenshot)
+
+    broken = tmp_path / "broken.jpg"
+    broken.write_text("Dear reader")
+    choose_file(browser, broken)
+    wait(lambda: "broken.jpg: not an image" in text_of(browser, ".sentence"))
+    assert not text_of(browser, ".verdict") and "Traceback" not in text_of(browser, "body")
+
+    elsewhere = {
+        url for url in requested(browser) if not url.startswith((page, page.replace("http", "ws", 1), "data:", "blob:", "chrome", "about:"))
+    }
+    assert not elsewhere, f"the page asked other machines for something: {elsewhere}"
