@@ -1,6 +1,7 @@
 "The notebooks are the source: what they export, how they are built, and what makes a chapter run again."
 import ast
 import os
+import json
 import re
 import shutil
 import subprocess
@@ -169,3 +170,10 @@ def test_a_chapter_runs_again_when_what_it_uses_changed(project, touched, expect
 def test_an_interrupted_report_goes_on(project):
     (project / "data/runs/smoke-miniature/nbs/06a_training_run-8.ipynb").unlink()
     assert make(project) == {"06a_training_run-8", *TRAINED}
+
+
+def test_no_output_names_a_place_on_a_machine():
+    for path in sorted((ROOT / "nbs").glob("*.ipynb")):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            shown = json.dumps([output.get("data", output.get("text", "")) for output in cell.get("outputs", [])])
+            assert not re.search(r"PosixPath\('/|/home/|/root/|/Users/", shown), f"{path.name}: {''.join(cell['source'])[:80]}"
