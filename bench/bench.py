@@ -8,9 +8,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from bench_application import report_application
-from bench_heads import report_heads
-from bench_retrieval import report_retrieval
 
 
 def best(action, n: int = 3) -> float:
@@ -93,6 +90,11 @@ def build_scale(folder: Path) -> None:
 
 
 def main() -> None:
+    # Here, not above: they load torch, which worker processes would load too, and count as memory
+    from bench_application import report_application
+    from bench_heads import report_heads
+    from bench_retrieval import report_retrieval
+
     print(f"python {sys.version.split()[0]}, {resource.getpagesize()} byte pages; every line is a ratio or a size, not a speed")
     import_time()
     with tempfile.TemporaryDirectory() as folder:
