@@ -76,6 +76,7 @@ HEADS := $(DATASETS) $(call module,head_detection)
 RETRIEVAL := $(HEADS) $(call module,retrieval)
 BASELINES := $(DATASETS) $(call module,baselines)
 TRAINING := $(DATASETS) $(call module,xception) $(call module,training)
+COMPARISON := $(TRAINING) $(call module,comparison)
 APPLICATION := $(HEADS) $(RETRIEVAL) $(call module,xception) $(call module,application)
 INPUTS := $(RUN)/settings.json $(RUN)/inputs.csv
 
@@ -92,6 +93,7 @@ $(DONE)/03_retrieval.ipynb: $(RETRIEVAL) | $(DONE)/02_head_detection.ipynb $(FOU
 $(DONE)/04_baselines.ipynb: $(BASELINES) | $(DONE)/03_retrieval.ipynb
 $(DONE)/05_xception.ipynb: $(CORE) $(call module,xception) | $(DONE)/04a_baseline_results.ipynb
 $(DONE)/06_training.ipynb: $(TRAINING) | $(DONE)/05_xception.ipynb
+$(DONE)/06c_comparison.ipynb: $(COMPARISON) | $(DONE)/06_training.ipynb
 $(DONE)/07_application.ipynb: $(APPLICATION) | $(DONE)/03a_retrieval_results.ipynb
 
 # A chapter that shows results: it depends on the settings, the inputs and what earlier chapters left
@@ -102,7 +104,7 @@ $(DONE)/02a_head_detection_results.ipynb: $(HEADS) $(INPUTS) $(RUN)/cvcs_dfd/dat
 # It comes before the networks in the book, and runs after them: one of its features is the classifier that chapter 06b chose
 $(DONE)/03a_retrieval_results.ipynb: $(RETRIEVAL) $(call module,xception) $(INPUTS) $(RUN)/cvcs_dfd/dataset.json $(DONE)/06b_training_results.ipynb | $(DONE)/03_retrieval.ipynb
 $(DONE)/04a_baseline_results.ipynb: $(BASELINES) $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/04_baselines.ipynb
-$(DONE)/06b_training_results.ipynb: $(TRAINING) $(RUN)/settings.json $(foreach row,$(ROWS),$(DONE)/06a_training_run-$(row).ipynb)
+$(DONE)/06b_training_results.ipynb: $(COMPARISON) $(call module,baselines) $(RUN)/settings.json $(DONE)/04a_baseline_results.ipynb $(foreach row,$(ROWS),$(DONE)/06a_training_run-$(row).ipynb) | $(DONE)/06c_comparison.ipynb
 $(DONE)/07a_our_faces.ipynb $(DONE)/08_demo.ipynb: $(APPLICATION) $(DONE)/06b_training_results.ipynb $(DONE)/03a_retrieval_results.ipynb $(FOUND_HEADS) | $(DONE)/07_application.ipynb
 $(DONE)/09_ethics.ipynb: $(CORE) $(DONE)/06b_training_results.ipynb | $(DONE)/08_demo.ipynb
 $(DONE)/index.ipynb: $(CORE) $(DONE)/01b_dataset_results.ipynb $(FOUND_HEADS) $(DONE)/03a_retrieval_results.ipynb $(DONE)/04a_baseline_results.ipynb $(DONE)/06b_training_results.ipynb $(DONE)/07a_our_faces.ipynb | $(DONE)/08_demo.ipynb $(DONE)/09_ethics.ipynb
@@ -111,10 +113,12 @@ $(DONE)/index.ipynb: $(CORE) $(DONE)/01b_dataset_results.ipynb $(FOUND_HEADS) $(
 $(RUN)/cvcs_dfd/dataset.json: $(DONE)/01b_dataset_results.ipynb ;
 $(RUN)/cvcs_cropped_dfd/dataset.json: $(DONE)/02a_head_detection_results.ipynb ;
 
-# A run's name: the row, then the seed and the split where they are not the profile's: 8, 1-published, 1-seed2-published
+# A run's name: the row, then the seed, split and schedule where they are not the profile's: 8, 1-published, 1-seed2-published, 8-cosine
 words-of-run = $(subst -, ,$*)
-$(DONE)/06a_training_run-%.ipynb: nbs/06a_training_run.ipynb $(TRAINING) $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/06_training.ipynb
-	$(CHAPTER) $< $@ $(FROM_RUN) -p row $(word 1,$(words-of-run)) $(patsubst seed%,-p seed %,$(filter seed%,$(words-of-run))) $(patsubst %,-p protocol %,$(filter published,$(words-of-run))) -p overwrite True
+changes-of-run = $(patsubst seed%,-p seed %,$(filter seed%,$(words-of-run))) $(patsubst %,-p protocol %,$(filter published,$(words-of-run))) \
+	$(patsubst %,-p schedule %,$(filter cosine,$(words-of-run)))
+$(DONE)/06a_training_run-%.ipynb: nbs/06a_training_run.ipynb $(COMPARISON) $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/06_training.ipynb
+	$(CHAPTER) $< $@ $(FROM_RUN) -p row $(word 1,$(words-of-run)) $(strip $(changes-of-run)) -p overwrite True
 
 $(DONE)/01b_dataset_results.ipynb $(DONE)/02a_head_detection_results.ipynb $(DONE)/03a_retrieval_results.ipynb $(DONE)/04a_baseline_results.ipynb $(DONE)/06b_training_results.ipynb $(DONE)/07a_our_faces.ipynb $(DONE)/08_demo.ipynb $(DONE)/09_ethics.ipynb $(DONE)/index.ipynb: $(DONE)/%.ipynb: nbs/%.ipynb
 	$(CHAPTER) $< $@ $(FROM_RUN)

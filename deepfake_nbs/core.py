@@ -6,8 +6,8 @@
 __all__ = ['IMAGE_FORMATS', 'ARTIFACT_COLUMNS', 'CLAIM_COLUMNS', 'METRICS', 'project_root', 'resolve', 'Settings',
            'read_settings', 'set_seed', 'ImageError', 'read_image', 'write_text', 'write_json', 'file_sha256',
            'run_folder', 'run_record', 'caption_line', 'save_figure', 'save_table', 'forget_artifact', 'save_claims',
-           'classification_metrics', 'walk', 'run_chapter', 'run_chapter_command', 'freeze_inputs', 'promote',
-           'keep_results', 'publish']
+           'classification_metrics', 'walk', 'paired_metrics', 'run_chapter', 'run_chapter_command', 'freeze_inputs',
+           'promote', 'keep_results', 'publish']
 
 # %% ../nbs/00_core.ipynb #c002
 import ast
@@ -77,6 +77,7 @@ class Settings:
     rows: tuple[int, ...]       # Rows of table 1 to train
     protocol_rows: tuple[int, ...]  # Those to train on the published split too, to see what a leak is worth
     protocol_seeds: tuple[int, ...]  # More seeds to do that with
+    schedule_rows: tuple[int, ...]  # Those to train with the cosine schedule too
     image_size: int             # Side of the network's input, pixels
     width: float                # Share of each layer's channels, 1 = as published
     epoch_limit: int            # Most epochs of a row, 0 = as table 1 says
@@ -96,10 +97,11 @@ class Settings:
 
     @property
     def runs(self) -> list[str]:
-        "Training runs of the report: rows, then pairs on both splits, as 1-seed2 and 1-seed2-published."
-        seeds = ["", *(f"-seed{seed}" for seed in self.protocol_seeds if seed != self.seed)]
-        pairs = [f"{row}{seed}{end}" for row in self.protocol_rows for seed in seeds for end in ("", "-published")]
-        return [*map(str, self.rows), *(name for name in pairs if "-" in name)]
+        "Training runs of the report: rows, those on the other split, as 1-published, pairs of other seeds, as 1-seed2, and 8-cosine."
+        seeds = [f"-seed{seed}" for seed in self.protocol_seeds if seed != self.seed]
+        pairs = [f"{self.protocol_rows[0]}{seed}{end}" for seed in seeds for end in ("", "-published")] if self.protocol_rows else []
+        return [*map(str, self.rows), *(f"{row}-published" for row in self.protocol_rows), *pairs,
+                *(f"{row}-cosine" for row in self.schedule_rows)]
 
     @property
     def fractions(self) -> tuple[float, float, float]:
@@ -127,8 +129,9 @@ def _check_settings(settings: Settings, where: str) -> Settings:
         raise ValueError(f"{where}: the three fractions are {settings.fractions}; expected shares that add up to 1")
     if not settings.rows:
         raise ValueError(f"{where}: rows is empty; expected at least one row of table 1")
-    if not set(settings.protocol_rows) <= set(settings.rows):
-        raise ValueError(f"{where}: protocol_rows is {settings.protocol_rows}; expected some of rows, {settings.rows}")
+    for key in ("protocol_rows", "schedule_rows"):
+        if not set(getattr(settings, key)) <= set(settings.rows):
+            raise ValueError(f"{where}: {key} is {getattr(settings, key)}; expected some of rows, {settings.rows}")
     if settings.split_protocol not in ("group", "published"):
         raise ValueError(f"{where}: split_protocol is {settings.split_protocol!r}; expected 'group' or 'published'")
     if settings.head_weights not in ("imagenet", "none", "auto"):
@@ -483,16 +486,21 @@ def classification_metrics(
     label, probability = predictions["label"].to_numpy(int), predictions["probability"].to_numpy(float)
     if not np.isin(label, (0, 1)).all() or not ((probability >= 0) & (probability <= 1)).all():
         raise ValueError("predictions: expected labels 0 or 1 and probabilities between 0 and 1, without NaN")
-    group, names = pd.factorize(predictions["group"].astype(str))
-    rng, samples = np.random.default_rng(seed), []
-    for _ in range(n_resamples):
-        drawn = np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))
-        weight = drawn[group].astype(float)
-        samples.append(_metrics(label, probability, weight, threshold) if weight.any() else [float("nan")] * len(METRICS))
+    samples = [_metrics(label, probability, weight, threshold) for weight in _resamples(predictions["group"], n_resamples, seed)]
     value = _metrics(label, probability, np.ones(len(label)), threshold)
     frame = pd.DataFrame({"value": value}, index=pd.Index(METRICS, name="metric"))
     frame["low"], frame["high"] = _interval(np.array(samples))
-    return frame.assign(n=len(label), groups=len(names))
+    return frame.assign(n=len(label), groups=predictions["group"].astype(str).nunique())
+
+
+def _resamples(groups: "pd.Series", n_resamples: int, seed: int) -> Iterator[np.ndarray]:
+    "How often each image counts in each bootstrap resample: whole groups are drawn."
+    import pandas as pd
+
+    group, names = pd.factorize(groups.astype(str))
+    rng = np.random.default_rng(seed)
+    for _ in range(n_resamples):
+        yield np.bincount(rng.integers(len(names), size=len(names)), minlength=len(names))[group].astype(float)
 
 
 def _interval(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -500,6 +508,8 @@ def _interval(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     low, high = np.nanpercentile(defined, [2.5, 97.5], axis=0)
     hidden = np.isnan(samples).all(0)
     return np.where(hidden, np.nan, low), np.where(hidden, np.nan, high)
+
+# %% ../nbs/00_core.ipynb #c056
 def walk(
     folder: str | Path,  # Where to start
 ) -> Iterator[tuple[str, list[str], list[str]]]:  # As `os.walk` yields them
@@ -519,6 +529,29 @@ def walk(
         yield place, folders, names
 
 # %% ../nbs/00_core.ipynb #c061
+def paired_metrics(
+    first: "pd.DataFrame",     # Columns label, probability, group
+    second: "pd.DataFrame",    # The same images in the same order
+    n_resamples: int = 1000,   # Bootstrap resamples
+    seed: int = 0,             # Seed of the resampling
+    threshold: float = 0.5,    # Fake from here on
+) -> "pd.DataFrame":           # One row a metric: first, second, difference (first minus second), low, high (95 %), p, n
+    "Compare two classifiers on the same images; `p` is two-sided, from the resamples beyond zero (Efron and Tibshirani 1993, section 15)."
+    import pandas as pd
+
+    if len(first) != len(second) or list(first["label"]) != list(second["label"]) or list(first["group"]) != list(second["group"]):
+        raise ValueError(f"predictions of {len(first)} and {len(second)} images: expected the same images in the same order")
+    measured = [classification_metrics(frame, 1, seed, threshold)["value"].to_numpy() for frame in (first, second)]
+    label, each = first["label"].to_numpy(int), [frame["probability"].to_numpy(float) for frame in (first, second)]
+    samples = np.array([np.subtract(*(_metrics(label, probability, weight, threshold) for probability in each))
+                        for weight in _resamples(first["group"], n_resamples, seed)])
+    values = dict(first=measured[0], second=measured[1], difference=measured[0] - measured[1])
+    frame = pd.DataFrame(values, index=pd.Index(METRICS, name="metric"))
+    frame["low"], frame["high"] = _interval(samples)
+    beyond = [((samples <= 0).sum(0) + 1) / (n_resamples + 1), ((samples >= 0).sum(0) + 1) / (n_resamples + 1)]
+    return frame.assign(p=np.where(frame["difference"].isna(), np.nan, np.minimum(1, 2 * np.minimum(*beyond))), n=len(label))
+
+# %% ../nbs/00_core.ipynb #c066
 def _known_parameters(notebook: Path) -> dict[str, str]:
     "Name and type of what the cell tagged `parameters` sets; papermill's own reader stumbles over some comments."
     cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
@@ -557,7 +590,7 @@ def run_chapter(
     os.replace(partial, output)
     return output
 
-# %% ../nbs/00_core.ipynb #c062
+# %% ../nbs/00_core.ipynb #c067
 def run_chapter_command() -> None:
     "Command line of `run_chapter`: NOTEBOOK OUTPUT [-p NAME VALUE]..."
     import argparse
@@ -573,7 +606,7 @@ def run_chapter_command() -> None:
     except (ValueError, RuntimeError, FileNotFoundError) as error:
         sys.exit(f"deepfake-nbs-chapter: {error}")
 
-# %% ../nbs/00_core.ipynb #c066
+# %% ../nbs/00_core.ipynb #c071
 def freeze_inputs(
     profile: str,      # Profile of settings.ini
     data: str | Path,  # Data root
@@ -592,7 +625,7 @@ def freeze_inputs(
             write_text(path, text)
     return run
 
-# %% ../nbs/00_core.ipynb #c070
+# %% ../nbs/00_core.ipynb #c075
 def promote(
     executed: str | Path,  # A chapter that papermill ran
     source: str | Path,    # The chapter in nbs/
@@ -613,7 +646,7 @@ def promote(
     write_text(source, nbformat.writes(target) + "\n")
     return Path(source)
 
-# %% ../nbs/00_core.ipynb #c072
+# %% ../nbs/00_core.ipynb #c077
 def keep_results(
     profile: str,      # Profile whose report is done
     data: str | Path,  # Its data root
@@ -630,7 +663,7 @@ def keep_results(
     measured = "".join([header, *(line for line in lines if line.rstrip().endswith(",measured"))])
     return [write_text(place.with_name(f"{run.name}.csv"), measured), write_json(place.with_name(f"{run.name}.json"), record)]
 
-# %% ../nbs/00_core.ipynb #c073
+# %% ../nbs/00_core.ipynb #c078
 def publish(
     profile: str,      # Profile whose report is done
     data: str | Path,  # Its data root

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+pytest_plugins = ["noise_run"]
 ROOT = Path(__file__).resolve().parent.parent
 
 

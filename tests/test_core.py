@@ -28,9 +28,9 @@ def test_every_profile_reads(profile):
 
 
 def test_runs_are_rows_and_pairs_on_both_splits():
-    settings = replace(read_settings("mini"), rows=(1, 3), protocol_rows=(1,), protocol_seeds=(2,))
-    assert settings.runs == ["1", "3", "1-published", "1-seed2", "1-seed2-published"]
-    assert replace(settings, protocol_rows=()).runs == ["1", "3"]
+    settings = replace(read_settings("mini"), rows=(1, 3), protocol_rows=(1, 3), protocol_seeds=(2, 42), schedule_rows=(3,))
+    assert settings.runs == ["1", "3", "1-published", "3-published", "1-seed2", "1-seed2-published", "3-cosine"]
+    assert replace(settings, protocol_rows=(), schedule_rows=()).runs == ["1", "3"]
 
 
 @pytest.mark.parametrize(
@@ -38,8 +38,9 @@ def test_runs_are_rows_and_pairs_on_both_splits():
     [
         ("image_limit = 600", "image_limt = 600", ["image_limt", "did you mean 'image_limit'"]),
         ("image_limit = 600", "image_limit = 4.5", ["image_limit = '4.5'", "expected int"]),
-        ("rows = 1 8", "rows = one eight", ["rows = 'one eight'", "expected"]),
-        ("protocol_rows =", "protocol_rows = 4", ["protocol_rows is (4,)", "expected some of rows"]),
+        ("\nrows = 1 2", "\nrows = one two", ["rows = 'one two", "expected"]),
+        ("protocol_rows = 1 8", "protocol_rows = 12", ["protocol_rows is (12,)", "expected some of rows"]),
+        ("schedule_rows = 8", "schedule_rows = 12", ["schedule_rows is (12,)", "expected some of rows"]),
         ("balance = false", "balance = perhaps", ["balance = 'perhaps'", "expected bool"]),
         ("train_fraction = 0.70", "train_fraction = 0.90", ["fractions", "add up to 1"]),
         ("train_fraction = 0.70", "train_fraction = nan", ["fractions", "add up to 1"]),

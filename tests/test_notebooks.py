@@ -134,6 +134,8 @@ def test_the_name_of_a_run_becomes_its_parameters(project):
     command = ["make", "-n", "CHAPTER=./fake", "-W", "nbs/06a_training_run.ipynb"]
     done = subprocess.run([*command, name], cwd=project, capture_output=True, text=True, check=True)
     assert "-p row 1 -p seed 2 -p protocol published -p overwrite True" in done.stdout
+    cosine = subprocess.run([*command, name.replace("1-seed2-published", "8-cosine")], cwd=project, capture_output=True, text=True, check=True)
+    assert "-p row 8 -p schedule cosine -p overwrite True" in cosine.stdout
     name = name.replace("1-seed2-published", "8")
     done = subprocess.run([*command, name], cwd=project, capture_output=True, text=True, check=True)
     assert "-p row 8 " in done.stdout and "seed" not in done.stdout and "protocol" not in done.stdout
@@ -151,9 +153,10 @@ ROWS = {"06a_training_run-1", "06a_training_run-8", "06a_training_run-1-seed2-pu
         ("deepfake_nbs/application.py", {"07_application", "07a_our_faces", "08_demo", "index"}),
         ("nbs/01b_dataset_results.ipynb", {"01b_dataset_results", "index"}),  # the dataset itself was found unchanged
         ("deepfake_nbs/retrieval.py", {"03_retrieval", "03a_retrieval_results", "07_application", "07a_our_faces", "08_demo", "index"}),
-        ("deepfake_nbs/baselines.py", {"04_baselines", "04a_baseline_results", "index"}),
+        ("deepfake_nbs/baselines.py", {"04_baselines", "04a_baseline_results", *TRAINED}),
         ("nbs/06b_training_results.ipynb", TRAINED),
-        ("deepfake_nbs/training.py", {"06_training", *ROWS, *TRAINED}),
+        ("deepfake_nbs/training.py", {"06_training", "06c_comparison", *ROWS, *TRAINED}),
+        ("deepfake_nbs/comparison.py", {"06c_comparison", *ROWS, *TRAINED}),
         ("data/runs/smoke-miniature/inputs.csv", {"01b_dataset_results", *PAGES}),
         ("data/runs/smoke-miniature/settings.json", {"01b_dataset_results", "04a_baseline_results", *ROWS, *TRAINED}),
         ("data/runs/smoke-miniature/cvcs_dfd/dataset.json", {"04a_baseline_results", *ROWS, *TRAINED}),

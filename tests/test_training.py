@@ -1,80 +1,25 @@
-"Contracts of chapters 06, 06a and 06b: what a run leaves, how it stops and goes on, what it refuses, what the pages show."
+"Contracts of chapter 06: what a run leaves, how it stops and goes on, what it refuses."
 
 import json
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
+from noise_run import TINY, draw_dataset, rewrite
 
-from deepfake_nbs import training
-from deepfake_nbs.core import CLAIM_COLUMNS, ImageError, file_sha256, read_image, read_settings
-from deepfake_nbs.datasets import MANIFEST_COLUMNS
+from deepfake_nbs import comparison, training
+from deepfake_nbs.comparison import choose_classifier, finished_rows, read_predictions, read_run, results_table, training_table
+from deepfake_nbs.core import ImageError, file_sha256, read_image, read_settings
 from deepfake_nbs.training import (
-    ManifestImages, SeededLoader, TrainingConfig, TrainingError, choose_classifier, choose_dataset, claim_rows, finished_rows, make_loss,
-    profile_row, read_predictions, read_run, read_splits, results_table, run_config, run_name, show_results, table_row, train,
-    train_run, training_table,
+    ManifestImages, SeededLoader, TrainingConfig, TrainingError, choose_dataset, make_loss, profile_row, read_splits, run_config, run_name,
+    table_row, train, train_run,
 )
 from deepfake_nbs.xception import load_classifier, normalise, resize_square
 
-TINY = TrainingConfig(row=8, crop=False, epochs=3, image_size=48, width=0.1, batch_size=5, learning_rate=0.01, workers=1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    "Networks this small lose more by waiting for a second thread than they gain, above all on a busy machine."
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def draw_dataset(folder: Path, n: int = 30, protocol: str = "group") -> Path:
-    "Noise; fakes are smoother. Three fifths train, one fifth each validation and test."
-    rng, rows = np.random.default_rng(0), []
-    for i in range(n):
-        split = ("train", "train", "train", "validation", "test")[i % 5]
-        path = f"{split}/{i:06d}.png"
-        image = Image.fromarray(rng.integers(0, 256, (40, 56, 3), dtype=np.uint8))
-        image = image.resize((14, 10)).resize((56, 40)) if i % 2 else image
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        image.save(folder / path)
-        rows.append(dict(path=path, label=i % 2, source="noise", method="smooth" if i % 2 else "none", group=f"{i:03d}", video="", frame="",
-                         width=56, height=40, format="PNG", sha256=file_sha256(folder / path), split=split))
-    pd.DataFrame(rows)[list(MANIFEST_COLUMNS)].to_csv(folder / "manifest.csv", index=False)
-    (folder / "dataset.json").write_text(json.dumps({"plan": {"protocol": protocol}}))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def noise(tmp_path_factory):
-    return draw_dataset(tmp_path_factory.mktemp("noise") / "cvcs_dfd")
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    "A run folder with rows 1 and 8 trained; tests must not change it."
-    run = tmp_path_factory.mktemp("run") / "smoke-noise"
-    draw_dataset(run / "cvcs_dfd")
-    for row, net in ((1, "xception"), (8, "light")):
-        train_run(run, replace(TINY, row=row, net=net, crop=row == 8, epochs=2), str(row))
-    return run
-
-
-@pytest.fixture()
-def copy(run, tmp_path):
-    shutil.copytree(run, tmp_path / run.name)
-    return tmp_path / run.name
-
-
-def rewrite(path, change):
-    "Change the rows of a manifest."
-    change(pd.read_csv(path / "manifest.csv", dtype=str, keep_default_na=False)).to_csv(path / "manifest.csv", index=False)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # --- configurations ---------------------------------------------------------------------------------------------------
@@ -94,7 +39,8 @@ def test_rows_are_those_of_the_report():
 
 
 @pytest.mark.parametrize("field, value", [
-    ("net", "resnet"), ("optimiser", "sgd"), ("schedule", "cosine"), ("protocol", "frames"), ("learning_rate", 0.0),
+    ("net", "resnet"), ("optimiser", "sgd"), ("schedule", "linear"), ("precision", "half"), ("patience", -1), ("weight_decay", -0.1),
+    ("protocol", "frames"), ("learning_rate", 0.0),
     ("learning_rate", -1.0),
     ("learning_rate", float("nan")), ("batch_size", 1), ("epochs", 0), ("image_size", 8), ("width", 0.0), ("dropout", 1.0),
     ("workers", -1), ("seed", -1)])
@@ -104,7 +50,7 @@ def test_an_impossible_value_is_named(field, value):
 
 
 def test_an_unknown_row_lists_the_known():
-    with pytest.raises(ValueError, match="row is 0, expected one of table 1: 1, 2, 3"):
+    with pytest.raises(ValueError, match="row is 0, expected one of table 1: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11"):
         table_row(0)
 
 
@@ -140,7 +86,7 @@ def test_the_published_schedule_is_torchs_step():
     optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.001)
     theirs = torch.optim.lr_scheduler.StepLR(optimiser, step_size=5, gamma=0.05)
     for epoch in range(25):
-        assert training.SCHEDULES["published"](0.001, epoch) == pytest.approx(theirs.get_last_lr()[0])
+        assert training.SCHEDULES["published"](0.001, epoch, 25) == pytest.approx(theirs.get_last_lr()[0])
         optimiser.step()
         theirs.step()
 
@@ -310,7 +256,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(noise, tmp_path, monkey
         with pytest.raises(KeyboardInterrupt):
             train(config, noise, tmp_path / "cut", device="cpu")
     assert not (tmp_path / "cut" / "run.json").exists()
-    assert training.row_status(tmp_path / "cut") == "stopped after epoch 2"
+    assert comparison.row_status(tmp_path / "cut") == "stopped after epoch 2"
     (tmp_path / "cut" / "checkpoint-0003.partial").mkdir()  # what a kill in the middle of writing leaves
     capsys.readouterr()
     again = train(config, noise, tmp_path / "cut", device="cpu")
@@ -424,70 +370,6 @@ def test_crop_takes_the_cropped_set_where_it_is(run, copy):
         train_run(copy, TrainingConfig(**read_run(copy / "training/8")["config"]), "8")
 
 
-# --- tables, claims, classifier ---------------------------------------------------------------------------------------
-
-def test_table_2_never_makes_up_a_number(run):
-    results = results_table(run, n_resamples=20)
-    assert len(results) == 9 * 6
-    run_rows, others = results[results.row.isin([1, 8])], results[~results.row.isin([1, 8])]
-    assert (run_rows.status == "run").all() and (run_rows.n == 6).all()
-    assert (others.status == "not run").all() and others[["measured", "low", "high"]].isna().all(axis=None) and (others.n == 0).all()
-    shown = show_results(results)
-    assert shown.loc[3, "recall_0"] == "0.7: not run" and list(shown) == list(training.RESULT_COLUMNS)
-
-
-def test_table_2_is_made_of_predictions(copy):
-    path = copy / "training/8/predictions.csv"
-    frame = pd.read_csv(path, dtype={"group": str})
-    frame.loc[frame.checkpoint == "best", "probability"] = frame.label.astype(float)
-    frame.loc[(frame.checkpoint == "best") & (frame.split == "test"), "probability"] = 0.9  # always fake
-    frame.to_csv(path, index=False)
-    measured = results_table(copy, n_resamples=20).query("row == 8").set_index("column").measured
-    share = read_predictions(copy / "training/8", "test").label.mean()
-    assert measured["validation_accuracy"] == 1
-    assert measured["test_accuracy"] == measured["precision_1"] == pytest.approx(share)
-    assert (measured["recall_0"], measured["recall_1"]) == (0, 1) and np.isnan(measured["precision_0"])
-    assert "undefined" in show_results(results_table(copy, n_resamples=20)).loc[8, "precision_0"]
-    assert {row["id"]: row["measured"] for row in claim_rows(copy)}["table2-8-precision_0"] is None
-
-
-def test_claims_are_known_ids_with_intervals(run, root):
-    results = results_table(run, n_resamples=20)
-    claims = claim_rows(run, results)
-    known = set(pd.read_csv(root / "papers/original/claims.csv").id)
-    assert {claim["id"] for claim in claims} == {f"table2-{row}-{column}" for row in range(1, 10) for column in training.RESULT_COLUMNS}
-    measured = [claim for claim in claims if claim["measured"] is not None]
-    assert {claim["id"].split("-")[1] for claim in measured} == {"1", "8"}
-    claims = measured
-    assert all(set(claim) <= set(CLAIM_COLUMNS) and claim["data"] == "noise" and claim["protocol"] == "group" for claim in claims)
-    assert {f"table2-{row}-{column}" for row in range(1, 10) for column in training.RESULT_COLUMNS} <= known
-
-
-def test_table_1_says_what_was_asked_and_what_was_used(run):
-    table = training_table(run).set_index("row")
-    assert table.status.to_dict() == {row: "run" if row in (1, 8) else "not run" for row in range(1, 10)}
-    assert (table.crop[8], table.crop_used[8], table.epochs[8], table.epochs_used[8], table.image_size_used[8]) == ("yes", False, 25, 2, 48)
-    assert pd.isna(table.epochs_used[3])
-
-
-def test_the_classifier_is_chosen_on_validation(copy):
-    def set_probability(row, split, probability):
-        path = copy / "training" / row / "predictions.csv"
-        frame = pd.read_csv(path, dtype={"group": str})
-        mask = (frame.checkpoint == "best") & (frame.split == split)
-        frame.loc[mask, "probability"] = probability(frame[mask].label)
-        frame.to_csv(path, index=False)
-
-    for good, bad in (("1", "8"), ("8", "1")):
-        set_probability(good, "validation", lambda label: label.astype(float))
-        set_probability(good, "test", lambda label: 1.0 - label)
-        set_probability(bad, "validation", lambda label: 1.0 - label)
-        set_probability(bad, "test", lambda label: label.astype(float))
-        place = choose_classifier(copy)
-        assert load_classifier(place)[1]["row"] == int(good)
-        assert file_sha256(place / "model.safetensors") == read_run(copy / "training" / good)["weights_sha256"]
-    assert [p.name for p in (copy / "models").iterdir()] == ["classifier"]
-
 
 def test_one_class_in_validation_has_no_auc_but_a_best_epoch(tmp_path):
     folder = draw_dataset(tmp_path / "cvcs_dfd")
@@ -498,77 +380,6 @@ def test_one_class_in_validation_has_no_auc_but_a_best_epoch(tmp_path):
     assert record["best_epoch"] == history.set_index("epoch").validation_loss.idxmin()
 
 
-def test_the_confusion_table_has_every_cell():
-    table = training.confusion_table(pd.DataFrame(dict(label=[1, 1], probability=[0.5, 0.6])))
-    assert table.to_numpy().tolist() == [[0, 0], [0, 2]]
-
-
-def test_plot_history_shows_three_lines(run):
-    import matplotlib.pyplot as plt
-
-    ax = training.plot_history(pd.read_csv(run / "training/8/history.csv").head(1), best=1)
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["loss, train", "loss, validation", "chosen: epoch 1",
-                                                                         "accuracy, validation"]
-    plt.close(ax.figure)
-
-
-# --- the two pages ----------------------------------------------------------------------------------------------------
-
-def run_page(root, name, replaced, **parameters):
-    "Run a page's code cells in order, with some names replaced after the imports; returns its names."
-    notebook, names = nbformat.read(root / "nbs" / f"{name}.ipynb", as_version=4), {}
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            exec(cell.source, names)
-            names.update(parameters if "parameters" in cell.metadata.get("tags", []) else {},
-                         **{k: v for k, v in replaced.items() if k in names})
-    return names
-
-
-def page_settings(profile):
-    return replace(read_settings("smoke"), image_size=48, width=0.1, epoch_limit=2, n_resamples=20)
-
-
-def test_06b_with_no_row_at_all(root, tmp_path):
-    names = run_page(root, "06b_training_results", dict(run_folder=lambda *args: tmp_path, read_settings=page_settings))
-    assert (names["results"].status == "not run").all() and names["classifier"] is None
-    claims = pd.read_csv(tmp_path / "claims.csv")
-    assert (claims[claims.id.str.startswith("table2-")].status == "not yet").all()
-    assert not (tmp_path / "figures/fig-9.png").exists()
-
-
-def test_06b_with_two_rows(root, copy):
-    run_page(root, "06b_training_results", dict(run_folder=lambda *args: copy, read_settings=page_settings))
-    artifacts = pd.read_csv(copy / "artifacts.csv", index_col="id")
-    assert (artifacts.loc[["fig-9", "table-1", "table-2"]].status == "measured").all()
-    assert all((copy / path).is_file() for path in artifacts.loc[["fig-9", "table-1", "table-2"]].path)
-    claims = pd.read_csv(copy / "claims.csv", index_col="id")
-    assert claims.status["table2-8-test_accuracy"] == "measured" and claims.status["table2-2-test_accuracy"] == "not yet"
-    assert (copy / "models/classifier/model.safetensors").is_file()
-
-
-def test_06a_trains_a_row_and_an_experiment(root, copy):
-    replaced = dict(run_folder=lambda *args: copy, read_settings=page_settings)
-    names = run_page(root, "06a_training_run", replaced, profile="smoke", row=6)
-    assert names["name"] == "6" and read_run(copy / "training/6")["config"]["net"] == "light"
-    names = run_page(root, "06a_training_run", replaced, profile="smoke", row=6, net="midway", epochs=1, crop="no")
-    assert names["name"].startswith("custom-midway-adam") and sorted(finished_rows(copy)) == [1, 6, 8]
-
-
-def test_parameters_of_the_pages(root):
-    def parameters(name):
-        cell, = [c for c in nbformat.read(root / "nbs" / f"{name}.ipynb", as_version=4).cells if "parameters" in c.metadata.get("tags", [])]
-        names = {}
-        exec(cell.source, names)
-        return {k: v for k, v in names.items() if not k.startswith("__")}
-
-    both = dict(profile="mini", data="data/miniature")
-    assert parameters("06b_training_results") == both
-    assert parameters("06a_training_run") == both | dict(
-        row=8, net="", optimiser="", learning_rate=0.0, batch_size=0, epochs=0, crop="", seed=0, protocol="", schedule="published",
-        overwrite=False)
-
-
 def test_a_run_made_by_other_code_is_another_run(copy, monkeypatch):
     config = replace(TINY, row=1, net="xception", crop=False, epochs=2)
     kept = train_run(copy, config, "1")
@@ -577,36 +388,3 @@ def test_a_run_made_by_other_code_is_another_run(copy, monkeypatch):
         train_run(copy, config, "1")
     assert read_run(copy / "training" / "1")["finished"] == kept["finished"]
     assert train_run(copy, config, "1", overwrite=True)["code_sha256"] == "0" * 64
-
-
-# --- methods and protocols ---------------------------------------------------------------------------------------------
-
-def test_methods_are_measured_against_all_real_pictures(run):
-    table = training.method_table(run / "training" / "1", n_resamples=20)
-    predictions = read_predictions(run / "training" / "1")
-    assert table["method"].tolist() == ["smooth"] and table["n"].item() + table["n_real"].item() == len(predictions)
-    expected = training.roc_auc_score(predictions["label"], predictions["probability"])
-    assert table["auc"].item() == pytest.approx(expected) and table["low"].item() <= expected <= table["high"].item()
-
-
-def test_only_runs_that_differ_in_nothing_but_the_split_are_compared(copy):
-    assert training.compare_protocols(copy, n_resamples=10).empty
-    twin = replace(TINY, row=0, epochs=2, protocol="published")
-    train_run(copy, replace(twin, seed=7), "other-seed")
-    assert training.compare_protocols(copy, n_resamples=10).empty
-    train_run(copy, twin, "twin")
-    pair = training.compare_protocols(copy, "accuracy", n_resamples=10)
-    assert pair[["net", "seed"]].to_numpy().tolist() == [["xception", 42]]
-    last = [read_predictions(copy / "training" / name, "test", "last") for name in ("twin", "1")]
-    measured = [frame["probability"].ge(0.5).eq(frame["label"] == 1).mean() for frame in last]
-    assert pair["difference"].item() == pytest.approx(measured[0] - measured[1])
-    assert pair["low"].item() <= pair["difference"].item() <= pair["high"].item()
-
-
-def test_the_interval_of_a_difference_is_that_of_two_independent_ones():
-    rng = np.random.default_rng(0)
-    samples = [rng.normal(mean, sd, 200_000) for mean, sd in ((0.8, 0.03), (0.6, 0.05))]
-    each = [pd.Series(dict(zip(("value", "low", "high"), np.quantile(x, [0.5, 0.025, 0.975]), strict=True))) for x in samples]
-    found = training.subtract_intervals(*each)
-    expected = np.quantile(samples[0] - samples[1], [0.025, 0.975])
-    assert [found["low"], found["high"]] == pytest.approx(expected, abs=2e-3)
