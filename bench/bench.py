@@ -3,25 +3,11 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import cv2
 import numpy as np
-
-
-def best(action, n: int = 3) -> float:
-    "Shortest of n times, seconds."
-    times = []
-    for _ in range(n):
-        start = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
-def report(name: str, measured: float, wanted: str, reached: bool) -> None:
-    print(f"{name:64} {measured:8.2f}   wanted {wanted:12} {'reached' if reached else 'MISSED'}", flush=True)
+from timing import best, report
 
 
 def python(code: str) -> str:
@@ -94,6 +80,7 @@ def main() -> None:
     from bench_application import report_application
     from bench_heads import report_heads
     from bench_retrieval import report_retrieval
+    from bench_training import report_training
 
     print(f"python {sys.version.split()[0]}, {resource.getpagesize()} byte pages; every line is a ratio or a size, not a speed")
     import_time()
@@ -103,6 +90,7 @@ def main() -> None:
         build_scale(Path(folder))
     report_heads(report)
     report_retrieval(report)
+    report_training(report)
     report_application(report, 100)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from timing import best, report
 
 from deepfake_nbs.application import CLASSIFIER, Pipeline
 from deepfake_nbs.core import read_image, set_seed, write_json
@@ -81,15 +82,6 @@ def plain_chain(photos: list[Path]) -> None:
         classifier(torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 127.5 - 1).softmax(1)
 
 
-def seconds(action, n: int = 3) -> float:
-    times = []
-    for _ in range(n):
-        start = time.perf_counter()
-        action()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
 def peak_of(action) -> float:
     "Largest resident memory while something runs, MiB."
     seen, done = [0.0], threading.Event()
@@ -112,20 +104,20 @@ def report_application(report, n: int = 48) -> None:
     with tempfile.TemporaryDirectory() as name:
         run, photos = write_run(Path(name) / "run"), write_photographs(Path(name) / "photos", n)
         command = [Path(sys.executable).with_name("deepfake-nbs"), "check", photos[0], "--run", run]
-        peer = seconds(lambda: subprocess.run([sys.executable, "-c", "import torch, torchvision"], check=True))
-        cold = seconds(lambda: subprocess.run(command, check=True, capture_output=True))
+        peer = best(lambda: subprocess.run([sys.executable, "-c", "import torch, torchvision"], check=True))
+        cold = best(lambda: subprocess.run(command, check=True, capture_output=True))
         report("check, cold, full size / import torch, torchvision", cold / peer, "<= 2.5", cold / peer <= 2.5)
 
         pipeline = with_one_head(Pipeline.load(run))
         list(pipeline.check_many(photos[:8]))
         plain_chain(photos[:2])
-        turns = [(seconds(lambda: plain_chain(photos), 1), seconds(lambda: list(pipeline.check_many(photos)), 1)) for _ in range(3)]
+        turns = [(best(lambda: plain_chain(photos), 1), best(lambda: list(pipeline.check_many(photos)), 1)) for _ in range(3)]
         theirs, ours = np.min(turns, axis=0)  # Taken in turn, so that a busy machine disturbs both alike
         report("photographs per second / the plain chain's", theirs / ours, ">= 2", theirs / ours >= 2)
 
         small, large = (write_photographs(Path(name) / f"{w}", 1, (w, h))[0] for w, h in ((1155, 866), (5657, 4243)))
-        decode = seconds(lambda: read_image(large))
-        one, many = (seconds(lambda path=path: pipeline.check(path), 5) for path in (small, large))
+        decode = best(lambda: read_image(large))
+        one, many = (best(lambda path=path: pipeline.check(path), 5) for path in (small, large))
         ratio = (many - decode) / one
         report("24 megapixels, without its decoding / 1 megapixel", ratio, "< 2", ratio < 2)
 
@@ -140,6 +132,4 @@ def report_application(report, n: int = 48) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photographs", type=int, default=48)
-    from bench import report
-
     report_application(report, parser.parse_args().photographs)

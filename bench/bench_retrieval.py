@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from timing import report
 
 from deepfake_nbs import retrieval as rt
 
@@ -121,7 +122,5 @@ def report_retrieval(report, n: int = 1_000_000) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--vectors", type=int, default=1_000_000, help="size of the pool that is searched approximately")
-    from bench import report
-
     print(f"{torch.get_num_threads()} threads")
     report_retrieval(report, parser.parse_args().vectors)

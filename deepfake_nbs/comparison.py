@@ -406,7 +406,7 @@ def check_arithmetic(
     rows, four = {}, tuple(column for column in CELLS if column != "test_accuracy")
     for row, values in published.iterrows():
         share = implied_real_share(values, four) or (np.nan, np.nan)
-        rows[row] = dict(real_low=share[0], real_high=share[1], possible_if_rounded=implied_real_share(values) is not None,
+        rows[int(row)] = dict(real_low=share[0], real_high=share[1], possible_if_rounded=implied_real_share(values) is not None,
                          possible_if_cut=implied_real_share(values, cut=True) is not None)
     return pd.DataFrame(rows).T.rename_axis(published.index.name).astype(dict(real_low=float, real_high=float))
 

@@ -102,6 +102,7 @@ class TrainingConfig:
     class_weights: bool = True  # Weigh the loss so that both classes count the same
     weight_decay: float = 0.0  # Pull of the weights towards zero
     augment: bool = False  # Change the training pictures at random: flip, resolution, blur, JPEG, erasing
+    window: float = 1.0  # With `augment`: side of the random window that a training picture is cut to, as a share of its side
     patience: int = 0  # Stop after so many epochs without a better validation AUC; 0 = never
     weights: str = "none"  # First weights: none (random, as in the report), imagenet, or the path of a file
     precision: str = "auto"  # float32, bfloat16, float16 (GPU), or auto: the fastest that the device does in hardware
@@ -124,6 +125,8 @@ def check_config(
             raise ValueError(f"{key} is {getattr(config, key)}, expected at least {least}")
     if not 0 < config.learning_rate < 10:
         raise ValueError(f"learning_rate is {config.learning_rate}, expected more than 0 and less than 10")
+    if not 0.25 <= config.window <= 1 or (config.window < 1 and not config.augment):
+        raise ValueError(f"window is {config.window} with augment {config.augment}: expected 0.25 to 1, and less than 1 only with augment")
     if not 0 <= config.dropout < 1 or not 0 < config.width <= 4:
         raise ValueError(f"dropout {config.dropout}, width {config.width}: expected dropout in [0, 1) and width in (0, 4]")
 
@@ -141,7 +144,7 @@ def read_table2() -> pd.DataFrame:  # Indexed by row: validation_accuracy, test_
 # %% ../nbs/06_training.ipynb #c017
 OUR_ROWS = {
     10: dict(crop=True, net="light_midway", epochs=20),
-    11: dict(crop=False, net="midway", optimiser="adamw", weight_decay=0.05, schedule="cosine", augment=True, epochs=25),
+    11: dict(crop=False, net="xception", optimiser="adamw", weight_decay=0.05, schedule="cosine", augment=True, window=0.75, epochs=25),
 }
 
 
@@ -164,10 +167,10 @@ def profile_row(
     row: int,  # Number in table 1
     settings: Settings,  # Of a profile; image_size, width, epoch_limit, seed, split_protocol and workers are used
 ) -> TrainingConfig:  # What `make report` trains for this row
-    "A row of table 1 within the limits of a profile."
+    "A row within the limits of a profile; where it trains on windows, they have the profile's size, and whole pictures are larger."
     config = table_row(row)
     epochs = min(config.epochs, settings.epoch_limit) if settings.epoch_limit else config.epochs
-    return replace(config, epochs=epochs, image_size=settings.image_size, width=settings.width, seed=settings.seed,
+    return replace(config, epochs=epochs, image_size=round(settings.image_size / config.window), width=settings.width, seed=settings.seed,
                    protocol=settings.split_protocol, workers=settings.workers)
 
 # %% ../nbs/06_training.ipynb #c023
@@ -294,8 +297,12 @@ AUGMENTATIONS = dict(  # Name: probability, and what it does to pixels (uint8, s
 def augment_picture(
     pixels: np.ndarray,  # uint8, side x side x 3
     rng: np.random.Generator,  # Of this picture in this epoch
-) -> np.ndarray:  # The same shape and type; a new array
-    "Change a training picture as chance has it, in the order of `AUGMENTATIONS`."
+    window: float = 1.0,  # Side of the window to cut out, as a share of the picture's
+) -> np.ndarray:  # uint8, window x side; a new array
+    "Cut a random window out of a training picture, and change it as chance has it, in the order of `AUGMENTATIONS`."
+    side = round(len(pixels) * window)
+    y, x = rng.integers(len(pixels) - side + 1, size=2)
+    pixels = pixels[y:y + side, x:x + side]
     for probability, change in AUGMENTATIONS.values():
         if rng.random() < probability:
             pixels = change(np.ascontiguousarray(pixels), rng)
@@ -316,8 +323,9 @@ class ManifestImages(Dataset):
         workers: int = 1,  # Threads that decode
         cache_bytes: int = CACHE_BYTES,  # Keep all pictures in memory if they need no more than this
         augment_seed: int | None = None,  # Change each picture at random, anew in every `epoch`; None leaves all as they are
+        window: float = 1.0,  # As in `augment_picture`; counts only with a seed
     ):
-        self.augment_seed, self.epoch = augment_seed, 0
+        self.augment_seed, self.window, self.epoch = augment_seed, window, 0
         self.frame, self.folder, self.image_size = frame.reset_index(drop=True), Path(folder), image_size
         self.paths, self.labels = self.frame["path"].tolist(), self.frame["label"].astype(int).tolist()
         self.cached = len(frame) * image_size**2 * 3 <= cache_bytes
@@ -337,7 +345,7 @@ class ManifestImages(Dataset):
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
         pixels = self.pixels[i] if self.cached else np.array(self.read(i))
         if self.augment_seed is not None:
-            pixels = augment_picture(pixels, np.random.default_rng((self.augment_seed, self.epoch, i)))
+            pixels = augment_picture(pixels, np.random.default_rng((self.augment_seed, self.epoch, i)), self.window)
         return torch.from_numpy(pixels), self.labels[i]
 
 # %% ../nbs/06_training.ipynb #c048
@@ -905,7 +913,7 @@ def train(
         if record is not None:
             print(f"{out.name}: finished before, nothing to do", flush=True)
             return record
-        images = [ManifestImages(splits[name], folder, config.image_size, config.workers, augment_seed=seed)
+        images = [ManifestImages(splits[name], folder, config.image_size, config.workers, augment_seed=seed, window=config.window)
                   for name, seed in dict(train=config.seed if config.augment else None, validation=None).items()]
         learner, checkpoint = make_learner(config, *images, device), latest_checkpoint(out)
         progress = Progress(early_epoch=early_epoch(config.epochs))

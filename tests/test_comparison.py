@@ -1,18 +1,19 @@
 "Contracts of chapters 06a, 06b and 06c: what is read from runs, how it is compared, what the pages show."
 
+import shutil
 from dataclasses import replace
 
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from noise_run import TINY
+from noise_run import TINY, rewrite
 
 from deepfake_nbs import comparison
 from deepfake_nbs.comparison import (
     choose_classifier, claim_rows, finished_rows, read_predictions, read_run, results_table, show_results, training_table,
 )
-from deepfake_nbs.core import CLAIM_COLUMNS, file_sha256, read_settings
+from deepfake_nbs.core import CLAIM_COLUMNS, classification_metrics, file_sha256, paired_metrics, read_settings
 from deepfake_nbs.training import train_run
 from deepfake_nbs.xception import load_classifier
 
@@ -155,7 +156,7 @@ def test_parameters_of_the_pages(root):
     assert parameters("06b_training_results") == both
     assert parameters("06a_training_run") == both | dict(
         row=8, net="", optimiser="", learning_rate=0.0, batch_size=0, epochs=0, crop="", seed=0, protocol="", schedule="", augment="",
-        patience=0, precision="", weights="", overwrite=False)
+        window=0.0, patience=0, precision="", weights="", overwrite=False)
 
 
 # --- methods and protocols ---------------------------------------------------------------------------------------------
@@ -189,3 +190,123 @@ def test_the_interval_of_a_difference_is_that_of_two_independent_ones():
     found = comparison.subtract_intervals(*each)
     expected = np.quantile(samples[0] - samples[1], [0.025, 0.975])
     assert [found["low"], found["high"]] == pytest.approx(expected, abs=2e-3)
+
+
+# --- row against row, crops, epochs -----------------------------------------------------------------------------------
+
+def predictions(probability, labels=None, suffix="png"):
+    n = len(probability)
+    labels = np.arange(n) % 2 if labels is None else labels
+    return pd.DataFrame(dict(path=[f"test/{i:03d}.{suffix}" for i in range(n)], label=labels, probability=probability,
+                             group=[f"g{i}" for i in range(n)]))
+
+
+def test_common_pictures_line_up_crops_and_photographs():
+    first, second = predictions(np.linspace(0, 1, 6), suffix="jpg"), predictions(np.linspace(0, 1, 8)).iloc[[7, 1, 3]]
+    pair = comparison.common_pictures(first, second)
+    assert [frame.picture.tolist() for frame in pair] == [["test/001", "test/003"]] * 2
+    assert pair[0].path.tolist() == ["test/001.jpg", "test/003.jpg"] and pair[1].path.tolist() == ["test/001.png", "test/003.png"]
+
+
+def test_a_paired_difference_is_narrower_than_two_intervals():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 300)
+    skill = 0.5 + 0.15 * (labels - 0.5) + rng.normal(0, 0.15, 300)
+    first, second = (predictions((skill + rng.normal(0, 0.02, 300) + worse * (0.5 - labels)).clip(0, 1), labels) for worse in (0.0, 0.06))
+    pair = paired_metrics(first, second, 300).loc["auc"]
+    alone = [classification_metrics(frame, 300).loc["auc"] for frame in (first, second)]
+    assert pair.difference == pytest.approx(alone[0].value - alone[1].value)
+    assert pair.high - pair.low < alone[0].high - alone[0].low and 0 < pair.low and pair.p < 0.05
+    assert alone[0].low < alone[1].high, "the two intervals overlap, the paired one excludes zero"
+
+
+def test_p_is_honest_where_there_is_no_difference():
+    rng, ps = np.random.default_rng(1), []
+    for _ in range(60):
+        labels = rng.integers(0, 2, 80)
+        first, second = (predictions((0.5 + 0.2 * (labels - 0.5) + rng.normal(0, 0.2, 80)).clip(0, 1), labels) for _ in range(2))
+        ps.append(paired_metrics(first, second, 100).p["auc"])
+    assert np.mean(np.array(ps) < 0.05) < 0.15 and np.mean(np.array(ps) < 0.5) > 0.25
+
+
+def test_rows_are_compared_on_what_both_have(copy):
+    table = comparison.compare_rows(copy, 8, n_resamples=20)
+    assert table.row.tolist() == [1] and table.n.item() == 6
+    own = [read_predictions(copy / "training" / row) for row in ("8", "1")]
+    areas = [comparison.roc_auc_score(frame.label, frame.probability) for frame in own]
+    assert table.difference.item() == pytest.approx(areas[0] - areas[1])
+
+
+def test_crops_are_compared_on_common_pictures(copy):
+    assert comparison.compare_crops(copy, n_resamples=10).empty, "row 8 asked for crops, there were none, so nothing was cropped"
+    shutil.copytree(copy / "cvcs_dfd", copy / "cvcs_cropped_dfd")
+    rewrite(copy / "cvcs_cropped_dfd", lambda df: df[df.path != "test/000004.png"])
+    train_run(copy, replace(TINY, row=7, crop=True, epochs=1), "7")
+    crops = comparison.compare_crops(copy, n_resamples=10)
+    assert crops[["cropped_row", "whole_row", "n", "n_cropped", "n_whole"]].to_numpy().tolist() == [[7, 1, 5, 5, 6]]
+
+
+def test_an_early_epoch_is_compared_with_the_last(run):
+    table = comparison.compare_epochs(run, n_resamples=20).set_index("run")
+    assert table.index.tolist() == ["1", "8"] and (table.early_epoch == 1).all() and (table.last_epoch == 2).all()
+    frames = [read_predictions(run / "training" / "1", "test", name) for name in ("early", "last")]
+    accuracy = [((frame.probability >= 0.5) == frame.label).mean() for frame in frames]
+    assert table.difference["1"] == pytest.approx(accuracy[0] - accuracy[1])
+
+
+def test_the_two_readings_of_table_2(copy):
+    assert (results_table(copy, 10, "published").status == "not run").all()
+    train_run(copy, replace(TINY, row=0, epochs=2, protocol="published"), "1-published")
+    leaking = results_table(copy, 10, "published")
+    assert leaking[leaking.status == "run"].row.unique().tolist() == [1]
+    frame = read_predictions(copy / "training" / "1-published", "test", "last")
+    cell = leaking.query("row == 1 and column == 'test_accuracy'").measured.item()
+    assert cell == pytest.approx(((frame.probability >= 0.5) == frame.label).mean())
+    claims = claim_rows(copy, leaking, "published")
+    assert {claim["protocol"] for claim in claims} == {"published"} and all(claim["id"].endswith("-published") for claim in claims)
+
+
+def test_settings_are_claims_and_epochs_wait_for_a_long_run(run, root):
+    known = pd.read_csv(root / "papers/original/claims.csv", dtype=str).set_index("id").published
+    settings = {claim["id"]: claim["measured"] for claim in comparison.setting_claims(run)}
+    assert set(settings) == {id for id in known.index if id.startswith(("table1-", "training-"))}
+    assert settings["table1-8-net"] == "light" and settings["table1-8-crop"] == "no" and settings["table1-1-epochs"] == 2
+    assert settings["table1-2-net"] is None and settings["training-decay"] == pytest.approx(0.05) and settings["training-decay_epochs"] == 5
+    epochs = {claim["id"]: claim["measured"] for claim in comparison.epoch_claims(run)}
+    assert set(epochs) == {id for id in known.index if id.startswith("epoch-")} and set(epochs.values()) == {None}
+
+
+# --- arithmetic -------------------------------------------------------------------------------------------------------
+
+def test_the_published_table_contradicts_itself_in_two_rows(root):
+    table = comparison.check_arithmetic(pd.read_csv(root / "papers/original/table2.csv", dtype=str, index_col="row"))
+    assert table.index[~table.possible_if_rounded.astype(bool)].tolist() == [3, 7]
+    assert table.index[~table.possible_if_cut.astype(bool)].tolist() == [7, 8, 9]
+    assert table.real_low.drop(7).min() > 0.25 and table.real_high.drop(7).max() < 0.42 and table.real_low[7] > 0.42
+
+
+@pytest.mark.parametrize("real, right_real, right_fake", [(300, 240, 630), (500, 10, 499), (1, 1, 999)])
+def test_a_test_set_that_exists_is_possible(real, right_real, right_fake):
+    fake = 1000 - real
+    said_real, said_fake = right_real + fake - right_fake, right_fake + real - right_real
+    row = dict(recall_0=right_real / real, recall_1=right_fake / fake, precision_0=right_real / said_real,
+               precision_1=right_fake / said_fake, test_accuracy=(right_real + right_fake) / 1000)
+    low, high = comparison.implied_real_share({name: f"{value:.3f}" for name, value in row.items()})
+    assert low - 1e-9 <= real / 1000 <= high + 1e-9
+
+
+def test_06b_with_everything(root, copy):
+    "Both protocols, both schedules, crops and baselines' absence: every cell runs and says something."
+    shutil.copytree(copy / "cvcs_dfd", copy / "cvcs_cropped_dfd")
+    for name, config in {"9": replace(TINY, row=9, epochs=1), "7": replace(TINY, row=7, crop=True, epochs=1),
+                         "1-published": replace(TINY, row=0, epochs=2, protocol="published"),
+                         "1-cosine": replace(TINY, row=0, epochs=2, schedule="cosine")}.items():
+        train_run(copy, config, name)
+    names = run_page(root, "06b_training_results", dict(run_folder=lambda *args: copy, read_settings=page_settings))
+    tables = pd.read_csv(copy / "artifacts.csv", index_col="id").query("status == 'measured'").index
+    wanted = {"table-1", "table-2", "table-2-published", "table-row-against-row", "table-crops", "table-methods", "table-protocols",
+              "table-epochs", "table-arithmetic", "table-variants", "table-all-rows", "fig-9", "fig-all-rows"}
+    assert wanted <= set(tables) and len(names["against"]) == 3 and (names["against"].holm >= names["against"].p).all()
+    claims = pd.read_csv(copy / "claims.csv", index_col="id").status
+    assert claims["table2-1-auc"] == claims["table2-1-test_accuracy-published"] == claims["table1-1-net"] == "measured"
+    assert claims["epoch-8-accuracy"] == "not yet"

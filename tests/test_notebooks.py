@@ -134,8 +134,9 @@ def test_the_name_of_a_run_becomes_its_parameters(project):
     command = ["make", "-n", "CHAPTER=./fake", "-W", "nbs/06a_training_run.ipynb"]
     done = subprocess.run([*command, name], cwd=project, capture_output=True, text=True, check=True)
     assert "-p row 1 -p seed 2 -p protocol published -p overwrite True" in done.stdout
-    cosine = subprocess.run([*command, name.replace("1-seed2-published", "8-cosine")], cwd=project, capture_output=True, text=True, check=True)
-    assert "-p row 8 -p schedule cosine -p overwrite True" in cosine.stdout
+    cosine = [*command, name.replace("1-seed2-published", "8-cosine")]
+    done = subprocess.run(cosine, cwd=project, capture_output=True, text=True, check=True)
+    assert "-p row 8 -p schedule cosine -p overwrite True" in done.stdout
     name = name.replace("1-seed2-published", "8")
     done = subprocess.run([*command, name], cwd=project, capture_output=True, text=True, check=True)
     assert "-p row 8 " in done.stdout and "seed" not in done.stdout and "protocol" not in done.stdout

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -89,6 +91,108 @@ def test_the_published_schedule_is_torchs_step():
         assert training.SCHEDULES["published"](0.001, epoch, 25) == pytest.approx(theirs.get_last_lr()[0])
         optimiser.step()
         theirs.step()
+
+
+def test_cosine_warms_up_and_comes_to_rest():
+    rates = [training.SCHEDULES["cosine"](0.001, gone, 20) for gone in np.linspace(0, 20, 41)]
+    assert np.argmax(rates) == 4 and rates[4] == pytest.approx(0.001), "a tenth of the run is warm-up"
+    assert rates[0] < rates[4] / 10 and rates[-1] < rates[4] / 100 and (np.diff(rates[4:]) < 0).all()
+
+
+def test_the_rate_of_every_batch_is_that_of_the_schedule(noise):
+    config, seen = replace(TINY, schedule="cosine", epochs=4), []
+    splits = read_splits(noise, config)
+    learner = training.make_learner(config, *(ManifestImages(splits[name], noise, 48) for name in ("train", "validation")))
+
+    class Watch(training.Callback):
+        def before_step(self):
+            seen.append(self.opt.hypers[0]["lr"])
+
+    learner.add_cb(Watch())
+    training.train_epoch(learner, config, 2)
+    assert seen == pytest.approx([training.SCHEDULES["cosine"](0.01, 2 + i / 4, 4) for i in range(4)])
+
+
+def test_our_rows_follow_the_published_nine():
+    assert replace(table_row(10), row=6, net="light") == table_row(6)
+    assert table_row(11).schedule == "cosine" and table_row(11).augment and table_row(11).optimiser == "adamw"
+    assert profile_row(11, replace(read_settings("smoke"), image_size=96)).image_size == round(96 / table_row(11).window), "windows of 96"
+    assert {row for row in read_settings("full").rows} == set(range(1, 12))
+
+
+@pytest.mark.parametrize("device, precision, problem", [("cpu", "float16", "needs a GPU")])
+def test_an_impossible_precision_is_refused(noise, tmp_path, device, precision, problem):
+    with pytest.raises(ValueError, match=problem):
+        train(replace(TINY, precision=precision), noise, tmp_path / "out", device=device)
+
+
+def test_auto_takes_what_the_processor_has(monkeypatch):
+    for able, expected in (({}, "float32"), ({"avx512_bf16": True}, "bfloat16"), ({"amx_bf16": True}, "bfloat16")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: able)
+        assert training.choose_precision("auto", "cpu") == expected
+    assert training.choose_precision("float32", "cpu") == "float32"
+
+
+def test_half_precision_is_used_recorded_and_left(noise, tmp_path, monkeypatch):
+    record = train(replace(TINY, precision="bfloat16", epochs=1), noise, tmp_path / "out", device="cpu")
+    assert record["config"]["precision"] == "bfloat16" and not torch.is_autocast_enabled("cpu")
+    monkeypatch.setattr(training, "make_loss", lambda labels, weighted: Exploding(2))
+    with pytest.raises(TrainingError, match="not finite"):
+        train(replace(TINY, precision="bfloat16", epochs=1), noise, tmp_path / "bad", device="cpu")
+    assert not torch.is_autocast_enabled("cpu"), "a run that failed must not leave the next one in half precision"
+
+
+# --- augmentation -----------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", training.AUGMENTATIONS)
+def test_an_augmentation_changes_pixels_and_nothing_else(name):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    before, change = pixels.copy(), training.AUGMENTATIONS[name][1]
+    changed = [change(pixels, np.random.default_rng(seed)) for seed in range(5)]
+    assert all(each.shape == (40, 40, 3) and each.dtype == np.uint8 for each in changed)
+    assert (pixels == before).all(), "the picture in memory must stay as it is"
+    assert all((each != pixels).any() for each in changed)
+
+
+def test_augmented_batches_depend_on_seed_epoch_and_picture_alone(noise):
+    frame = read_splits(noise, TINY)["train"]
+
+    def batches(epoch, seed=3, **arguments):
+        loader = SeededLoader(ManifestImages(frame, noise, 24, augment_seed=seed, **arguments), 4, train=True, seed=3, workers=2)
+        loader.epoch = epoch
+        return torch.cat([x.clone() for x, _ in loader])
+
+    first = batches(1)
+    assert torch.equal(first, batches(1)) and torch.equal(first, batches(1, cache_bytes=1000)), "processes give the same pictures"
+    assert not torch.equal(first, batches(1, seed=4))
+    plain = SeededLoader(ManifestImages(frame, noise, 24), 4, train=True, seed=3)
+    plain.epoch = 1
+    assert not torch.equal(first, torch.cat([x for x, _ in plain]))
+
+
+def test_windows_are_cut_from_training_pictures_alone(noise, tmp_path):
+    frame = read_splits(noise, TINY)["train"]
+    images = ManifestImages(frame, noise, 32, augment_seed=0, window=0.75)
+    (x, _), (again, _) = images[3], images[3]
+    assert x.shape == (24, 24, 3) and torch.equal(x, again)
+    assert ManifestImages(frame, noise, 32, window=0.75)[3][0].shape == (32, 32, 3)
+    record = train(replace(TINY, epochs=1, augment=True, window=0.75), noise, tmp_path / "out")
+    assert load_classifier(tmp_path / "out/model")[1]["image_size"] == record["config"]["image_size"] == 48
+    with pytest.raises(ValueError, match="window is 0.5 with augment False"):
+        replace(TINY, window=0.5)
+
+
+def test_only_training_pictures_are_augmented(noise, tmp_path, monkeypatch):
+    made = []
+
+    class Watched(ManifestImages):
+        def __init__(self, frame, *args, **more):
+            made.append((frame.split.iloc[0], more.get("augment_seed")))
+            super().__init__(frame, *args, **more)
+
+    monkeypatch.setattr(training, "ManifestImages", Watched)
+    train(replace(TINY, epochs=1, augment=True), noise, tmp_path / "out")
+    assert made == [("train", 42), ("validation", None), ("test", None)]
 
 
 # --- data -------------------------------------------------------------------------------------------------------------
@@ -241,9 +345,11 @@ def without_seconds(path):
     return pd.read_csv(path / "history.csv").drop(columns="seconds")
 
 
-@pytest.mark.parametrize("optimiser", ["adam", "momentum"])
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(noise, tmp_path, monkeypatch, capsys, optimiser):
-    config = replace(TINY, optimiser=optimiser)
+@pytest.mark.parametrize("changes", [dict(optimiser="adam"), dict(optimiser="momentum"),
+                                     dict(optimiser="adamw", weight_decay=0.05, schedule="cosine", augment=True, precision="bfloat16")],
+                         ids=["adam", "momentum", "recipe"])
+def test_a_killed_run_goes_on_as_if_nothing_had_happened(noise, tmp_path, monkeypatch, capsys, changes):
+    config = replace(TINY, **changes)
     whole = train(config, noise, tmp_path / "whole", device="cpu")
     with monkeypatch.context() as patch:
         def killed(learner, config, epoch, run_epoch=training.train_epoch):
@@ -314,6 +420,133 @@ def test_a_loss_that_is_not_a_number_stops_the_run(noise, tmp_path, monkeypatch,
     with pytest.raises(TrainingError, match=place):
         train(TINY, noise, tmp_path / "out")
     assert [p.name for p in (tmp_path / "out").glob("checkpoint*")] == ([kept] if kept else [])
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
+                                   RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")])
+def test_out_of_memory_says_what_to_lower(noise, tmp_path, monkeypatch, error):
+    def explode(labels, weighted):
+        def loss(logits, labels):
+            raise error
+        return type("Loss", (torch.nn.Module,), dict(forward=lambda self, *args: loss(*args)))()
+
+    monkeypatch.setattr(training, "make_loss", explode)
+    with pytest.raises(TrainingError, match=r"out of memory at epoch 1, batch 1; lower batch_size \(now 5\) or image_size \(now 48\)"):
+        train(TINY, noise, tmp_path / "out")
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_another_error_is_not_called_out_of_memory(noise, tmp_path, monkeypatch):
+    class Broken(torch.nn.Module):
+        def forward(self, logits, labels):
+            raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(training, "make_loss", lambda labels, weighted: Broken())
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        train(TINY, noise, tmp_path / "out")
+
+
+def test_patience_stops_a_run_and_a_resumed_one(noise, tmp_path, monkeypatch):
+    def getting_worse(learner, config, epoch, run_epoch=training.train_epoch):
+        return run_epoch(learner, config, epoch) | dict(validation_auc=0.9 - 0.1 * epoch)
+
+    monkeypatch.setattr(training, "train_epoch", getting_worse)
+    record = train(replace(TINY, epochs=9, patience=2), noise, tmp_path / "out")
+    assert (record["best_epoch"], record["epochs"], record["config"]["epochs"]) == (1, 3, 9)
+    assert len(pd.read_csv(tmp_path / "out/history.csv")) == 3
+    assert train(replace(TINY, epochs=4), noise, tmp_path / "patient")["epochs"] == 4
+
+
+def test_the_early_epoch_is_kept(noise, tmp_path):
+    config = replace(TINY, epochs=6)
+    record = train(config, noise, tmp_path / "long")
+    train(replace(config, epochs=2, schedule="constant"), noise, tmp_path / "short")  # the published rate is constant for 5 epochs
+    assert record["early_epoch"] == 2
+    pd.testing.assert_frame_equal(read_predictions(tmp_path / "long", "test", "early").drop(columns="checkpoint"),
+                                  read_predictions(tmp_path / "short", "test", "last").drop(columns="checkpoint"))
+
+
+def test_first_weights_are_read_or_refused(noise, tmp_path):
+    whole = train(replace(TINY, epochs=1), noise, tmp_path / "first")
+    weights = str(tmp_path / "first/model/model.safetensors")
+    config = replace(TINY, epochs=1, learning_rate=1e-9, dropout=0.0)
+    train(replace(config, weights=weights), noise, tmp_path / "second")
+    train(config, noise, tmp_path / "fresh")
+    last = {name: read_predictions(tmp_path / name, "validation", "last").probability for name in ("second", "fresh")}
+    assert not np.allclose(last["second"], last["fresh"], atol=1e-3) and whole["config"]["weights"] == "none"
+    with pytest.raises(ValueError, match="another variant"):
+        train(replace(config, net="light", weights=weights), noise, tmp_path / "third")
+    (tmp_path / "evil.pt").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(ValueError, match="evil.pt: refused"):
+        train(replace(config, weights=str(tmp_path / "evil.pt")), noise, tmp_path / "fourth")
+    with pytest.raises(ValueError, match="width 1 only"):
+        train(replace(config, weights="imagenet"), noise, tmp_path / "fifth")
+
+
+# --- several processes ------------------------------------------------------------------------------------------------
+
+def test_the_parts_of_a_batch_make_the_batch(noise):
+    images = ManifestImages(read_splits(noise, TINY)["train"], noise, 16)
+    whole = [y.tolist() for _, y in SeededLoader(images, 6, train=True, seed=1)]
+    parts = [[y.tolist() for _, y in SeededLoader(images, 6, train=True, seed=1, part=(i, 2))] for i in range(2)]
+    assert [sorted(a + b) for a, b in zip(*parts, strict=True)] == [sorted(batch) for batch in whole]
+    with pytest.raises(ValueError, match="batch_size is 5, expected a multiple of the number of processes, 2"):
+        SeededLoader(images, 5, train=True, part=(0, 2))
+
+
+TOGETHER = """
+import sys, torch
+from dataclasses import replace
+from deepfake_nbs.training import TrainingConfig, processes, train, this_part
+torch.set_num_threads(1)
+config = TrainingConfig(row=8, crop=False, epochs=2, image_size=48, width=0.1, batch_size=6, dropout=0.0, learning_rate=0.01, workers=1,
+                        precision="float32")
+with processes("cpu"):
+    record = train(config, sys.argv[1], sys.argv[2], device="cpu")
+    print("part", this_part(), record["processes"], record["weights_sha256"][:8], flush=True)
+"""
+
+
+def test_two_processes_train_one_network(noise, tmp_path):
+    (tmp_path / "together.py").write_text(TOGETHER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(tmp_path / "together.py")]
+    done = subprocess.run([*command, str(noise), str(tmp_path / "out")], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    said = sorted(line for line in done.stdout.splitlines() if line.startswith("part"))
+    assert [line[:11] for line in said] == ["part (0, 2)", "part (1, 2)"] and len({line[11:] for line in said}) == 1
+    assert done.stdout.count("epoch  1/2") == 1, "one process writes and prints"
+    record = read_run_without_place(tmp_path / "out")
+    assert record["processes"] == 2 and len(pd.read_csv(tmp_path / "out/history.csv")) == 2
+    alone = train(replace(TINY, epochs=2, batch_size=6, dropout=0.0), noise, tmp_path / "alone", device="cpu")
+    histories = [pd.read_csv(tmp_path / name / "history.csv") for name in ("out", "alone")]
+    assert histories[0].train_loss[0] == pytest.approx(histories[1].train_loss[0], rel=0.5), "batch norm sees half a batch"
+    assert alone["processes"] == 1
+    with pytest.raises(TrainingError, match=r"processes \(2, not 1\)"):
+        train(replace(TINY, epochs=2, batch_size=6, dropout=0.0), noise, tmp_path / "out", device="cpu")
+
+
+def read_run_without_place(folder):
+    return json.loads((folder / "run.json").read_text())
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+def test_the_command_trains_a_row_and_refuses_what_it_does_not_know(run, tmp_path, monkeypatch, capsys):
+    from typer.testing import CliRunner
+
+    shutil.copytree(run, tmp_path / run.name)
+    small = replace(read_settings("smoke"), image_size=48, width=0.1, epoch_limit=1)
+    monkeypatch.setattr(training, "run_folder", lambda profile, data: tmp_path / run.name)
+    monkeypatch.setattr(training, "read_settings", lambda profile: small)
+    app = training.typer.Typer()
+    app.command()(training.train_command)
+    done = CliRunner().invoke(app, ["--row", "6", "seed=3"])
+    assert done.exit_code == 0 and "best epoch 1" in done.output, done.output
+    assert [path.name for path in (tmp_path / run.name / "training").glob("custom-light*seed3*")]
+    for arguments, words in [(["--row", "12"], "row is 12"), (["nets=midway"], "expected key=value"),
+                             (["epochs=many"], "expected epochs=int"), (["optimiser=sgd"], "unknown optimiser 'sgd'")]:
+        done = CliRunner().invoke(app, arguments)
+        assert done.exit_code == 2 and words in done.output and "Traceback" not in done.output
 
 
 def test_a_finished_run_is_not_trained_again(run, monkeypatch):

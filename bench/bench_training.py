@@ -1,0 +1,207 @@
+"""Training and judging beside timm's legacy_xception: speed, agreement, and what row 11 reaches where a plain loop trains the peer.
+
+python bench/bench_training.py speed
+python bench/bench_training.py compare --data ../shared/real --epochs 8 --image-size 128
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from timing import best, report
+
+from deepfake_nbs.core import classification_metrics, paired_metrics, set_seed
+from deepfake_nbs.datasets import MANIFEST_COLUMNS, build_cvcs_dfd
+from deepfake_nbs.training import (
+    SCHEDULES, ManifestImages, SeededLoader, TrainingConfig, best_epoch, choose_precision, make_learner, make_loss, predict, read_splits,
+    score, table_row, train, train_epoch,
+)
+from deepfake_nbs.xception import create_model, images_per_second
+
+
+def make_peer(n_classes: int = 2) -> torch.nn.Module:
+    import timm
+
+    return timm.create_model("legacy_xception", num_classes=n_classes, drop_rate=0.5)
+
+
+def write_pictures(folder: Path, n: int, side: int = 480) -> pd.DataFrame:
+    "JPEG photographs of nothing, as manifest rows."
+    rng, rows = np.random.default_rng(0), []
+    for i in range(n):
+        small = Image.fromarray(rng.integers(0, 255, (15, 15, 3), dtype=np.uint8))
+        small.resize((side, side), Image.Resampling.BICUBIC).save(folder / f"{i:04d}.jpg", quality=90)
+        rows.append({column: "" for column in MANIFEST_COLUMNS} | dict(path=f"{i:04d}.jpg", label=i % 2, group=str(i)))
+    return pd.DataFrame(rows)
+
+
+def agreement() -> float:
+    "Largest difference of the logits on the same weights."
+    torch.manual_seed(0)
+    theirs, ours = make_peer().eval(), create_model("xception").eval()
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.rand(2, 3, 299, 299) * 2 - 1
+    with torch.inference_mode():
+        return (ours(x) - theirs(x)).abs().max().item()
+
+
+def training_speed(frame: pd.DataFrame, folder: Path) -> tuple[float, float, float]:
+    "Seconds of an epoch of ours and of a plain loop with the peer, and the share of ours that waits for pictures."
+    config = TrainingConfig(row=0, image_size=128, batch_size=8, epochs=1, schedule="constant", precision="float32", augment=True)
+    images, augmented = (ManifestImages(frame, folder, 128, augment_seed=seed) for seed in (None, 0))
+    peer, loss = make_peer().train(), make_loss(images.labels)
+    optimiser = torch.optim.Adam(peer.parameters(), lr=0.001)
+
+    def plain():
+        for x, y in torch.utils.data.DataLoader(images, batch_size=8, shuffle=True):
+            value = loss(peer(x.permute(0, 3, 1, 2).float().sub(127.5).div(127.5)), y)
+            optimiser.zero_grad()
+            value.backward()
+            optimiser.step()
+
+    learner, few = make_learner(replace(config, augment=False), images, images), []
+    peer_times = []
+    for _ in range(3):
+        train_epoch(learner, config, 0)
+        few.append(learner.listener.train_seconds)
+        peer_times.append(best(plain, 1))
+    loader, start = SeededLoader(augmented, 8, train=True), time.perf_counter()
+    for _ in loader:
+        pass
+    return min(few), min(peer_times), (time.perf_counter() - start) / min(few)
+
+
+@torch.inference_mode()
+def judging_speed(frame: pd.DataFrame, folder: Path) -> float:
+    "Seconds of a plain chain over those of ours: decode, resize, normalise, network, 299 pixels."
+    ours, theirs = create_model("xception").eval().to(memory_format=torch.channels_last), make_peer().eval()
+
+    def plain():
+        for paths in np.array_split(frame["path"], len(frame) // 8):
+            pixels = [np.asarray(Image.open(folder / path).convert("RGB").resize((299, 299), Image.Resampling.BILINEAR)) for path in paths]
+            theirs(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float().sub(127.5).div(127.5)).softmax(1)
+
+    def own():
+        predict(ours, ManifestImages(frame, folder, 299, workers=2), 8)
+
+    own(), plain()
+    times = [(best(plain, 1), best(own, 1)) for _ in range(3)]
+    return min(time for time, _ in times) / min(time for _, time in times)
+
+
+def half_precision(run: Path) -> tuple[float, int, int]:
+    "Largest change of a probability by half precision on pictures of a run, verdicts changed away from the threshold, and pictures."
+    from deepfake_nbs.xception import load_classifier
+
+    model, config = load_classifier(run / "models" / "classifier")
+    folder = run / ("cvcs_cropped_dfd" if config["crop"] else "cvcs_dfd")
+    frame = pd.read_csv(folder / "manifest.csv", dtype={"group": str})
+    images = ManifestImages(frame.sample(min(1000, len(frame)), random_state=0), folder, config["image_size"], workers=2)
+    model = model.to(memory_format=torch.channels_last)
+    exact, half = (predict(model, images, 16, precision=precision) for precision in ("float32", "bfloat16"))
+    away = np.abs(exact - 0.5) > 0.02
+    return float(np.abs(exact - half).max()), int(((exact >= 0.5) != (half >= 0.5))[away].sum()), len(images)
+
+
+def report_training(report, runs: Path = Path("data/runs")) -> None:
+    "Print the comparisons; `report(name, measured, wanted, reached)` as in timing.py."
+    error = agreement()
+    report("logits, ours - timm's, same weights, times 10,000", error * 1e4, "<= 1", error <= 1e-4)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        frame = write_pictures(folder, 96)
+        ours, theirs, waiting = training_speed(frame, folder)
+        report("training, 128 px: images per second / plain loop with timm", theirs / ours, ">= 0.95", theirs / ours >= 0.95)
+        report("reading and augmenting / an epoch after the first", waiting, "< 0.1", waiting < 0.1)
+        has_half = choose_precision("auto", "cpu") == "bfloat16"
+        wanted, ratio = 2.0 if has_half else 1.2, judging_speed(frame.head(48), folder)
+        report(f"judging files, 299 px ({choose_precision('auto', 'cpu')}) / timm eager float32", ratio, f">= {wanted}", ratio >= wanted)
+    nets = {net: create_model(net) for net in ("xception", "light")}
+    speed = {net: max(images_per_second(model) for _ in range(3)) for net, model in nets.items()}
+    ratio = speed["light"] / speed["xception"]
+    report("Light / Xception, images per second, 299 px", ratio, ">= 1.4", ratio >= 1.4)
+    trained = sorted(runs.glob("*/models/classifier/model.safetensors"), key=lambda path: path.stat().st_mtime)
+    if not trained:
+        print("half precision on a trained network: not measured, no run in data/runs")
+        return
+    change, verdicts, n = half_precision(trained[-1].parents[2])
+    report(f"half precision on {n} pictures: largest change of a probability", change, "<= 0.01", change <= 0.01)
+    report(f"half precision on {n} pictures: verdicts changed", verdicts, "= 0", verdicts == 0)
+
+
+def train_peer(config: TrainingConfig, dataset: Path) -> pd.DataFrame:
+    "A plain loop with timm's network, our recipe's numbers and the same augmentation; predictions of the best epoch on validation."
+    import copy
+
+    splits = read_splits(dataset, config)
+    seeds = dict(train=config.seed if config.augment else None, validation=None, test=None)
+    images = {name: ManifestImages(splits[name], dataset, config.image_size, 2, augment_seed=seed) for name, seed in seeds.items()}
+    set_seed(config.seed)
+    model, loss = make_peer(), make_loss(images["train"].labels)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    history, kept = [], None
+    for epoch in range(config.epochs):
+        loader, start = SeededLoader(images["train"], config.batch_size, train=True, seed=config.seed), time.perf_counter()
+        loader.epoch = epoch
+        model.train()
+        for i, (x, y) in enumerate(loader):
+            optimiser.param_groups[0]["lr"] = SCHEDULES[config.schedule](config.learning_rate, epoch + i / len(loader), config.epochs)
+            with torch.autocast("cpu", torch.bfloat16, enabled=choose_precision(config.precision, "cpu") == "bfloat16"):
+                value = loss(model(x), y)
+            optimiser.zero_grad()
+            value.backward()
+            optimiser.step()
+        probability = torch.from_numpy(predict(model, images["validation"], precision=config.precision)).clamp(1e-6, 1 - 1e-6)
+        row = score(torch.stack([1 - probability, probability], 1).log(), torch.tensor(images["validation"].labels), loss)
+        history.append(dict(epoch=epoch + 1, **row))
+        print(f"peer epoch {epoch + 1}/{config.epochs} {row} {time.perf_counter() - start:.0f} s", flush=True)
+        if best_epoch(history) == epoch + 1:
+            kept = copy.deepcopy(model.state_dict())
+    model.load_state_dict(kept)
+    frame = splits["test"][["path", "label", "group"]]
+    return frame.assign(probability=predict(model, images["test"], precision=config.precision))
+
+
+def compare(args) -> None:
+    "Row 11 and the peer on one group split, at an equal number of pictures seen and an equal width."
+    out = Path(args.out)
+    dataset = out / f"cvcs_dfd-{args.images}"
+    build_cvcs_dfd(args.data, dataset, image_limit=args.images)
+    config = replace(table_row(11), row=0, image_size=args.image_size, epochs=args.epochs, width=1.0, crop=False)
+    name = f"{args.image_size}-{args.epochs}-{args.images}"
+    record = train(config, dataset, out / f"ours-{name}")
+    path = out / f"peer-{name}.csv"
+    if not path.is_file():
+        train_peer(config, dataset).to_csv(path, index=False)
+    theirs = pd.read_csv(path, dtype={"group": str})
+    ours = pd.read_csv(out / f"ours-{name}" / "predictions.csv", dtype={"group": str}).query("split == 'test' and checkpoint == 'best'")
+    areas = {key: classification_metrics(frame, 1000).loc["auc"] for key, frame in dict(ours=ours, peer=theirs).items()}
+    pair = paired_metrics(ours, theirs).loc["auc"]
+    print(json.dumps({key: [round(float(area[part]), 4) for part in ("value", "low", "high")] for key, area in areas.items()}
+                     | dict(difference=[round(float(pair[part]), 4) for part in ("difference", "low", "high")], n=record["n"], name=name)))
+    print("reached" if pair["high"] >= 0 else "MISSED")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("speed", help="speed and agreement, as ratios")
+    both = commands.add_parser("compare", help="row 11 and timm's network trained on one group split")
+    both.add_argument("--data", required=True, help="data root, as of make report")
+    both.add_argument("--epochs", type=int, default=8)
+    both.add_argument("--image-size", type=int, default=128, help="pixels of one side")
+    both.add_argument("--images", type=int, default=1500, help="most pictures of the dataset, 0 = all")
+    both.add_argument("--out", default="data/runs/bench-training")
+    args = parser.parse_args()
+    compare(args) if args.command == "compare" else report_training(report)
+
+
+if __name__ == "__main__":
+    main()
