@@ -16,8 +16,8 @@ DONE := $(RUN)/nbs
 CHAPTER := $(BIN)/deepfake-nbs-chapter
 FROM_RUN = -p profile $(PROFILE) -p data $(DATA)
 
-# Threads that spin while they wait slow each other down on a shared machine
-export OMP_WAIT_POLICY = PASSIVE
+# Threads that spin for long while they wait slow each other down on a shared machine; those that never spin are slow on a quiet one
+export GOMP_SPINCOUNT = 2000
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:

@@ -7,7 +7,7 @@ import tempfile
 import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 import cv2  # noqa: E402 - the policy is read when libraries load
 import numpy as np  # noqa: E402

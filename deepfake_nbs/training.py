@@ -20,7 +20,7 @@ import os
 import warnings
 
 # %% ../nbs/06_training.ipynb #c005
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read once, when torch is loaded
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # read once, when torch is loaded
 warnings.filterwarnings("ignore", message=".*torch.jit.script.* is deprecated", category=FutureWarning)
 
 # %% ../nbs/06_training.ipynb #c006
