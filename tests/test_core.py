@@ -47,7 +47,7 @@ def test_runs_are_rows_and_pairs_on_both_splits():
         ("split_protocol = group", "split_protocol = frames", ["split_protocol", "'group' or 'published'"]),
         ("seed = 42", "", ["'seed' is missing"]),
         ("width = 0.25", "width = 0", ["width is 0", "above 0"]),
-        ("epoch_limit = 4", "epoch_limit = -1", ["epoch_limit is -1", "0 or more"]),
+        ("epoch_limit = 3", "epoch_limit = -1", ["epoch_limit is -1", "0 or more"]),
     ],
 )
 def test_bad_settings_name_the_key(tmp_path, root, old, new, words):
