@@ -287,10 +287,10 @@ def erase(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 AUGMENTATIONS = dict(  # Name: probability, and what it does to pixels (uint8, side x side x 3) with a generator
     flip=(0.5, lambda pixels, rng: pixels[:, ::-1]),
-    resolution=(0.2, lower_resolution),
-    blur=(0.1, lambda pixels, rng: cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.3, 1.2))),
-    jpeg=(0.2, compress),
-    erasing=(0.2, erase),
+    resolution=(0.05, lower_resolution),
+    blur=(0.05, lambda pixels, rng: cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.3, 1.2))),
+    jpeg=(0.1, compress),
+    erasing=(0.05, erase),
 )
 
 # %% ../nbs/06_training.ipynb #c038
