@@ -39,7 +39,7 @@ def test_runs_are_rows_and_pairs_on_both_splits():
         ("image_limit = 600", "image_limt = 600", ["image_limt", "did you mean 'image_limit'"]),
         ("image_limit = 600", "image_limit = 4.5", ["image_limit = '4.5'", "expected int"]),
         ("\nrows = 1 2", "\nrows = one two", ["rows = 'one two", "expected"]),
-        ("protocol_rows = 1 8", "protocol_rows = 12", ["protocol_rows is (12,)", "expected some of rows"]),
+        ("protocol_rows = 8", "protocol_rows = 12", ["protocol_rows is (12,)", "expected some of rows"]),
         ("schedule_rows = 8", "schedule_rows = 12", ["schedule_rows is (12,)", "expected some of rows"]),
         ("balance = false", "balance = perhaps", ["balance = 'perhaps'", "expected bool"]),
         ("train_fraction = 0.70", "train_fraction = 0.90", ["fractions", "add up to 1"]),
