@@ -54,7 +54,7 @@ def agreement() -> float:
 
 def training_speed(frame: pd.DataFrame, folder: Path) -> tuple[float, float, float]:
     "Seconds of an epoch of ours and of a plain loop with the peer, and the share of ours that waits for pictures."
-    config = TrainingConfig(row=0, image_size=128, batch_size=8, epochs=1, schedule="constant", precision="float32", augment=True)
+    config = TrainingConfig(row=0, image_size=128, batch_size=8, epochs=1, schedule="constant", precision="float32", augment="all")
     images, augmented = (ManifestImages(frame, folder, 128, augment_seed=seed) for seed in (None, 0))
     peer, loss = make_peer().train(), make_loss(images.labels)
     optimiser = torch.optim.Adam(peer.parameters(), lr=0.001)
@@ -66,7 +66,7 @@ def training_speed(frame: pd.DataFrame, folder: Path) -> tuple[float, float, flo
             value.backward()
             optimiser.step()
 
-    learner, few = make_learner(replace(config, augment=False), images, images), []
+    learner, few = make_learner(replace(config, augment="none"), images, images), []
     peer_times = []
     for _ in range(3):
         train_epoch(learner, config, 0)
@@ -141,8 +141,8 @@ def train_peer(config: TrainingConfig, dataset: Path) -> pd.DataFrame:
     import copy
 
     splits = read_splits(dataset, config)
-    seeds = dict(train=config.seed if config.augment else None, validation=None, test=None)
-    images = {name: ManifestImages(splits[name], dataset, config.image_size, 2, augment_seed=seed) for name, seed in seeds.items()}
+    changed = dict(augment_seed=config.seed, window=config.window, augment=config.augment)
+    images = {name: ManifestImages(splits[name], dataset, config.image_size, 2, **(changed if name == "train" else {})) for name in splits}
     set_seed(config.seed)
     model, loss = make_peer(), make_loss(images["train"].labels)
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)

@@ -286,12 +286,15 @@ def extract_parallel(
 ) -> tuple[np.ndarray, dict[str, str]]:  # As `extract`
     "Vectors of many pictures; goes on where an earlier call stopped."
     from joblib import Parallel, delayed
+    from joblib.parallel import get_active_backend
 
     cache, starts = Path(cache) if cache else None, range(0, len(files), chunk_size)
     parts = [(files[i : i + chunk_size], sha256[i : i + chunk_size]) for i in starts]
     todo = (delayed(_extract_chunk)(feature, part, cache, _chunk_key(feature, hashes), workers) for part, hashes in parts)
     found, rejected = [], {}
-    for vectors, errors in tqdm(Parallel(n_jobs=jobs, return_as="generator")(todo), feature.name, len(parts), disable=not progress):
+    one_by_one = getattr(get_active_backend()[0], "supports_return_generator", False)  # Ray hands over all chunks at the end
+    done = Parallel(n_jobs=jobs, return_as="generator" if one_by_one else "list")(todo)
+    for vectors, errors in tqdm(done, feature.name, len(parts), disable=not progress):
         found.append(vectors)
         rejected |= errors
     return np.concatenate(found) if found else np.empty((0, feature.dimension), np.float32), rejected

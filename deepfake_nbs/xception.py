@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VARIANTS', 'IMAGENET_URL', 'CLASSIFIER_KEYS', 'MEAN', 'STD', 'STAGE_COLOURS', 'SeparableConv2d', 'block_layers',
-           'Block', 'scale_channels', 'block_arguments', 'check_arguments', 'initialise', 'Xception',
+           'Block', 'scale_channels', 'block_arguments', 'check_arguments', 'initialise', 'full_precision', 'Xception',
            'variant_arguments', 'read_state', 'load_state', 'imagenet_state', 'create_model', 'load_classifier',
            'resize_square', 'normalise', 'trace_shapes', 'summarise_variants', 'images_per_second', 'describe_stages',
            'plot_architecture']
@@ -14,6 +14,7 @@ import json
 import os
 import pickle
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,14 @@ def initialise(
         nn.init.ones_(module.weight)
         nn.init.zeros_(module.bias)
 
+
+def full_precision(
+    x: Tensor,  # Says the device
+) -> AbstractContextManager:
+    "Where autocast is off; a device that has none (meta) needs none."
+    known = torch.amp.is_autocast_available(x.device.type)
+    return torch.autocast(x.device.type, enabled=False) if known else nullcontext()
+
 # %% ../nbs/05_xception.ipynb #c034
 class Xception(nn.Module):
     "Xception (Chollet 2017) and the report's variants of it; input is RGB in [-1, 1], output is one logit a class."
@@ -176,10 +185,15 @@ class Xception(nn.Module):
         self.fc = nn.Linear(c2048, n_classes)
         self.apply(initialise)
 
+    def stem(self, x: Tensor) -> Tensor:
+        "What comes before the blocks: batch x channels x height/2 x width/2. Half precision would round the finest detail away."
+        with full_precision(x):
+            x = self.bn1(self.conv1(x)).relu_()
+            return self.bn2(self.conv2(x)).relu_()
+
     def features(self, x: Tensor) -> Tensor:
         "Feature map before pooling: batch x channels x height/32 x width/32."
-        x = self.bn1(self.conv1(x)).relu_()
-        x = self.bn2(self.conv2(x)).relu_()
+        x = self.stem(x)
         for i in range(1, self.n_blocks + 1):
             x = self.get_submodule(f"block{i}")(x)
         x = self.bn3(self.conv3(x)).relu_()

@@ -214,6 +214,16 @@ def test_processes_give_the_same_vectors(pool):
     np.testing.assert_array_equal(one, two)
 
 
+def test_a_backend_that_cannot_hand_over_chunks_one_by_one_gives_the_same_vectors(pool):
+    from joblib import parallel_config
+
+    files = sorted(pool.iterdir())
+    hashes = [file_sha256(file) for file in files]
+    with parallel_config(backend="multiprocessing", n_jobs=2):  # As Ray's: supports_return_generator is False
+        found = rt.extract_parallel(THUMBNAIL, files, hashes, chunk_size=4, jobs=None, progress=False)[0]
+    np.testing.assert_array_equal(found, rt.extract(THUMBNAIL, files, progress=False)[0])
+
+
 def test_a_dask_cluster_gives_the_same_vectors(pool):
     distributed = pytest.importorskip("dask.distributed", reason="dask.distributed is not installed: a cluster was not tried")
     from joblib import parallel_config

@@ -115,7 +115,7 @@ def test_the_rate_of_every_batch_is_that_of_the_schedule(noise):
 
 def test_our_rows_follow_the_published_nine():
     assert replace(table_row(10), row=6, net="light") == table_row(6)
-    assert table_row(11).schedule == "cosine" and table_row(11).augment and table_row(11).optimiser == "adamw"
+    assert table_row(11).schedule == "cosine" and table_row(11).augment == "flip" and table_row(11).optimiser == "adamw"
     assert profile_row(11, replace(read_settings("smoke"), image_size=96)).image_size == round(96 / table_row(11).window), "windows of 96"
     assert {row for row in read_settings("full").rows} == set(range(1, 12))
 
@@ -154,6 +154,14 @@ def test_an_augmentation_changes_pixels_and_nothing_else(name):
     assert all((each != pixels).any() for each in changed)
 
 
+def test_flip_gives_the_picture_or_its_mirror_and_nothing_else():
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    seen = {training.augment_picture(pixels, np.random.default_rng(seed), augment="flip").tobytes() for seed in range(30)}
+    assert seen == {pixels.tobytes(), pixels[:, ::-1].tobytes()}
+    with pytest.raises(ValueError, match="unknown augment 'yes', expected one of none, flip, all"):
+        replace(TINY, augment="yes")
+
+
 def test_augmented_batches_depend_on_seed_epoch_and_picture_alone(noise):
     frame = read_splits(noise, TINY)["train"]
 
@@ -176,10 +184,25 @@ def test_windows_are_cut_from_training_pictures_alone(noise, tmp_path):
     (x, _), (again, _) = images[3], images[3]
     assert x.shape == (24, 24, 3) and torch.equal(x, again)
     assert ManifestImages(frame, noise, 32, window=0.75)[3][0].shape == (32, 32, 3)
-    record = train(replace(TINY, epochs=1, augment=True, window=0.75), noise, tmp_path / "out")
+    record = train(replace(TINY, epochs=1, augment="all", window=0.75), noise, tmp_path / "out")
     assert load_classifier(tmp_path / "out/model")[1]["image_size"] == record["config"]["image_size"] == 48
-    with pytest.raises(ValueError, match="window is 0.5 with augment False"):
+    with pytest.raises(ValueError, match="window is 0.5 with augment 'none'"):
         replace(TINY, window=0.5)
+
+
+def test_batch_norms_are_measured_on_whole_pictures_after_windows(noise):
+    frame = read_splits(noise, TINY)["train"]
+    config = replace(TINY, augment="flip", window=0.5, precision="float32", batch_size=len(frame))
+    windows, whole = (ManifestImages(frame, noise, config.image_size, augment_seed=seed, window=0.5) for seed in (0, None))
+    learner = training.make_learner(config, windows, whole)
+    assert all(not isinstance(each, training.WholePictures) for each in training.make_learner(config, whole, whole).cbs)
+    training.train_epoch(learner, config, 0)
+    weights = [value.clone() for value in learner.model.parameters()]
+    with torch.no_grad():
+        seen = learner.model.conv1(torch.cat([x for x, _ in SeededLoader(whole, len(frame))]))
+    torch.testing.assert_close(learner.model.bn1.running_mean, seen.mean((0, 2, 3)), rtol=1e-3, atol=1e-4)
+    learner.whole_pictures.after_train()
+    assert all(torch.equal(before, after) for before, after in zip(weights, learner.model.parameters(), strict=True))
 
 
 def test_only_training_pictures_are_augmented(noise, tmp_path, monkeypatch):
@@ -191,7 +214,7 @@ def test_only_training_pictures_are_augmented(noise, tmp_path, monkeypatch):
             super().__init__(frame, *args, **more)
 
     monkeypatch.setattr(training, "ManifestImages", Watched)
-    train(replace(TINY, epochs=1, augment=True), noise, tmp_path / "out")
+    train(replace(TINY, epochs=1, augment="all"), noise, tmp_path / "out")
     assert made == [("train", 42), ("validation", None), ("test", None)]
 
 
@@ -346,7 +369,8 @@ def without_seconds(path):
 
 
 @pytest.mark.parametrize("changes", [dict(optimiser="adam"), dict(optimiser="momentum"),
-                                     dict(optimiser="adamw", weight_decay=0.05, schedule="cosine", augment=True, precision="bfloat16")],
+                                     dict(optimiser="adamw", weight_decay=0.05, schedule="cosine", augment="all", window=0.75,
+                                          precision="bfloat16")],
                          ids=["adam", "momentum", "recipe"])
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(noise, tmp_path, monkeypatch, capsys, changes):
     config = replace(TINY, **changes)
