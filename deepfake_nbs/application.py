@@ -106,6 +106,7 @@ class Match:
     similarity: float           # As the gallery's index measures it
     label: str = "unknown"      # "real", "fake" or "unknown", as the gallery's own table says
     source: str = ""            # Set that it comes from
+    measure: str = "similarity"  # What the number is: a similarity, more is nearer, or a distance, less is nearer
 
 # %% ../nbs/07_application.ipynb #c018
 @dataclass(frozen=True)
@@ -539,6 +540,7 @@ def _small(image: Image.Image, side: int) -> Image.Image:
 
 def _draw_photograph(ax: Any, evidence: Evidence, image: Image.Image, colour: str) -> None:
     from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import withStroke
 
     small = _small(image, 700)
     scale = small.width / image.width
@@ -546,7 +548,8 @@ def _draw_photograph(ax: Any, evidence: Evidence, image: Image.Image, colour: st
     for i, head in enumerate(evidence.heads, 1):
         x0, y0, x1, y1 = (scale * value for value in head.box)
         own = COLOURS.get(head.verdict, COLOURS["unsure"])
-        ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color=own, linewidth=2))
+        halo = [withStroke(linewidth=4, foreground="white")]  # A box of any colour is seen on any picture
+        ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color=own, linewidth=2, path_effects=halo))
         if len(evidence.heads) <= 12:  # In a crowd, words would hide the faces
             ax.text(x0, y0, f"{i} {head.verdict or ''}".strip(), fontsize=7, color="white", va="bottom", bbox=dict(pad=1, color=own, lw=0))
     what = "no verdict" if evidence.verdict is None else f"{evidence.verdict} ({evidence.region})"
@@ -554,14 +557,17 @@ def _draw_photograph(ax: Any, evidence: Evidence, image: Image.Image, colour: st
     ax.set(xticks=[], yticks=[])
 
 # %% ../nbs/07_application.ipynb #c058
-def _draw_bar(ax: Any, probability: float | None, verdict: str | None) -> None:
-    "A bar from 0 to 1 under a picture."
+def _draw_bar(ax: Any, probability: float | None, verdict: str | None, thresholds: Thresholds) -> None:
+    "A bar from 0 to 1 under a picture; strokes where *real* ends and *fake* begins."
     ax.set(xticks=[], yticks=[])
     if probability is None:
         ax.set_xlabel("not judged", fontsize=8)
         return
     bar = ax.inset_axes([0, -0.14, 1, 0.1])
     bar.barh([0], [probability], color=COLOURS[verdict])
+    for word, limit in dict(real=thresholds.real_to, fake=thresholds.fake_from).items():
+        if limit is not None:
+            bar.axvline(limit, color=COLOURS[word], linewidth=1.5)
     bar.set(xlim=(0, 1), xticks=[], yticks=[])
     bar.set_xlabel(f"fake {probability:.3f}: {verdict}", fontsize=8)
 
@@ -573,7 +579,7 @@ def _draw_match(ax: Any, match: Match) -> None:
     except ImageError as error:
         ax.text(0.5, 0.5, "gone" if "no such" in error.reason else "cannot be read", ha="center", va="center", fontsize=8)
     ax.set_title(f"{match.label} {match.source}".strip(), fontsize=7, color=COLOURS.get(match.label, "black"))
-    ax.set_xlabel(f"{match.similarity:.3f}", fontsize=7)
+    ax.set_xlabel(f"{match.measure} {match.similarity:.3f}", fontsize=7)
 
 # %% ../nbs/07_application.ipynb #c059
 def _draw_evidence(figure: Any, evidence: Evidence, image: Image.Image, most: int = 4) -> None:
@@ -587,11 +593,11 @@ def _draw_evidence(figure: Any, evidence: Evidence, image: Image.Image, most: in
         head = evidence.heads[i]
         ax.imshow(_small(crop_head(image, head.box, evidence.classifier.get("margin", 0.2)), 240))
         ax.set_title(f"head {i + 1}, score {head.score:.2f}", fontsize=8)
-        _draw_bar(ax, head.probability, head.verdict)
+        _draw_bar(ax, head.probability, head.verdict, evidence.thresholds)
     if not order:
         top[1].axis("off")
     if evidence.region == "whole picture":
-        _draw_bar(top[0], evidence.probability, evidence.verdict)
+        _draw_bar(top[0], evidence.probability, evidence.verdict, evidence.thresholds)
     for ax, match in zip(
         rows[1].subplots(1, len(evidence.matches), squeeze=False)[0] if evidence.matches else [], evidence.matches, strict=True
     ):
@@ -804,7 +810,8 @@ class Gallery:
                 return self.find(Path(place, "photograph.png"))
         with warnings.catch_warnings(action="ignore"):  # Of a pool smaller than k, and of pictures that are gone: `plot` says so
             found = find_similar(self.index, self.feature, [photo], min(self.k, len(self.index)))
-        return tuple(Match(str(self.index.root / path), round(score, 4), *self.labels.get(path, ("unknown", "")))
+        measure = "distance" if self.index.config["similarity"] == "euclidean" else "similarity"
+        return tuple(Match(str(self.index.root / path), round(score, 4), *self.labels.get(path, ("unknown", "")), measure)
                      for path, score in zip(found["path"], found["score"], strict=True))
 
 # %% ../nbs/07_application.ipynb #c074
@@ -879,7 +886,7 @@ def _line(evidence: Evidence) -> str:
     crowd = evidence.heads if len(evidence.heads) > 1 and evidence.region == "head" else ()
     for i, head in enumerate(crowd, 1):
         lines.append(f"{'':25}head {i} at {', '.join(f'{v:.0f}' for v in head.box)}: {head.probability:.3f} {head.verdict}")
-    lines += [f"{'':25}like {_printable(match.path)} ({match.label}, {match.similarity:.3f})" for match in evidence.matches]
+    lines += [f"{'':25}like {_printable(match.path)} ({match.label}, {match.measure} {match.similarity:.3f})" for match in evidence.matches]
     said = [evidence.reason, *(note for note in evidence.notes if not note.startswith(("the network learned", "heads were", "no head")))]
     return "\n".join(lines + [f"{'':25}{_printable(text)}" for text in said if text])
 
@@ -1054,7 +1061,7 @@ def retrieve(
         if as_json:
             typer.echo(json.dumps(dict(photo=str(path), matches=[asdict(match) for match in matches])))
         else:
-            lines = [f"  {one.similarity:8.3f}  {one.label:7}  {_printable(one.path)}" for one in matches]
+            lines = [f"  {one.measure} {one.similarity:8.3f}  {one.label:7}  {_printable(one.path)}" for one in matches]
             typer.echo("\n".join([_printable(str(path)), *lines]))
     raise typer.Exit(1 if unread else 0)
 
@@ -1237,7 +1244,7 @@ def _in_turn(pairs: list[tuple[str, str, str, str]], n: int) -> list[tuple[str, 
 # %% ../nbs/07_application.ipynb #c101
 def evidence_table(
     evidence: Iterable[Evidence],  # One row each
-) -> "pd.DataFrame":               # photograph, heads, judged, probability, verdict, best match, label, similarity
+) -> "pd.DataFrame":               # photograph, heads, judged, probability, verdict, best match, label, similarity, measure
     "Evidence of several photographs, for reading."
     import pandas as pd
 
@@ -1247,7 +1254,7 @@ def evidence_table(
         rows.append({
             "photograph": Path(one.photo).name, "heads": len(one.heads), "judged": one.region, "probability": one.probability,
             "verdict": one.verdict or one.reason, "best match": Path(best.path).name if best else "", "label": best.label if best else "",
-            "similarity": best.similarity if best else None,
+            "similarity": best.similarity if best else None, "measure": best.measure if best else "",
         })
     return pd.DataFrame(rows)
 
@@ -1313,7 +1320,8 @@ def evidence_html(
             *map(escape, evidence.notes)]
     if evidence.matches:
         best = evidence.matches[0]
-        rows.append(escape(f"most similar picture of the gallery: {Path(best.path).name} ({best.label}, {best.similarity:.3f})"))
+        near = f"{Path(best.path).name} ({best.label}, {best.measure} {best.similarity:.3f})"
+        rows.append(escape(f"most similar picture of the gallery: {near}"))
     time_spent = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in evidence.seconds.items())
     origin = f"{evidence.classifier['net']}, row {evidence.classifier['row']}, trained on {evidence.classifier['trained_on']}"
     words = f"{escape(origin)}. Words: {escape(evidence.thresholds.origin)}. <span class='time'>{time_spent}</span>."

@@ -424,6 +424,14 @@ def test_a_picture_in_memory_finds_the_same_and_its_own_bytes_never(heads_run, k
     assert "1.png" not in {Path(match.path).name for match in gallery.find(known / "train" / "1.png")}
 
 
+@pytest.mark.parametrize("similarity, measure, order", [("cosine", "similarity", -1), ("euclidean", "distance", 1)])
+def test_a_match_says_whether_its_number_is_a_similarity_or_a_distance(heads_run, known, photos, tmp_path, similarity, measure, order):
+    assert invoke("index", known, tmp_path / "index", "--run", heads_run, "--similarity", similarity).exit_code == 0
+    found = Gallery.open(tmp_path / "index", heads_run).find(sorted(photos.iterdir())[0])
+    assert {match.measure for match in found} == {measure}
+    assert [match.similarity for match in found] == sorted((match.similarity for match in found), key=lambda number: order * number)
+
+
 def test_a_bad_gallery_is_named(heads_run, photos, tmp_path):
     (tmp_path / "empty").mkdir()
     for place in (tmp_path / "nowhere", tmp_path / "empty"):
