@@ -31,7 +31,7 @@ help:
 	@echo "make site       render the site with Quarto"
 	@echo "make publish    copy the outputs of the executed chapters of PROFILE=mini into nbs/"
 	@echo "make keep [PROFILE=..] [DATA=..]   keep the numbers of a finished report in papers/results"
-	@echo "make bench      measure speed and memory, as ratios against a peer"
+	@echo "make bench [DATA=..]   measure speed, memory and two detectors from scratch, as ratios against a peer"
 	@echo "make lock       renew requirements.lock from pyproject.toml"
 
 # --- Setting up ------------------------------------------------------------------------------------------------------
@@ -133,10 +133,14 @@ test: setup
 	$(BIN)/ruff check
 	$(BIN)/python -m pytest
 
-bench: setup
+# The last line trains two detectors three times each: on the heads of DATA, BENCH_EPOCHS passes, hours on a large set without a GPU
+BENCH_EPOCHS ?= 12
+
+bench: prepare
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "timm>=1.0.15" "effdet>=0.4.1"
 	$(BIN)/python bench/bench.py
 	$(BIN)/python bench/bench_baselines.py
+	$(BIN)/python bench/bench_heads.py train --data $(DATA)/heads --epochs $(BENCH_EPOCHS)
 
 site:
 	@command -v quarto > /dev/null || { echo "make site: quarto is not on PATH; install it from quarto.org, then try again" >&2; exit 1; }

@@ -76,18 +76,19 @@ def build_scale(folder: Path) -> None:
 
 
 def main() -> None:
-    # Here, not above: they load torch, which worker processes would load too, and count as memory
-    from bench_application import report_application
-    from bench_heads import report_heads
-    from bench_retrieval import report_retrieval
-    from bench_training import report_training
-
     print(f"python {sys.version.split()[0]}, {resource.getpagesize()} byte pages; every line is a ratio or a size, not a speed")
     import_time()
     with tempfile.TemporaryDirectory() as folder:
         frame_extraction(Path(folder))
     with tempfile.TemporaryDirectory() as folder:
         build_scale(Path(folder))
+
+    # Not before: they load torch, and the memory of a process counts in those that it starts
+    from bench_application import report_application
+    from bench_heads import report_heads
+    from bench_retrieval import report_retrieval
+    from bench_training import report_training
+
     report_heads(report)
     report_retrieval(report)
     report_training(report)

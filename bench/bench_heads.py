@@ -1,6 +1,7 @@
-"""The head detector beside effdet's D0. `make bench` calls `speed` and `memory`; the comparison of trainings takes long:
+"""The head detector beside effdet's D0: speed, memory, and what both reach from scratch.
 
-    python bench/bench_heads.py train --data ../shared/real/heads --epochs 60 --seeds 3 [--image-size 384] [--out data/runs/bench-heads]
+    python bench/bench_heads.py speed
+    python bench/bench_heads.py train --data /path/to/sets/heads --epochs 60 [--keep papers/results/heads-scratch-sets.csv]
 
 Both networks start at random, see the same batches (order and augmentation come from the seed), the same optimiser and
 schedule, all batch norms live; each keeps the loss, anchors and decoding of its own project. Finished trainings are kept,
@@ -12,13 +13,17 @@ import json
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
+from timing import report
 
 from deepfake_nbs import head_detection as hd
-from deepfake_nbs.core import set_seed, write_json
+from deepfake_nbs.core import run_record, set_seed, write_json
 
 
 def make_peer(image_size: int, predict: bool = False):
@@ -136,7 +141,7 @@ class Peer:
     def __init__(self, image_size: int, device: str):
         from effdet import DetBenchPredict, DetBenchTrain
 
-        self.model = make_peer(image_size).to(device)
+        self.model = make_peer(image_size).to(device, memory_format=torch.channels_last)
         self.training, self.predicting, self.size = DetBenchTrain(self.model).to(device), DetBenchPredict(self.model).to(device), image_size
         self.mean, self.std = (255 * torch.tensor(x, device=device).view(1, 3, 1, 1) for x in (hd.MEAN, hd.STD))
 
@@ -167,28 +172,29 @@ class Ours:
         return hd.decode(*self.model(pixels), self.anchors)
 
 
+NETWORKS = dict(ours=Ours, effdet=Peer)
+
+
 @torch.inference_mode()
-def average_precisions(net, heads: hd.HeadSet, image_size: int, device: str) -> dict[str, float]:
+def detect(net, heads: hd.HeadSet, image_size: int, device: str) -> pd.DataFrame:
+    "Boxes of every frame of the test split: path, x0, y0, x1, y1 (pixels of the frame), score."
     net.model.eval()
     images, rows = hd.HeadImages(heads, "test", image_size), []
-    scores, hits, n = [], [], 0
-    for pixels, boxes, _ in hd.load_batches(images, hd.in_order(len(images), 8)):
+    for pixels, _, scales in hd.load_batches(images, hd.in_order(len(images), 8)):
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-            rows = net.find(pixels.to(device))
-        for (found, score), truth in zip(rows, boxes, strict=True):
-            scores.append(score.float().cpu().numpy())
-            hits.append(hd.match_boxes(found.float().cpu().numpy(), truth.numpy()))
-            n += len(truth)
-    scores, hits = np.concatenate(scores), np.concatenate(hits, 1)
-    values = [hd.average_precision(scores, row, n) for row in hits]
-    return dict(ap50=values[0], ap75=values[5], ap=float(np.mean(values)))
+            found = net.find(pixels.to(device))
+        for (boxes, scores), scale in zip(found, scales, strict=True):
+            path = images.paths[len(rows)]
+            table = pd.DataFrame(boxes.float().cpu().numpy() / scale, columns=["x0", "y0", "x1", "y1"])
+            rows.append(table.assign(path=path, score=scores.float().cpu().numpy()))
+    return pd.concat(rows, ignore_index=True)
 
 
-def train_one(kind, name: str, heads: hd.HeadSet, seed: int, args) -> dict:
-    "One network from scratch; returns what it reaches on the test split."
-    device = hd.pick_device()
+def train_one(name: str, seed: int, heads: hd.HeadSet, args: argparse.Namespace) -> None:
+    "One network from scratch; leaves its boxes on the test split and a record of the run."
+    path, device = run_path(name, seed, args), hd.pick_device()
     set_seed(seed)
-    net = kind(args.image_size, device)
+    net = NETWORKS[name](args.image_size, device)
     images = hd.HeadImages(heads, "train", args.image_size, augment=True, seed=seed)
     per_epoch = len(images) // args.batch_size
     total, start, losses = per_epoch * args.epochs, time.perf_counter(), []
@@ -205,48 +211,65 @@ def train_one(kind, name: str, heads: hd.HeadSet, seed: int, args) -> dict:
         torch.nn.utils.clip_grad_norm_(net.model.parameters(), 10.0)
         optimiser.step()
         losses.append(loss.item())
-        if (i + 1) % (5 * per_epoch) == 0:
-            recent, seconds = np.mean(losses[-5 * per_epoch :]), time.perf_counter() - start
+        if (i + 1) % per_epoch == 0:
+            recent, seconds = np.mean(losses[-per_epoch:]), time.perf_counter() - start
             print(f"{name} seed {seed} epoch {(i + 1) // per_epoch}/{args.epochs} loss {recent:.3f} {seconds:.0f} s", flush=True)
     seen = [batch[0].to(device) for batch in hd.load_batches(images, hd.schedule(len(images), args.batch_size, 8, seed + 1))]
     hd.calibrate_norms(
         net.model.train(), seen, net.find if name == "ours" else lambda pixels: net.model((pixels.float() - net.mean) / net.std)
     )
     seconds = time.perf_counter() - start
-    return dict(
-        name=name,
-        seed=seed,
-        seconds=round(seconds, 1),
-        images_per_second=round(total * args.batch_size / seconds, 2),
-        device=device,
-        n=len(heads.split("test")),
-        epochs=args.epochs,
-        image_size=args.image_size,
-        batch_size=args.batch_size,
-        learning_rate=args.learning_rate,
-        **average_precisions(net, heads, args.image_size, device),
-    )
+    detect(net, heads, args.image_size, device).to_csv(path.with_suffix(".csv"), index=False)
+    facts = dict(network=name, losses=losses, wall_seconds=seconds, images_per_second=total * args.batch_size / seconds)
+    config = {key: getattr(args, key) for key in ("epochs", "image_size", "batch_size", "learning_rate")}
+    write_json(path, run_record(config, seed, device, n=len(heads.split("test")), **facts))
 
 
-def compare(args) -> None:
-    "Train both with every seed and print AP50 beside each other."
-    out = Path(args.out)
-    heads = hd.build_head_set(args.data, out / "head_set", reject_limit=0.02)
-    results = {}
-    for seed in range(args.seeds):
-        for name, kind in (("ours", Ours), ("effdet", Peer)):
-            path = out / f"{name}-{args.image_size}-{args.epochs}-{args.batch_size}-{args.learning_rate:g}-{seed}.json"
-            if not path.is_file():
-                write_json(path, train_one(kind, name, heads, seed, args))
-            results.setdefault(name, []).append(json.loads(path.read_text()))
-            print({key: results[name][-1][key] for key in ("name", "seed", "ap50", "ap75", "ap", "seconds")}, flush=True)
-    ours, theirs = (np.array([row["ap50"] for row in results[name]]) for name in ("ours", "effdet"))
-    spread = np.ptp(theirs)
-    reached = "reached" if ours.mean() >= theirs.mean() - spread else "MISSED"
-    print(
-        f"AP50 from scratch, {args.epochs} epochs, {args.seeds} seeds: ours {ours.mean():.3f} ({', '.join(f'{x:.3f}' for x in ours)}), "
-        f"effdet {theirs.mean():.3f} ({', '.join(f'{x:.3f}' for x in theirs)}); wanted >= {theirs.mean() - spread:.3f}   {reached}"
-    )
+def run_path(name: str, seed: int, args: argparse.Namespace) -> Path:
+    return Path(args.out) / f"{name}-{args.image_size}-{args.epochs}-{args.batch_size}-{args.learning_rate:g}-{seed}.json"
+
+
+def train_all(heads: hd.HeadSet, args: argparse.Namespace) -> None:
+    "What has not been trained yet: on a processor as many runs at once as it has cores, each on one thread, which is faster in all."
+    todo = [(name, seed) for seed in range(args.seeds) for name in NETWORKS if not run_path(name, seed, args).is_file()]
+    if hd.pick_device() == "cuda":
+        for name, seed in todo:
+            train_one(name, seed, heads, args)
+        return
+    with ProcessPoolExecutor(torch.get_num_threads(), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        for done in [pool.submit(train_one, name, seed, heads, args) for name, seed in todo]:
+            done.result()
+
+
+def compare(args: argparse.Namespace) -> None:
+    "Train both with every seed and print average precisions beside each other; intervals from resampled frames."
+    heads = hd.build_head_set(args.data, Path(args.out) / "head_set", reject_limit=0.02)
+    paths, rng = heads.split("test"), np.random.default_rng(0)
+    train_all(heads, args)
+    found = {name: [pd.read_csv(run_path(name, seed, args).with_suffix(".csv")) for seed in range(args.seeds)] for name in NETWORKS}
+    matches = {name: [hd.match_frames(table, heads, paths) for table in tables] for name, tables in found.items()}
+    weights = [np.bincount(rng.integers(len(paths), size=len(paths)), minlength=len(paths)).astype(float) for _ in range(1000)]
+    rows, about = [], dict(n=len(paths), protocol=f"{args.epochs} epochs, {args.image_size} px", data=Path(args.data).parent.name)
+    for key, overlap in dict(ap50=0.5, ap75=0.75).items():
+        seeds = {name: [one.ap(overlap) for one in matches[name]] for name in NETWORKS}
+        means = {name: np.array([np.mean([one.ap(overlap, weight) for one in matches[name]]) for weight in weights]) for name in NETWORKS}
+        for name in NETWORKS:
+            rows += [dict(id=f"heads-scratch-{name}-{key}-seed{i}", measured=value) for i, value in enumerate(seeds[name])]
+            low, high = np.percentile(means[name], [2.5, 97.5])
+            rows.append(dict(id=f"heads-scratch-{name}-{key}", measured=np.mean(seeds[name]), low=low, high=high))
+        low, high = np.percentile(means["ours"] - means["effdet"], [2.5, 97.5])
+        ours, theirs, spread = np.mean(seeds["ours"]), np.mean(seeds["effdet"]), np.ptp(seeds["effdet"])
+        rows.append(dict(id=f"heads-scratch-difference-{key}", measured=ours - theirs, low=low, high=high))
+        if key == "ap50":
+            name = f"AP50 from scratch, {args.epochs} epochs, {args.seeds} seeds; effdet's less its spread"
+            report(name, ours, f">= {theirs - spread:.3f}", ours >= theirs - spread)
+    table = pd.DataFrame(rows).assign(published="", status="measured", **about)
+    table = table.reindex(columns=["id", "published", "measured", "low", "high", "n", "protocol", "data", "status"]).round(4)
+    print(table[["id", "measured", "low", "high", "n"]].to_string(index=False))
+    if args.keep:
+        table.to_csv(args.keep, index=False)
+        records = [json.loads(run_path(name, seed, args).read_text()) for seed in range(args.seeds) for name in NETWORKS]
+        write_json(Path(args.keep).with_suffix(".json"), dict(runs=records))
 
 
 def main() -> None:
@@ -255,23 +278,21 @@ def main() -> None:
     commands.add_parser("speed", help="speed, memory and cropping, as ratios")
     train = commands.add_parser("train", help="both from scratch on one set of heads")
     train.add_argument("--data", required=True, help="folder with Annotations, JPEGImages, Splits")
-    train.add_argument("--epochs", type=int, default=60)
+    train.add_argument("--epochs", type=int, default=8)
     train.add_argument("--seeds", type=int, default=3)
     train.add_argument("--image-size", type=int, default=384)
-    train.add_argument("--batch-size", type=int, default=8)
+    train.add_argument("--batch-size", type=int, default=4)
     train.add_argument("--learning-rate", type=float, default=1e-3)
     train.add_argument("--workers", type=int, default=1)
-    train.add_argument("--out", default="data/runs/bench-heads")
+    train.add_argument("--out", help="folder of the runs; by default one in data/runs/bench-heads, named after the data root")
+    train.add_argument("--keep", help="CSV for the numbers; the records of the runs go beside it, as .json")
     args = parser.parse_args()
     if args.command == "train":
+        args.out = args.out or f"data/runs/bench-heads/{Path(args.data).resolve().parent.name}"
         compare(args)
         return
     print(f"python {sys.version.split()[0]}, torch {torch.__version__}, {torch.get_num_threads()} threads")
-    report_heads(
-        lambda name, measured, wanted, reached: print(
-            f"{name:64} {measured:8.2f}   wanted {wanted:12} {'reached' if reached else 'MISSED'}", flush=True
-        )
-    )
+    report_heads(report)
 
 
 if __name__ == "__main__":
