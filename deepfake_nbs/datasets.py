@@ -353,10 +353,16 @@ def read_dfdc(
 def _listed_splits(root: Path) -> dict[str, str]:
     "Split of each frame name (without extension), from Splits/{train,val,test}.txt."
     split_of: dict[str, str] = {}
-    for path in sorted((root / "Splits").glob("*.txt")):
-        if path.stem not in _SPLIT_WORDS:
-            continue  # trainval.txt and the like only join what the three say
-        for line in path.read_text(encoding="utf-8").split():
+    lists = sorted((root / "Splits").glob("*.txt"))
+    known = [path for path in lists if path.stem in _SPLIT_WORDS]  # trainval.txt and the like only join what the three say
+    if lists and not known:
+        raise ValueError(f"{root / 'Splits'}: holds {lists[0].name}, but none of train.txt, val.txt, test.txt")
+    for path in known:
+        try:
+            names = path.read_text(encoding="utf-8-sig").split()  # An editor may have put a mark before the first name
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); expected one frame name a line") from error
+        for line in names:
             name = re.sub(r"\.(jpe?g|png)$", "", line, flags=re.IGNORECASE)
             if split_of.setdefault(name, _SPLIT_WORDS[path.stem]) != _SPLIT_WORDS[path.stem]:
                 raise ValueError(f"{path}: {line} is also in {split_of[name]}; expected each frame in one split")

@@ -451,6 +451,23 @@ def check_boxes(
     return np.array(kept, float).reshape(-1, 4), notes
 
 # %% ../nbs/02_head_detection.ipynb #c065
+def _check_objects(objects: list) -> None:
+    "One head without a box, alone, says that nobody is there; any other object without a place, or without a name, is a mistake."
+    for number, thing in enumerate(objects, 1):
+        name = (thing.findtext("name") or "").strip()
+        if not name:
+            raise ValueError(f"object {number}: it has no name; expected 'head'")
+        if thing.find("bndbox") is None and name != "head":
+            raise ValueError(f"object {number}: unknown class {name!r}; expected 'head'")
+        if thing.find("bndbox") is None and len(objects) > 1:
+            raise ValueError(f"object {number}: a head without a box; expected one for each head, or one head alone where nobody is")
+
+
+def _check_size(said: tuple[str, str], size: tuple[int, int]) -> None:
+    if any(said) and said != tuple(map(str, size)):
+        raise ValueError(f"its size is {' x '.join(said)}, that of its picture {size[0]} x {size[1]}")
+
+
 def read_annotation(
     path: Path,             # Pascal VOC file
     size: tuple[int, int],  # Width and height of its picture
@@ -466,6 +483,8 @@ def read_annotation(
         raise ValueError(str(error).removeprefix(f"{path}: ")) from error
     if root.tag != "annotation":
         raise ValueError(f"its outermost element is {root.tag!r}; expected 'annotation'")
+    _check_objects(root.findall("object"))
+    _check_size(tuple((root.findtext(f"size/{side}") or "").strip() for side in ("width", "height")), size)
     return check_boxes(boxes, size)
 
 # %% ../nbs/02_head_detection.ipynb #c068
@@ -479,18 +498,28 @@ def _orphans(root: Path, stems: set[str]) -> list[dict[str, str]]:
     return rows + [dict(path=f"JPEGImages/{name}", what="list", reason="named in Splits, but not there") for name in named]
 
 
+def _of_one_name(paths: Iterable[str]) -> dict[str, list[str]]:
+    "Pictures by the name that their annotation has, where several would share one."
+    by_stem: dict[str, list[str]] = {}
+    for path in paths:
+        by_stem.setdefault(Path(path).stem, []).append(path)
+    return {stem: several for stem, several in by_stem.items() if len(several) > 1}
+
+
 def _sort_frames(frames: "pd.DataFrame", notes: list[dict], root: Path) -> tuple[list[dict], list[dict], list[dict]]:
     "Frames that can be used, their boxes, and what was rejected or changed."
     kept, boxes, rejected = [], [], []
-    listed = frames["split"].ne("").any()
+    listed, shared = frames["split"].ne("").any(), _of_one_name(frames["path"])
     for frame, note in zip(frames.to_dict("records"), notes, strict=True):
         try:
             if "reason" in note:
                 raise ValueError(note["reason"])
             if listed and not frame["split"]:
                 raise ValueError("named in no Splits/*.txt")
-            annotation = root / "Annotations" / f"{Path(frame['path']).stem}.xml"
-            found, clipped = read_annotation(annotation, (note["width"], note["height"]))
+            stem = Path(frame["path"]).stem
+            if stem in shared:
+                raise ValueError(f"{' and '.join(shared[stem])} share Annotations/{stem}.xml; expected one picture")
+            found, clipped = read_annotation(root / "Annotations" / f"{stem}.xml", (note["width"], note["height"]))
         except ValueError as error:
             rejected.append(dict(path=frame["path"], what="frame", reason=str(error)))
             continue
@@ -522,12 +551,10 @@ def build_head_set(
     rejected += _orphans(root, {Path(path).stem for path in frames["path"]})
     write_text(out / "rejected.csv", pd.DataFrame(rejected, columns=["path", "what", "reason"]).to_csv(index=False, lineterminator="\n"))
     lost = [row for row in rejected if row["what"] != "box clipped"]
-    if len(lost) > reject_limit * len(frames):
+    too_many = f"more than the limit of {reject_limit:.1%}" if len(lost) > reject_limit * len(frames) else "" if kept else "none is left"
+    if too_many:
         first = f"{lost[0]['path']}: {lost[0]['reason']}"
-        raise ValueError(
-            f"{root}: {len(lost)} of {len(frames)} frames rejected, more than the limit of {reject_limit:.1%}; "
-            f"first {first}; all in {out / 'rejected.csv'}"
-        )
+        raise ValueError(f"{root}: {len(lost)} of {len(frames)} frames rejected, {too_many}; first {first}; all in {out / 'rejected.csv'}")
     manifest = pd.DataFrame(kept)
     if manifest["split"].eq("").all():
         manifest = split_manifest(manifest, "group", fractions, seed)

@@ -294,6 +294,20 @@ def test_heads_are_grouped_by_film(tmp_path):
     assert boxes["xmax"].eq(30.5).all()
 
 
+def test_lists_of_frames_are_text_that_can_be_read(tmp_path):
+    draw_heads(tmp_path)
+    lists = tmp_path / "Splits"
+    write(lists / "test.txt", "\ufeff" + (lists / "test.txt").read_text())
+    assert read_heads(tmp_path)["split"].tolist() == ["train", "train", "validation", "test"]
+    (lists / "test.txt").write_bytes("mov_003_é".encode("latin-1"))
+    with pytest.raises(ValueError, match="test.txt: not UTF-8"):
+        read_heads(tmp_path)
+    for path in list(lists.iterdir()):
+        path.rename(path.with_name(f"heads_{path.name}"))
+    with pytest.raises(ValueError, match="Splits: holds heads_.*but none of train.txt, val.txt, test.txt"):
+        read_heads(tmp_path)
+
+
 def test_bad_head_trees(tmp_path):
     draw_heads(tmp_path)
     write(tmp_path / "Annotations/lonely.xml", (tmp_path / "Annotations/mov_001_000020.xml").read_text())

@@ -490,6 +490,7 @@ def test_files_that_do_not_fit_are_named(saved, tmp_path):
 # --- Bad input -------------------------------------------------------------------------------------------------------
 
 BOMB = '<!DOCTYPE a [<!ENTITY b "boom"><!ENTITY c "&b;&b;&b;&b;">]><annotation><object><name>&c;</name></object></annotation>'
+NO_PLACE = "<object><name>head</name></object>"
 BAD = {
     "box outside the image": (voc((200, 10, 240, 50)), "outside the picture of 96 x 72"),
     "zero-area box": (voc((10, 10, 10, 50)), "it has no area"),
@@ -502,6 +503,17 @@ BAD = {
     "truncated xml": (voc((10, 10, 40, 50))[:60], "not a Pascal VOC annotation"),
     "entity bomb": (BOMB, "EntitiesForbidden"),
     "another xml": ("<html></html>", "its outermost element is 'html'"),
+    "another class without a box": (f"<annotation>{NO_PLACE.replace('head', 'dog')}</annotation>", "object 1: unknown class 'dog'"),
+    "a head without a box beside another": (
+        voc((10, 10, 40, 50)).replace("</annotation>", f"{NO_PLACE}</annotation>"),
+        "object 2: a head without a box",
+    ),
+    "two heads without a box": (f"<annotation>{NO_PLACE * 2}</annotation>", "object 1: a head without a box"),
+    "no name": (voc((10, 10, 40, 50)).replace("<name>head</name>", ""), "object 1: it has no name"),
+    "size of another picture": (
+        voc((10, 10, 40, 50)).replace("<object>", "<size><width>960</width><height>720</height></size><object>"),
+        "its size is 960 x 720, that of its picture 96 x 72",
+    ),
 }
 
 
@@ -517,6 +529,33 @@ def test_a_bad_annotation_is_rejected_by_name(copy, tmp_path, case):
     (row,) = heads.rejected.to_dict("records")
     assert row["path"] == f"JPEGImages/{name}.jpeg" and reason in row["reason"]
     assert len(heads.frames) == 17 and row["path"] not in heads.boxes
+
+
+def test_one_head_without_a_box_says_that_nobody_is_there(copy, tmp_path):
+    text = f"<annotation><size><width>96</width><height>72</height></size>{NO_PLACE}</annotation>"
+    (copy / "Annotations" / "mov_002_000001.xml").write_text(text)
+    heads = hd.build_head_set(copy, tmp_path / "set", progress=False)
+    assert heads.rejected.empty and len(heads.boxes["JPEGImages/mov_002_000001.jpeg"]) == 0
+
+
+def test_pictures_that_share_an_annotation_are_rejected(copy, tmp_path):
+    with Image.open(copy / "JPEGImages/mov_002_000001.jpeg") as image:
+        image.save(copy / "JPEGImages/mov_002_000001.png")
+        (copy / "JPEGImages/more").mkdir()
+        image.save(copy / "JPEGImages/more/mov_002_000001.jpeg")
+    with open(copy / "Splits/train.txt", "a") as file:
+        file.write("more/mov_002_000001\n")
+    heads = hd.build_head_set(copy, tmp_path / "set", reject_limit=0.5, progress=False)
+    names = {f"JPEGImages/{name}" for name in ("more/mov_002_000001.jpeg", "mov_002_000001.jpeg", "mov_002_000001.png")}
+    assert names == set(heads.rejected.loc[heads.rejected["what"].eq("frame"), "path"]) and len(heads.frames) == 17
+    assert heads.rejected["reason"].str.contains("share Annotations/mov_002_000001.xml; expected one picture").any()
+
+
+def test_a_set_without_any_good_frame_is_an_error(copy, tmp_path):
+    for path in (copy / "Annotations").glob("*.xml"):
+        path.write_text("")
+    with pytest.raises(ValueError, match="18 of 18 frames rejected, none is left; first JPEGImages/"):
+        hd.build_head_set(copy, tmp_path / "set", reject_limit=1.0, progress=False)
 
 
 def test_nothing_is_left_over_in_silence(copy, tmp_path):
