@@ -994,12 +994,12 @@ _KIND = "cvcs_dfd 1"
 _OUR_NAMES = {*SPLITS, *(f"{split}.txt" for split in SPLITS), "manifest.csv", "rejected.csv", "dataset.json"}
 
 
-def _read_note(out: Path) -> dict:
+def _read_note(out: Path, kind: str = _KIND) -> dict:
     try:
         note = json.loads((out / "dataset.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return note if isinstance(note, dict) and note.get("kind") == _KIND else {}
+    return note if isinstance(note, dict) and note.get("kind") == kind else {}
 
 
 def _foreign_pictures(out: Path) -> list[str]:
@@ -1013,12 +1013,12 @@ def _foreign_pictures(out: Path) -> list[str]:
     return sorted(path for path in held if path not in ours and not path.split("/")[1].startswith("."))
 
 
-def _refuse_foreign(out: Path, data_root: Path) -> None:
+def _refuse_foreign(out: Path, data_root: Path, kind: str = _KIND, names: set[str] = _OUR_NAMES) -> None:
     if out == data_root or data_root in out.parents or out in data_root.parents:
-        raise ValueError(f"{out}: lies inside the data root or around it; expected another folder")
+        raise ValueError(f"{out}: lies inside the data root or around it ({data_root}); expected another folder")
     if out.is_dir():
-        names = {entry.name for entry in out.iterdir()}
-        foreign = sorted(names - _OUR_NAMES) + _foreign_pictures(out) if _read_note(out) else sorted(names)
+        held = {entry.name for entry in out.iterdir()}
+        foreign = sorted(held - names) + _foreign_pictures(out) if _read_note(out, kind) else sorted(held)
         if foreign:
             first = ", ".join(foreign[:3])
             raise FileExistsError(f"{out}: holds something else ({first}); expected a new folder or a dataset that was built here")
@@ -1026,10 +1026,10 @@ def _refuse_foreign(out: Path, data_root: Path) -> None:
         raise FileExistsError(f"{out}: a file; expected a new folder")
 
 
-def _is_current(out: Path, plan: dict, reject_limit: float) -> bool:
+def _is_current(out: Path, plan: dict, reject_limit: float = 1.0, kind: str = _KIND, names: set[str] = _OUR_NAMES) -> bool:
     "Whether the dataset was built by this plan and is still whole."
-    note = _read_note(out)
-    if note.get("plan") != plan or note["rejected_share"] > reject_limit or not (out / "manifest.csv").is_file():
+    note = _read_note(out, kind)
+    if note.get("plan") != plan or note.get("rejected_share", 0) > reject_limit or not (out / "manifest.csv").is_file():
         return False
     if file_sha256(out / "manifest.csv") != note["manifest_sha256"]:
         return False
@@ -1037,7 +1037,7 @@ def _is_current(out: Path, plan: dict, reject_limit: float) -> bool:
     held = {f"{split}/{entry.name}" for split, entry in entries if entry.stat().st_size}
     paths = set(pd.read_csv(out / "manifest.csv", usecols=["path"], dtype=str)["path"])
     texts = {path[: path.rindex(".")] + ".txt" for path in paths}
-    lists = all((out / name).is_file() for name in (*(f"{split}.txt" for split in SPLITS), "rejected.csv"))
+    lists = all((out / name).is_file() for name in names.difference(SPLITS))
     return lists and paths | texts <= held
 
 # %% ../nbs/01_datasets.ipynb #c104

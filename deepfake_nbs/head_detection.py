@@ -5,19 +5,20 @@
 # %% auto #0
 __all__ = ['COMPOUND', 'WEIGHTS', 'BIFPN', 'LEVELS', 'ANCHOR_SCALE', 'ASPECT_RATIOS', 'N_ANCHORS', 'MEAN', 'STD', 'MATCHER',
            'CODER', 'FILL', 'HEAD_SET', 'GEOMETRY', 'LIGHT', 'OVERLAPS', 'PHASES', 'COCO_NAMES', 'CONFIG_KEYS',
-           'CHOICES', 'Box', 'DETECTOR', 'PUBLISHED_AP', 'Compound', 'compound', 'Backbone', 'load_backbone_weights',
-           'Node', 'fuse', 'resize_map', 'SeparableConv', 'batch_norm', 'projection', 'FusionNode', 'BiFPNLayer',
-           'BiFPN', 'LevelHead', 'make_anchors', 'EfficientDet', 'count_parameters', 'assign_anchors', 'detection_loss',
-           'decode', 'letterbox', 'check_boxes', 'read_annotation', 'build_head_set', 'HeadSet', 'read_head_set',
-           'as_boxes', 'HeadImages', 'collate', 'schedule', 'load_batches', 'in_order', 'match_boxes',
-           'precision_recall', 'average_precision', 'Phase', 'apply_phase', 'calibrate_norms', 'learning_rate',
-           'TrainingError', 'pick_device', 'train_epoch', 'detect_split', 'Matches', 'match_frames', 'best_threshold',
-           'coco_metrics', 'evaluate_heads', 'DetectionConfig', 'detection_config', 'save_weights', 'read_weights',
-           'read_config', 'load_network', 'chosen_epoch', 'latest_checkpoint', 'save_checkpoint', 'load_checkpoint',
-           'read_detections', 'train_phase', 'start_network', 'train_detector', 'Head', 'HeadDetector', 'crop_head',
-           'crop_heads', 'main_head', 'crop_pictures', 'build_cropped_dfd', 'heads_root', 'train_profile',
-           'validation_ap', 'choose_detector', 'read_training', 'results_table', 'claim_rows', 'show_results',
-           'compare_fresh', 'plot_losses', 'plot_precision_recall', 'plot_detections', 'crop_counts']
+           'CONFIG_VALUES', 'CHOICES', 'Box', 'DETECTOR', 'PUBLISHED_AP', 'Compound', 'compound', 'Backbone',
+           'load_backbone_weights', 'Node', 'fuse', 'resize_map', 'SeparableConv', 'batch_norm', 'projection',
+           'FusionNode', 'BiFPNLayer', 'BiFPN', 'LevelHead', 'make_anchors', 'EfficientDet', 'count_parameters',
+           'assign_anchors', 'detection_loss', 'decode', 'letterbox', 'check_boxes', 'read_annotation',
+           'build_head_set', 'HeadSet', 'read_head_set', 'as_boxes', 'HeadImages', 'collate', 'schedule',
+           'load_batches', 'in_order', 'match_boxes', 'precision_recall', 'average_precision', 'Phase', 'apply_phase',
+           'calibrate_norms', 'learning_rate', 'TrainingError', 'pick_device', 'train_epoch', 'detect_split', 'Matches',
+           'match_frames', 'best_threshold', 'coco_metrics', 'evaluate_heads', 'DetectionConfig', 'detection_config',
+           'save_weights', 'read_weights', 'read_config', 'load_network', 'chosen_epoch', 'latest_checkpoint',
+           'save_checkpoint', 'load_checkpoint', 'read_detections', 'train_phase', 'start_network', 'train_detector',
+           'Head', 'HeadDetector', 'crop_head', 'crop_heads', 'main_head', 'crop_pictures', 'build_cropped_dfd',
+           'heads_root', 'train_profile', 'validation_ap', 'choose_detector', 'read_training', 'results_table',
+           'claim_rows', 'show_results', 'compare_fresh', 'plot_losses', 'plot_precision_recall', 'plot_detections',
+           'crop_counts']
 
 # %% ../nbs/02_head_detection.ipynb #c003
 import hashlib
@@ -50,7 +51,7 @@ from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, generaliz
 from torchvision.transforms import v2
 from torchvision.tv_tensors import BoundingBoxes
 
-from .core import Settings, file_sha256, read_image, run_record, set_seed, write_json, write_text
+from .core import Settings, _to_rgb, file_sha256, read_image, run_record, set_seed, write_json, write_text
 
 # %% ../nbs/02_head_detection.ipynb #c004
 if TYPE_CHECKING:  # Finding heads in a photograph needs neither tables nor drawing: they load where they are used
@@ -409,12 +410,13 @@ FILL = tuple(round(255 * value) for value in MEAN)  # Grey of the empty part: ze
 
 
 def letterbox(
-    image: Image.Image,  # RGB
+    image: Image.Image,  # Of any mode; what is not RGB is converted
     image_size: int,     # Side of the square, pixels
 ) -> tuple[np.ndarray, float]:  # uint8, image_size x image_size x 3; and the factor by which the picture was scaled
     "Fit a picture into the upper left of a square."
     scale = image_size / max(image.size)
     width, height = (min(image_size, max(1, round(side * scale))) for side in image.size)
+    image = image if image.mode == "RGB" else _to_rgb(image)
     square = np.empty((image_size, image_size, 3), np.uint8)
     square[:] = FILL
     square[:height, :width] = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0))
@@ -982,6 +984,10 @@ def evaluate_heads(
     return pd.DataFrame(dict(value=values, low=low, high=high, n=n)).assign(heads=int(matches.n_heads.sum())).rename_axis("metric")
 
 # %% ../nbs/02_head_detection.ipynb #c122
+def _is_side(value: Any) -> bool:
+    return type(value) is int and value >= 64 and value % 32 == 0
+
+
 @dataclass(frozen=True)
 class DetectionConfig:
     "All that decides the result of a training."
@@ -994,7 +1000,7 @@ class DetectionConfig:
 
     def __post_init__(self):
         compound(self.phi)
-        if self.image_size < 64 or self.image_size % 32:
+        if not _is_side(self.image_size):
             raise ValueError(f"image_size is {self.image_size}; expected a multiple of 32, at least 64")
         if self.weights not in WEIGHTS:
             raise ValueError(f"weights is {self.weights!r}; expected one of {', '.join(WEIGHTS)}")
@@ -1059,6 +1065,14 @@ def read_weights(
     model.load_state_dict(state)
 
 # %% ../nbs/02_head_detection.ipynb #c127
+CONFIG_VALUES = dict(  # What a value must be, and how that is said
+    version=(lambda value: type(value) is int and value == 1, "1"),
+    phi=(lambda value: type(value) is int and value in COMPOUND, f"one of {', '.join(map(str, COMPOUND))}"),
+    image_size=(_is_side, "a multiple of 32, at least 64"),
+    threshold=(lambda value: type(value) in (int, float) and 0 <= value <= 1, "a number between 0 and 1"),
+)
+
+
 def read_config(
     folder: str | Path,  # Holds model.safetensors and config.json
 ) -> dict[str, Any]:
@@ -1073,6 +1087,9 @@ def read_config(
     missing = [key for key in CONFIG_KEYS if not isinstance(config, dict) or key not in config]
     if missing:
         raise ValueError(f"{path}: lacks the key {missing[0]!r}; expected {', '.join(CONFIG_KEYS)}")
+    for key, (fits, expected) in CONFIG_VALUES.items():
+        if not fits(config[key]):
+            raise ValueError(f"{path}: {key} is {config[key]!r}; expected {expected}")
     return config
 
 
@@ -1153,28 +1170,40 @@ def _identity(phase: Phase, heads: HeadSet, config: DetectionConfig, start: str)
     return json.loads(json.dumps(dict(phase=asdict(phase), config=settings, start=start, **files)))
 
 
+def _is_whole(out: Path, record: dict) -> bool:
+    "Whether a finished phase still has its files, and the weights that it left."
+    names = ("model/model.safetensors", "model/config.json", "detections.csv", "history.csv")
+    return all((out / name).is_file() for name in names) and file_sha256(out / names[0]) == record["weights_sha256"]
+
+
 def _earlier(out: Path, identity: dict, overwrite: bool) -> dict | None:
-    "run.json of the same training; None where there is none. Raises `TrainingError` when the folder holds another."
+    "run.json of the same training; None where there is none, or where its files are lost or changed. Raises `TrainingError` when the folder holds another."
     checkpoint, path = latest_checkpoint(out), out / "run.json"
     path = path if path.is_file() else checkpoint / "state.json" if checkpoint else None
     if path is None:
         return None
     found = json.loads(path.read_text(encoding="utf-8"))
-    if found["identity"] == identity:
+    same = found["identity"] == identity
+    if same and (path.name != "run.json" or _is_whole(out, found)):
         return found if path.name == "run.json" else None
-    if not overwrite:
+    if not same and not overwrite:
         differs = sorted(key for key in identity if found["identity"].get(key) != identity[key])
         raise TrainingError(f"{out}: holds another training ({', '.join(differs)} differ); choose another folder, or overwrite=True")
     shutil.rmtree(out)
     return None
 
 # %% ../nbs/02_head_detection.ipynb #c138
+def _write_history(out: Path, history: list[dict]) -> Path:
+    import pandas as pd
+
+    names = ["epoch", "iteration", "train_loss", "train_class_loss", "train_box_loss", "validation_loss", "validation_ap50", "seconds"]
+    return write_text(out / "history.csv", pd.DataFrame(history, columns=names).to_csv(index=False, lineterminator="\n"))
+
+
 def _run_epochs(
     phase: Phase, model: EfficientDet, heads: HeadSet, out: Path, config: DetectionConfig, identity: dict, device: str, progress: bool
 ) -> tuple[Path, dict]:
     "Train the epochs that are left."
-    import pandas as pd
-
     images = {
         split: HeadImages(heads, split, config.image_size, augment=split == "train", seed=config.seed) for split in ("train", "validation")
     }
@@ -1207,7 +1236,7 @@ def _run_epochs(
         state["history"].append(row)
         state["seconds"] += seconds
         checkpoint = save_checkpoint(out, model, optimiser, state)
-        write_text(out / "history.csv", pd.DataFrame(state["history"]).to_csv(index=False, lineterminator="\n"))
+        _write_history(out, state["history"])
         if progress:
             print(
                 f"{phase.name} epoch {epoch + 1:3}/{phase.epochs}  loss {row['train_loss']:.3f} train {loss:.3f} validation  "
@@ -1263,6 +1292,7 @@ def train_phase(
         return record
     model = model.to(device, memory_format=torch.channels_last)
     checkpoint, state = _run_epochs(phase, model, heads, out, config, identity, device, progress)
+    _write_history(out, state["history"])  # A run that was killed after its last checkpoint has an older one
     found = _detect_choices(checkpoint, model, heads, config, device)
     write_text(out / "detections.csv", found.to_csv(index=False, lineterminator="\n", float_format="%.4f"))
     threshold = best_threshold(match_frames(read_detections(out, "validation"), heads, heads.split("validation")))
@@ -1320,14 +1350,13 @@ def _finished(heads: HeadSet, out: Path, config: DetectionConfig) -> dict[str, d
     records, start = {}, None
     for phase in config.phases:
         folder = out / phase.name
-        if not (folder / "run.json").is_file() or not (folder / "model" / "model.safetensors").is_file():
+        if not (folder / "run.json").is_file():
             return {}
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         start = start or record["backbone_weights"]
-        weights = file_sha256(folder / "model" / "model.safetensors")
-        if record["identity"] != _identity(phase, heads, config, start) or weights != record["weights_sha256"]:
+        if record["identity"] != _identity(phase, heads, config, start) or not _is_whole(folder, record):
             return {}
-        records[phase.name], start = record, weights
+        records[phase.name], start = record, record["weights_sha256"]
     return records
 
 
@@ -1417,11 +1446,13 @@ class HeadDetector:
 
     def find_heads(
         self,
-        images: Iterable[Image.Image],     # RGB, as `read_image` returns them
-        threshold: float | None = None,    # Lowest score; by default the one chosen on validation
-        batch_size: int = 8,
-    ) -> list[list[Head]]:                 # For each picture its heads, best first; an empty list where there is none
-        "Find every head of every picture."
+        images: Image.Image | Iterable[Image.Image],  # One picture, or many
+        threshold: float | None = None,     # Lowest score, 0 to 1; by default the one chosen on validation
+        batch_size: int = 8,                # Pictures that go through the network together
+    ) -> list[Head] | list[list[Head]]:     # Heads of the picture, best first; for many, such a list for each
+        "Find every head of a picture, or of every picture."
+        if isinstance(images, Image.Image):
+            return self.find_heads([images], threshold)[0]
         answers = []
         for batch in _batches(images, batch_size):
             squares = [letterbox(image, self.config["image_size"]) for image in batch]
@@ -1461,6 +1492,7 @@ def main_head(
 
 # %% ../nbs/02_head_detection.ipynb #c160
 _CROPPED_KIND = "cvcs_cropped_dfd 1"
+_MORE_NAMES = {"dropped.csv", "common.csv"}  # Files of a cropped dataset, besides those of every dataset but rejected.csv
 
 
 def _prepare(path: Path, image_size: int) -> tuple[Image.Image, tuple[np.ndarray, float]]:
@@ -1522,25 +1554,6 @@ def crop_pictures(
             bar.update(len(batch))
 
 # %% ../nbs/02_head_detection.ipynb #c163
-def _refuse_other(out: Path) -> dict[str, Any]:
-    "dataset.json of an earlier build; nothing where the place is free. Raises `FileExistsError`."
-    try:
-        note = json.loads((out / "dataset.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        note = {}
-    if note.get("kind") == _CROPPED_KIND:
-        return note
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out}: holds something else; expected a new folder or a cropped dataset that was built here")
-    return {}
-
-
-def _protocol_of(folder: Path) -> str:
-    "Split protocol that a dataset was built with."
-    path = folder / "dataset.json"
-    return json.loads(path.read_text(encoding="utf-8")).get("plan", {}).get("protocol", "") if path.is_file() else ""
-
-
 def _crop_all(detector: HeadDetector, rows: list[dict], folder: Path, staging: Path, **options: Any) -> list[dict[str, Any]]:
     "Crop what an earlier, killed build has not; notes of all rows in their order."
     from deepfake_nbs.datasets import SPLITS, _read_notes
@@ -1580,27 +1593,32 @@ def build_cropped_dfd(
     folder: str | Path,      # CVCS DFD
     detector: HeadDetector,
     out: str | Path,         # CVCS Cropped DFD; new, or built here before
-    margin: float = 0.2,     # Border around the box, as a share of it
-    threshold: float | None = None,  # Lowest score of a head; by default the detector's
+    margin: float = 0.2,     # Border around the box, as a share of it, 0 or more
+    threshold: float | None = None,  # Lowest score of a head, 0 to 1; by default the detector's
     workers: int = 2,        # Threads that decode and encode
     progress: bool = True,
 ) -> "pd.DataFrame":         # The manifest: same ids, labels, groups and splits, fewer rows
-    "Cut the main head out of every picture of CVCS DFD. Raises `ValueError` where no picture of a split has a head."
+    "Cut the main head out of every picture of CVCS DFD. Raises `ValueError` where no picture of a split has a head, `FileExistsError`."
+    from deepfake_nbs import datasets
     from deepfake_nbs.datasets import SPLITS, _put_text, _staging, _swap, _write_lists, check_manifest, read_manifest
 
     folder, out = Path(folder).resolve(), Path(out).resolve()
-    note, rows = _refuse_other(out), read_manifest(folder).to_dict("records")
+    ours = dict(kind=_CROPPED_KIND, names=datasets._OUR_NAMES - {"rejected.csv"} | _MORE_NAMES)
+    datasets._refuse_foreign(out, folder, **ours)
+    rows = read_manifest(folder).to_dict("records")
     network = hashlib.sha256(b"".join(value.cpu().numpy().tobytes() for value in detector.model.state_dict().values())).hexdigest()
     threshold = detector.config["threshold"] if threshold is None else threshold
+    if not 0 <= margin < math.inf or not 0 <= threshold <= 1:
+        raise ValueError(f"margin is {margin}, threshold {threshold}; expected a margin of 0 or more, a threshold between 0 and 1")
     plan = dict(
         source_sha256=file_sha256(folder / "manifest.csv"),
         network_sha256=network,
         image_size=detector.config["image_size"],
         margin=margin,
         threshold=threshold,
-        protocol=_protocol_of(folder),
+        protocol=datasets._read_note(folder).get("plan", {}).get("protocol", ""),
     )
-    if note.get("plan") == plan and file_sha256(out / "manifest.csv") == note["manifest_sha256"]:
+    if datasets._is_current(out, plan, **ours):
         return read_manifest(out)
     with _staging(out, plan) as staging:
         notes = _crop_all(detector, rows, folder, staging, margin=margin, threshold=threshold, workers=workers, progress=progress)

@@ -374,8 +374,9 @@ def test_what_is_trained_is_not_trained_again_and_not_replaced(trained, film):
         hd.train_detector(film, out, replace(TINY, image_size=96), device="cpu", progress=False)
 
 
-def test_a_killed_training_goes_on(film, tmp_path):
-    "Stopped after the first epoch and continued: the same weights as without a stop."
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_killed_training_goes_on(film, tmp_path, epoch):
+    "Stopped after an epoch, the last one too, and continued: the same files as without a stop."
     phase = replace(hd.PHASES[1], iterations=2, epochs=2)
     config = replace(TINY, phases=(phase,))
     arguments = dict(config=config, start="x", backbone="none", progress=False)
@@ -391,7 +392,9 @@ def test_a_killed_training_goes_on(film, tmp_path):
 
     def stop(*arguments):
         path = save(*arguments)
-        raise Stop(path)
+        if path.name == f"checkpoint-{epoch:04d}":
+            raise Stop(path)
+        return path
 
     save = hd.save_checkpoint
     hd.save_checkpoint = stop
@@ -400,10 +403,33 @@ def test_a_killed_training_goes_on(film, tmp_path):
             hd.train_phase(phase, fresh(), film, tmp_path / "b", **arguments)
     finally:
         hd.save_checkpoint = save
-    assert hd.latest_checkpoint(tmp_path / "b").name == "checkpoint-0001"
+    assert hd.latest_checkpoint(tmp_path / "b").name == f"checkpoint-{epoch:04d}"
     resumed = hd.train_phase(phase, hd.EfficientDet(), film, tmp_path / "b", **arguments)
     assert resumed["weights_sha256"] == straight["weights_sha256"]
     assert (tmp_path / "a" / "detections.csv").read_bytes() == (tmp_path / "b" / "detections.csv").read_bytes()
+    one, other = (pd.read_csv(tmp_path / name / "history.csv").drop(columns="seconds") for name in "ab")
+    assert len(one) == 2 and one.equals(other)
+
+
+@pytest.mark.parametrize("name", ["model/model.safetensors", "model/config.json", "detections.csv", "history.csv"])
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(path.read_bytes()[:-4] + b"0000")])
+def test_lost_files_and_changed_weights_are_not_done(trained, film, tmp_path, name, change):
+    "A record alone is no finished phase; only of the weights is the hash known."
+    shutil.copytree(trained[0] / "phase1", tmp_path / "phase1")
+    record = trained[1]["phase1"]
+    assert hd._earlier(tmp_path / "phase1", record["identity"], overwrite=False) == record
+    change(tmp_path / "phase1" / name)
+    whole = (tmp_path / "phase1" / name).is_file() and name != "model/model.safetensors"
+    assert hd._earlier(tmp_path / "phase1", record["identity"], overwrite=False) == (record if whole else None)
+    assert (tmp_path / "phase1").exists() == whole
+
+
+def test_a_phase_that_lost_its_weights_is_trained_again(trained, film, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "out", ignore=shutil.ignore_patterns("copy.safetensors"))
+    (tmp_path / "out/phase2/model/model.safetensors").unlink()
+    records = hd.train_detector(film, tmp_path / "out", TINY, device="cpu", data="film", progress=False)
+    assert records["phase1"] == trained[1]["phase1"]
+    assert hd.file_sha256(tmp_path / "out/phase2/model/model.safetensors") == records["phase2"]["weights_sha256"]
 
 
 def test_both_choices_of_an_epoch():
@@ -485,6 +511,23 @@ def test_files_that_do_not_fit_are_named(saved, tmp_path):
         hd.HeadDetector.load(saved)
     with pytest.raises(FileNotFoundError, match="config.json"):
         hd.HeadDetector.load(tmp_path / "nowhere")
+
+
+BAD_VALUES = [
+    *(("version", value, "expected 1") for value in (99, None, "1", True)),
+    *(("phi", value, "expected one of 0, 1, 2, 3") for value in ([0], "0", True, 1.0, None)),
+    *(("image_size", value, "expected a multiple of 32, at least 64") for value in ("256", 0, -64, 100, 64.0, None)),
+    *(("threshold", value, "expected a number between 0 and 1") for value in (7, "high", None, -0.1, True, float("nan"))),
+]
+
+
+@pytest.mark.parametrize("key, value, expected", BAD_VALUES)
+def test_values_of_a_config_are_checked(saved, key, value, expected):
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps(config | {key: value}))
+    with pytest.raises(ValueError) as caught:
+        hd.read_config(saved)
+    assert str(caught.value) == f"{saved / 'config.json'}: {key} is {value!r}; {expected}"
 
 
 # --- Bad input -------------------------------------------------------------------------------------------------------
@@ -628,6 +671,16 @@ def test_pictures_of_any_shape_get_an_answer(detector):
     assert detector.find_heads([]) == []
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "1", "CMYK", "I;16"])
+def test_one_picture_of_any_mode_gives_its_own_list(detector, film, mode):
+    photo = read_image(film.root / film.split("test")[0])
+    picture = Image.new(mode, photo.size) if mode == "I;16" else photo.convert(mode)
+    heads = detector.find_heads(picture, threshold=1e-4)
+    assert heads and all(isinstance(head, hd.Head) for head in heads)
+    assert heads == detector.find_heads([picture], threshold=1e-4)[0]
+    assert mode != "RGBA" or heads == detector.find_heads(photo, threshold=1e-4)
+
+
 def test_neighbours_in_a_batch_change_nothing(detector, film):
     pictures = [read_image(film.root / path) for path in film.split("test")]
     together, alone = detector.find_heads(pictures, 1e-3, batch_size=3), [detector.find_heads([p], 1e-3)[0] for p in pictures]
@@ -708,6 +761,47 @@ def test_the_cropped_dataset_is_built_once(whole, monkeypatch):
     assert hd.build_cropped_dfd(whole, OnlyBright(), out, progress=False).equals(first) and seen == []
     hd.build_cropped_dfd(whole, OnlyBright(), out, margin=0.3, progress=False)
     assert len(seen) == len(set(seen)) == 40  # another margin is another dataset; each picture is decoded once
+
+
+@pytest.fixture
+def built(whole):
+    "A cropped dataset to spoil."
+    out = whole.with_name("cvcs_cropped_dfd")
+    hd.build_cropped_dfd(whole, OnlyBright(), out, progress=False)
+    return out
+
+
+@pytest.mark.parametrize("name", ["notes.md", "train/mine.png"])
+def test_what_a_stranger_put_into_a_cropped_dataset_is_not_deleted(whole, built, name):
+    (built / name).write_text("mine")
+    with pytest.raises(FileExistsError, match=f"holds something else .*{name}"):
+        hd.build_cropped_dfd(whole, OnlyBright(), built, margin=0.4, progress=False)
+    assert (built / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("what", ["manifest.csv", "common.csv", "dropped.csv", "test.txt", "crop", "label", "empty crop"])
+def test_a_cropped_dataset_that_is_not_whole_is_built_again(whole, built, what):
+    crop = next((built / "train").glob("*.png"))
+    path = {"crop": crop, "empty crop": crop, "label": crop.with_suffix(".txt")}.get(what, built / what)
+    before = path.read_bytes()
+    path.write_bytes(b"") if what.startswith("empty") else path.unlink()
+    assert len(hd.build_cropped_dfd(whole, OnlyBright(), built, progress=False)) == 34
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "null", "{}"])
+def test_a_folder_with_a_strange_dataset_file_is_refused(whole, built, text):
+    (built / "dataset.json").write_text(text)
+    with pytest.raises(FileExistsError, match="holds something else"):
+        hd.build_cropped_dfd(whole, OnlyBright(), built, progress=False)
+
+
+@pytest.mark.parametrize("options", [dict(margin=-0.1), dict(margin=float("nan")), dict(margin=float("inf")), dict(threshold=7)])
+def test_a_margin_and_a_threshold_that_cannot_be_are_refused(whole, options):
+    with pytest.raises(ValueError, match="expected a margin of 0 or more, a threshold between 0 and 1"):
+        hd.build_cropped_dfd(whole, OnlyBright(), whole.with_name("new"), progress=False, **options)
+    with pytest.raises(ValueError, match="inside the data root or around it"):
+        hd.build_cropped_dfd(whole, OnlyBright(), whole / "cropped", progress=False)
 
 
 def test_a_killed_cropping_goes_on(whole, monkeypatch):
