@@ -353,12 +353,13 @@ def run_record(
 def caption_line(
     record: dict[str, Any],  # As `run_record` made it
 ) -> str:                    # One line for under a figure
-    "Name run, commit, seed and data of a result."
+    "Name run, commit, seed and data of a result, and what its record notes."
     config = record["config"] if isinstance(record["config"], dict) else asdict(record["config"])
     commit = record["commit"] + (" with uncommitted changes" if record["dirty"] else "")
     run, data = record.get("run", config.get("row")), record.get("data", config.get("data"))
     parts = {"run": run, "commit": commit, "seed": record["seed"], "data": data, "n": record.get("n")}
-    return ", ".join(f"{name} {value}" for name, value in parts.items() if value not in (None, ""))
+    line = ", ".join(f"{name} {value}" for name, value in parts.items() if value not in (None, ""))
+    return f"{line}; {record['note']}" if record.get("note") else line
 
 # %% ../nbs/00_core.ipynb #c045
 ARTIFACT_COLUMNS = ("id", "kind", "path", "notebook", "status")

@@ -5,20 +5,20 @@
 # %% auto #0
 __all__ = ['COMPOUND', 'WEIGHTS', 'BIFPN', 'LEVELS', 'ANCHOR_SCALE', 'ASPECT_RATIOS', 'N_ANCHORS', 'MEAN', 'STD', 'MATCHER',
            'CODER', 'FILL', 'HEAD_SET', 'GEOMETRY', 'LIGHT', 'OVERLAPS', 'PHASES', 'COCO_NAMES', 'CONFIG_KEYS',
-           'CONFIG_VALUES', 'CHOICES', 'Box', 'DETECTOR', 'PUBLISHED_AP', 'Compound', 'compound', 'Backbone',
-           'load_backbone_weights', 'Node', 'fuse', 'resize_map', 'SeparableConv', 'batch_norm', 'projection',
-           'FusionNode', 'BiFPNLayer', 'BiFPN', 'LevelHead', 'make_anchors', 'EfficientDet', 'count_parameters',
-           'assign_anchors', 'detection_loss', 'decode', 'letterbox', 'check_boxes', 'read_annotation',
-           'build_head_set', 'HeadSet', 'read_head_set', 'as_boxes', 'HeadImages', 'collate', 'schedule',
-           'load_batches', 'in_order', 'match_boxes', 'precision_recall', 'average_precision', 'Phase', 'apply_phase',
-           'calibrate_norms', 'learning_rate', 'TrainingError', 'pick_device', 'train_epoch', 'detect_split', 'Matches',
-           'match_frames', 'best_threshold', 'coco_metrics', 'evaluate_heads', 'DetectionConfig', 'detection_config',
-           'save_weights', 'read_weights', 'read_config', 'load_network', 'chosen_epoch', 'latest_checkpoint',
-           'save_checkpoint', 'load_checkpoint', 'read_detections', 'train_phase', 'start_network', 'train_detector',
-           'Head', 'HeadDetector', 'crop_head', 'crop_heads', 'main_head', 'crop_pictures', 'build_cropped_dfd',
-           'heads_root', 'train_profile', 'validation_ap', 'choose_detector', 'read_training', 'results_table',
-           'claim_rows', 'show_results', 'compare_fresh', 'plot_losses', 'plot_precision_recall', 'plot_detections',
-           'crop_counts']
+           'CONFIG_VALUES', 'CHOICES', 'Box', 'DETECTOR', 'PUBLISHED_AP', 'TARGET_AP', 'Compound', 'compound',
+           'Backbone', 'load_backbone_weights', 'Node', 'fuse', 'resize_map', 'SeparableConv', 'batch_norm',
+           'projection', 'FusionNode', 'BiFPNLayer', 'BiFPN', 'LevelHead', 'make_anchors', 'EfficientDet',
+           'count_parameters', 'assign_anchors', 'detection_loss', 'decode', 'letterbox', 'check_boxes',
+           'read_annotation', 'build_head_set', 'HeadSet', 'read_head_set', 'as_boxes', 'HeadImages', 'collate',
+           'schedule', 'load_batches', 'in_order', 'match_boxes', 'precision_recall', 'average_precision', 'Phase',
+           'apply_phase', 'calibrate_norms', 'learning_rate', 'TrainingError', 'pick_device', 'train_epoch',
+           'detect_split', 'Matches', 'match_frames', 'best_threshold', 'coco_metrics', 'evaluate_heads',
+           'DetectionConfig', 'detection_config', 'save_weights', 'read_weights', 'read_config', 'load_network',
+           'chosen_epoch', 'latest_checkpoint', 'save_checkpoint', 'load_checkpoint', 'read_detections', 'train_phase',
+           'start_network', 'train_detector', 'Head', 'HeadDetector', 'crop_head', 'crop_heads', 'main_head',
+           'crop_pictures', 'build_cropped_dfd', 'heads_root', 'train_profile', 'validation_ap', 'choose_detector',
+           'read_training', 'results_table', 'claim_rows', 'show_results', 'compare_fresh', 'judge_targets',
+           'plot_losses', 'plot_precision_recall', 'plot_detections', 'crop_counts']
 
 # %% ../nbs/02_head_detection.ipynb #c003
 import hashlib
@@ -586,6 +586,17 @@ class HeadSet:
         "Frames of one split, in the order of the manifest."
         return self.frames.loc[self.frames["split"].eq(name), "path"].tolist()
 
+    @property
+    def cut_films(self) -> list[str]:  # Groups of the manifest
+        "Films with frames in more than one split, as a set's own lists may have them."
+        n_splits = self.frames.groupby("group")["split"].nunique()
+        return n_splits.index[n_splits > 1].tolist()
+
+    @property
+    def protocol(self) -> str:  # "group", or "lists" where lists cut a film
+        "How the frames were split."
+        return "lists" if self.cut_films else "group"
+
 
 def read_head_set(
     folder: str | Path,  # As `build_head_set` left it
@@ -992,14 +1003,15 @@ def _is_side(value: Any) -> bool:
 class DetectionConfig:
     "All that decides the result of a training."
     phi: int = 0            # Compound coefficient
-    image_size: int = 512   # Side of the input, pixels; a multiple of 32
+    image_size: int | None = None  # Side of the input, pixels, a multiple of 32; by default that of phi
     weights: str = "auto"   # Of the backbone at the start: imagenet, none, auto
     seed: int = 42
     phases: tuple[Phase, ...] = PHASES
     workers: int = 2        # Processes that read frames; does not change the result
 
     def __post_init__(self):
-        compound(self.phi)
+        own = compound(self.phi).image_size
+        object.__setattr__(self, "image_size", own if self.image_size is None else self.image_size)
         if not _is_side(self.image_size):
             raise ValueError(f"image_size is {self.image_size}; expected a multiple of 32, at least 64")
         if self.weights not in WEIGHTS:
@@ -1775,13 +1787,14 @@ def results_table(
 
 def claim_rows(
     results: "pd.DataFrame",  # As `results_table` made it
-    records: dict[str, dict],
+    records: dict[str, dict],  # run.json by phase
+    heads: HeadSet,            # The frames they were made from
 ) -> list[dict[str, Any]]:    # For core.save_claims
     "Both mAP values, and the budgets that were really spent."
     rows = []
     for phase, record in records.items():
         value = results[results["phase"].eq(phase) & results["chosen_by"].eq("ap")].iloc[0]
-        common = dict(protocol="group", data=record["data"])
+        common = dict(protocol=heads.protocol, data=record["data"])
         rows.append(
             dict(
                 id=f"heads-{phase}-map",
@@ -1827,13 +1840,30 @@ def show_results(
 def compare_fresh(
     heads: HeadSet,
     records: dict[str, dict],  # Of a training: its phi, size and seed are used
-) -> float:                    # AP50 on the test split
+    n_resamples: int = 1000,   # Of the frames, for the interval
+) -> "pd.Series":              # AP50 on the test split, as `evaluate_heads` has it: value, low, high, n, heads
     "AP of a network that has learned nothing, on the same frames: what chance gives."
     config = records["phase2"]["config"]
     set_seed(config["seed"])
     images = HeadImages(heads, "test", config["image_size"])
     found, _ = detect_split(EfficientDet(config["phi"]), images, make_anchors((config["image_size"],) * 2))
-    return match_frames(found, heads, images.paths).ap(0.5)
+    return evaluate_heads(found, heads, "test", 0.5, n_resamples).loc["ap50"]
+
+
+TARGET_AP = 0.85  # Of the embedded frames under the profile `mini`, after fine-tuning
+
+
+def judge_targets(
+    row: "pd.Series",    # Of `results_table`: what phase 2 reached
+    fresh: "pd.Series",  # As `compare_fresh` returns it
+    embedded: bool,      # Whether this is `mini` on the embedded frames, for which TARGET_AP is set
+) -> str:                # Markdown
+    "Say whether the detector reached what it had to."
+    reached = "**reached**" if row["ap50"] >= TARGET_AP else "**missed**"
+    target = f"The target of `mini` on the embedded frames, an AP50 of at least {TARGET_AP} after fine-tuning, is {reached}: {row['ap50']:.3f}. "
+    above = "lies above" if row["low"] > fresh["value"] else "does **not** lie above"
+    return (target if embedded else "") + f"The low end of the interval after fine-tuning, {row['low']:.3f}, {above} the AP50 of a network " \
+        f"that has learned nothing, {fresh['value']:.3f} [{fresh['low']:.3f}, {fresh['high']:.3f}] (n={int(fresh['n'])} frames)."
 
 # %% ../nbs/02_head_detection.ipynb #c178
 def plot_losses(

@@ -234,6 +234,9 @@ def test_run_record_is_whole(tmp_path):
     assert record["wall_seconds"] == 1.5 and record["versions"]["torch"] and isinstance(record["dirty"], bool)
     json.loads(core.write_json(tmp_path / "run.json", record).read_text())
     assert core.caption_line(record).startswith("run 8, commit ")
+    line = core.caption_line(record)
+    assert core.caption_line(record | {"note": ""}) == line
+    assert core.caption_line(record | {"note": "no ImageNet weights"}) == f"{line}; no ImageNet weights"
 
 
 def test_every_published_id_is_listed_from_the_start(tmp_path, root):

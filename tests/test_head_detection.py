@@ -111,6 +111,8 @@ def test_phi_sets_width_depth_backbone_and_size():
     assert [len(model.pyramid.layers) for model in models] == [3, 4, 5, 6]
     assert [len(model.classes.convs) for model in models] == [3, 3, 3, 4]
     assert [hd.COMPOUND[phi].image_size for phi in range(4)] == [512, 640, 768, 896]
+    assert [hd.DetectionConfig(phi=phi).image_size for phi in range(4)] == [512, 640, 768, 896]
+    assert hd.DetectionConfig(phi=2, image_size=128).image_size == 128
     with pytest.raises(ValueError, match="phi is 4; expected one of 0, 1, 2, 3"):
         hd.EfficientDet(4)
 
@@ -879,14 +881,54 @@ def test_results_and_claims(run, film, trained):
     pytest.importorskip("torchmetrics")
     results = hd.results_table(run, film, n_resamples=10)
     assert results[["phase", "chosen_by"]].to_numpy().tolist() == [[p, c] for p in ("phase1", "phase2") for c in ("loss", "ap")]
-    claims = {row["id"]: row for row in hd.claim_rows(results, trained[1])}
+    claims = {row["id"]: row for row in hd.claim_rows(results, trained[1], film)}
     assert set(claims) == {
         f"heads-{phase}-{what}" for phase in ("phase1", "phase2") for what in ("map", "batch_size", "iterations", "epochs")
     }
     assert claims["heads-phase2-map"]["n"] == len(film.split("test")) and claims["heads-phase2-iterations"]["measured"] == 2
+    assert {row["protocol"] for row in claims.values()} == {"group"}
     assert hd.show_results(results)["published"].tolist() == [0.85, 0.85, 0.88, 0.88]
     published = pd.read_csv(Path(__file__).resolve().parents[1] / "papers/original/claims.csv", index_col="id")["published"]
     assert {phase: float(published[f"heads-{phase}-map"]) for phase in ("phase1", "phase2")} == hd.PUBLISHED_AP
+
+
+def test_lists_that_cut_a_film_are_said_to(copy, tmp_path, run, film, trained):
+    assert (film.cut_films, film.protocol) == ([], "group")
+    (copy / "Splits/test.txt").write_text((copy / "Splits/test.txt").read_text() + "mov_001_000000\n")
+    names = (copy / "Splits/train.txt").read_text().split()
+    (copy / "Splits/train.txt").write_text("\n".join(name for name in names if name != "mov_001_000000"))
+    heads = hd.build_head_set(copy, tmp_path / "set", progress=False)
+    assert (heads.cut_films, heads.protocol) == (["HollywoodHeads:mov_001"], "lists")
+    pytest.importorskip("torchmetrics")
+    rows = hd.claim_rows(hd.results_table(run, film, n_resamples=2), trained[1], heads)
+    assert {row["protocol"] for row in rows} == {"lists"}
+
+
+def test_a_fresh_network_is_measured_on_the_same_frames(film, trained, monkeypatch):
+    pytest.importorskip("torchmetrics")
+    honest = hd.compare_fresh(film, trained[1], n_resamples=5)
+    assert 0 <= honest["low"] <= honest["value"] <= honest["high"] < 0.5 and honest["n"] == len(film.split("test"))
+    hd.set_seed(TINY.seed)
+    fresh = hd.EfficientDet().state_dict()
+
+    def see_all(model, images, anchors):
+        assert all(torch.equal(value, fresh[key]) for key, value in model.state_dict().items())
+        assert images.paths == film.split("test") and images.image_size == 64 and not images.augment
+        rows = [(path, *box, 0.9) for path in images.paths for box in film.boxes[path]]
+        return pd.DataFrame(rows, columns=["path", "x0", "y0", "x1", "y1", "score"]), 0.0
+
+    monkeypatch.setattr(hd, "detect_split", see_all)
+    assert hd.compare_fresh(film, trained[1], n_resamples=5)["value"] == pytest.approx(1)
+
+
+def test_targets_are_judged():
+    fresh = pd.Series(dict(value=0.1, low=0.05, high=0.15, n=40))
+    good, weak = pd.Series(dict(ap50=0.851, low=0.8)), pd.Series(dict(ap50=0.3, low=0.1))
+    assert "is **reached**: 0.851. " in hd.judge_targets(good, fresh, embedded=True)
+    assert "is **missed**: 0.300. " in hd.judge_targets(weak, fresh, embedded=True)
+    for row, words in ((good, "0.800, lies above"), (weak, "0.100, does **not** lie above")):
+        sentence = hd.judge_targets(row, fresh, embedded=False)
+        assert words in sentence and "target" not in sentence and "0.100 [0.050, 0.150] (n=40 frames)" in sentence
 
 
 def test_a_page_refuses_a_run_of_other_data(run, film, trained):
