@@ -79,7 +79,7 @@ COMPOUND = {
 
 def compound(
     phi: int,     # 0 to 3
-) -> Compound:
+) -> Compound:    # width, fpn_repeats, head_repeats, image_size, backbone
     "Row of the table. Raises `ValueError` for another phi."
     if phi not in COMPOUND:
         raise ValueError(f"phi is {phi!r}; expected one of {', '.join(map(str, COMPOUND))}")
@@ -170,7 +170,7 @@ def fuse(
 def resize_map(
     x: Tensor,               # batch x channels x height x width
     size: tuple[int, int],   # Height and width of the level it flows to, one level away at most
-) -> Tensor:
+) -> Tensor:                 # batch x channels x size
     "Bring a map to the next level: the maximum of neighbours downwards in size, repetition upwards."
     if x.shape[-2] > size[0] or x.shape[-1] > size[1]:
         return F.max_pool2d(x, 3, 2, 1)
@@ -182,8 +182,8 @@ class SeparableConv(nn.Sequential):
 
     def __init__(
         self,
-        in_channels: int,
-        out_channels: int,
+        in_channels: int,   # Channels that come in
+        out_channels: int,  # Channels that go out
     ):
         super().__init__(
             nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False),
@@ -192,15 +192,15 @@ class SeparableConv(nn.Sequential):
 
 
 def batch_norm(
-    channels: int,
+    channels: int,  # Of the map that is normalised
 ) -> nn.BatchNorm2d:
     "Batch norm as EfficientDet has it outside its backbone."
     return nn.BatchNorm2d(channels, eps=1e-3)
 
 
 def projection(
-    in_channels: int,
-    out_channels: int,
+    in_channels: int,   # Channels that come in
+    out_channels: int,  # Channels that go out
 ) -> nn.Module:
     "A 1 x 1 convolution where the number of channels must change, else nothing."
     if in_channels == out_channels:
@@ -213,7 +213,7 @@ class FusionNode(nn.Module):
 
     def __init__(
         self,
-        node: Node,
+        node: Node,              # Its level and inputs
         in_channels: list[int],  # Of its inputs
         width: int,              # Channels that come out
     ):
@@ -223,7 +223,10 @@ class FusionNode(nn.Module):
         self.weight = nn.Parameter(torch.ones(len(node.inputs)))
         self.conv, self.norm = SeparableConv(width, width), batch_norm(width)
 
-    def forward(self, maps: list[Tensor]) -> Tensor:
+    def forward(
+        self,
+        maps: list[Tensor],  # All that there are so far, batch x channels x height x width each
+    ) -> Tensor:             # The node's own map
         size = maps[self.level - LEVELS[0]].shape[-2:]
         parts = [resize_map(project(maps[i]), size) for project, i in zip(self.project, self.inputs, strict=True)]
         return self.norm(self.conv(F.silu(fuse(parts, self.weight))))
@@ -243,7 +246,10 @@ class BiFPNLayer(nn.Module):
         self.nodes = nn.ModuleList(FusionNode(node, [channels[i] for i in node.inputs], width) for node in graph)
         self.outputs = [max(5 + i for i, node in enumerate(graph) if node.level == level) for level in LEVELS]
 
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+    def forward(
+        self,
+        maps: list[Tensor],  # P3 to P7, batch x channels x height x width each
+    ) -> list[Tensor]:       # The same levels, fused
         maps = list(maps)
         for node in self.nodes:
             maps.append(node(maps))
@@ -256,7 +262,7 @@ class BiFPN(nn.Module):
     def __init__(
         self,
         in_channels: list[int],  # Of P3, P4, P5
-        width: int,
+        width: int,              # Channels of the five maps that go out
         repeats: int,            # Layers
     ):
         super().__init__()
@@ -264,7 +270,10 @@ class BiFPN(nn.Module):
         first = BiFPNLayer([*in_channels, width, width], width)
         self.layers = nn.Sequential(first, *(BiFPNLayer([width] * 5, width) for _ in range(repeats - 1)))
 
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+    def forward(
+        self,
+        maps: list[Tensor],  # P3, P4, P5, batch x channels x height x width each
+    ) -> list[Tensor]:       # P3 to P7, fused, `width` channels each
         p6 = F.max_pool2d(self.p6(maps[-1]), 3, 2, 1)
         return self.layers([*maps, p6, F.max_pool2d(p6, 3, 2, 1)])
 
@@ -283,7 +292,10 @@ class LevelHead(nn.Module):
         self.norms = nn.ModuleList(nn.ModuleList(batch_norm(width) for _ in LEVELS) for _ in range(repeats))
         self.predict = SeparableConv(width, n_outputs)
 
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+    def forward(
+        self,
+        maps: list[Tensor],  # P3 to P7, batch x width x height x width of the map each
+    ) -> list[Tensor]:       # The same levels, n_outputs channels each
         outputs = []
         for level, x in enumerate(maps):
             for conv, norms in zip(self.convs, self.norms, strict=True):
@@ -349,7 +361,7 @@ def _by_anchor(maps: list[Tensor], n: int) -> Tensor:
 
 # %% ../nbs/02_head_detection.ipynb #c043
 def count_parameters(
-    model: nn.Module,
+    model: nn.Module,  # Network with named parts
 ) -> dict[str, int]:  # By part, and `total`
     "Parameters of a network's parts."
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in model.named_children()}
@@ -535,10 +547,10 @@ def build_head_set(
     root: str | Path,   # Folder that holds Annotations, JPEGImages and Splits
     out: str | Path,    # Where manifest.csv, boxes.csv, rejected.csv go
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),  # Of train, validation, test where the set has no lists
-    seed: int = 42,
+    seed: int = 42,     # Of the division into splits
     reject_limit: float = 0.01,  # Largest share of frames that may be rejected
     workers: int = 2,       # Threads that look at pictures
-    progress: bool = True,
+    progress: bool = True,  # Show a bar
 ) -> "HeadSet":
     "Check every frame of a set and write down what is there. Raises `ValueError` or `FileNotFoundError`."
     import pandas as pd
@@ -631,7 +643,7 @@ LIGHT = v2.RandomPhotometricDistort(brightness=(0.7, 1.3), contrast=(0.6, 1.4), 
 def as_boxes(
     boxes: np.ndarray | Tensor,  # n x 4
     size: tuple[int, int],       # Width and height of the picture
-) -> BoundingBoxes:
+) -> BoundingBoxes:              # n x 4, corners in pixels
     "Boxes that torchvision's transforms understand."
     return BoundingBoxes(torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4), format="XYXY", canvas_size=(size[1], size[0]))
 
@@ -641,11 +653,11 @@ class HeadImages(Dataset):
 
     def __init__(
         self,
-        heads: HeadSet,
+        heads: HeadSet,        # Frames and their boxes
         split: str,            # train, validation or test
         image_size: int,       # Side of the square
-        augment: bool = False,
-        seed: int = 0,
+        augment: bool = False,  # Vary pictures and boxes at random
+        seed: int = 0,         # Of the variants
     ):
         self.root, self.paths, self.image_size, self.augment, self.seed = heads.root, heads.split(split), image_size, augment, seed
         self.boxes = [heads.boxes[path] for path in self.paths]
@@ -668,17 +680,17 @@ class HeadImages(Dataset):
 
 
 def collate(
-    items: list[tuple[Tensor, Tensor, float]],
-) -> tuple[Tensor, list[Tensor], list[float]]:
+    items: list[tuple[Tensor, Tensor, float]],  # As `HeadImages` gives them: picture, boxes (n x 4), scale
+) -> tuple[Tensor, list[Tensor], list[float]]:  # uint8, batch x 3 x side x side; n x 4 and a scale for each picture
     "A batch: pictures stacked, boxes in a list, since each frame has its own number of them."
     return torch.stack([item[0] for item in items]), [item[1] for item in items], [item[2] for item in items]
 
 # %% ../nbs/02_head_detection.ipynb #c082
 def schedule(
     n: int,            # Frames of the split
-    batch_size: int,
+    batch_size: int,   # Frames in a batch
     iterations: int,   # Batches in all
-    seed: int = 0,
+    seed: int = 0,     # Of the shuffling
     start: int = 0,    # First batch that is wanted
 ) -> Iterator[list[tuple[int, int]]]:  # Keys of one batch after another
     "Shuffled passes over the frames, as many as it takes; where it starts changes nothing in what follows."
@@ -694,18 +706,18 @@ def schedule(
 
 # %% ../nbs/02_head_detection.ipynb #c084
 def load_batches(
-    images: HeadImages,
+    images: HeadImages,                        # What the keys point at
     batches: Iterable[list[tuple[int, int]]],  # Keys, as `schedule` gives them
     workers: int = 0,                          # Processes that read; 0 = this one
-) -> DataLoader:
+) -> DataLoader:                               # Of what `collate` returns
     "Read batches ahead."
     return DataLoader(images, batch_sampler=batches, num_workers=workers, collate_fn=collate, prefetch_factor=4 if workers else None)
 
 
 def in_order(
     n: int,           # Frames
-    batch_size: int,
-) -> list[list[tuple[int, int]]]:
+    batch_size: int,  # Frames in a batch
+) -> list[list[tuple[int, int]]]:  # (0, number of the frame), batch by batch
     "Every frame once, none left out: for measuring."
     return [[(0, i) for i in range(first, min(first + batch_size, n))] for first in range(0, n, batch_size)]
 
@@ -716,7 +728,7 @@ OVERLAPS = tuple(round(0.5 + 0.05 * i, 2) for i in range(10))  # Of COCO: 0.50, 
 def match_boxes(
     found: np.ndarray,   # n x 4, best score first
     heads: np.ndarray,   # m x 4, same pixels
-    overlaps: tuple[float, ...] = OVERLAPS,
+    overlaps: tuple[float, ...] = OVERLAPS,  # Least intersection over union of a hit, 0 to 1; one row of the answer each
 ) -> np.ndarray:         # overlaps x n: whether a found box is a head
     "Give each found box a head that no better-scored box has taken."
     hits = np.zeros((len(overlaps), len(found)), bool)
@@ -746,10 +758,10 @@ def precision_recall(
 
 
 def average_precision(
-    scores: np.ndarray,
-    hits: np.ndarray,
-    n_heads: float,
-    weight: np.ndarray | None = None,
+    scores: np.ndarray,  # n, 0 to 1
+    hits: np.ndarray,    # n: whether each box is a head
+    n_heads: float,      # Heads that there are, weighted where boxes are
+    weight: np.ndarray | None = None,  # n: how often each box counts; by default once
 ) -> float:  # Between 0 and 1; NaN without heads
     "Area under the curve of precision and recall, as COCO reads it."
     if n_heads <= 0:
@@ -763,8 +775,8 @@ def average_precision(
 @dataclass(frozen=True)
 class Phase:
     "One phase of training."
-    name: str
-    batch_size: int
+    name: str              # Of its folder
+    batch_size: int        # Frames in a batch
     iterations: int        # Most batches an epoch; fewer where the frames are used up earlier
     epochs: int            # Each ends with a look at the validation split
     learning_rate: float   # Highest
@@ -779,9 +791,9 @@ PHASES = (
 
 # %% ../nbs/02_head_detection.ipynb #c097
 def apply_phase(
-    model: EfficientDet,
-    phase: Phase,
-) -> EfficientDet:
+    model: EfficientDet,  # Changed in place
+    phase: Phase,         # Says what is frozen
+) -> EfficientDet:        # The same network
     "Put a network into training mode, except for what the phase freezes."
     model.train().requires_grad_(True)
     if phase.freeze_backbone:
@@ -797,7 +809,7 @@ def apply_phase(
 def calibrate_norms(
     module: nn.Module,           # Its batch norms in training mode are set; those in evaluation mode stay
     batches: Iterable[Tensor],   # What goes into `forward`
-    forward: Callable[[Tensor], Any],
+    forward: Callable[[Tensor], Any],  # Sends one batch through `module`
 ) -> None:
     "Set the statistics of batch norms to the mean over some batches."
     norms = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
@@ -814,8 +826,8 @@ def calibrate_norms(
 def learning_rate(
     iteration: int,  # From 0
     total: int,      # Iterations of the phase
-    highest: float,
-) -> float:
+    highest: float,  # Rate at the end of the warm-up
+) -> float:          # Rate of this iteration
     "Linear warm-up over a tenth (500 at most), then a cosine down to 1 %."
     warm = max(1, min(total // 10, 500))
     if iteration < warm:
@@ -833,15 +845,15 @@ def pick_device() -> str:  # "cuda" or "cpu"
 
 
 def train_epoch(
-    model: EfficientDet,
-    phase: Phase,
-    optimiser: torch.optim.Optimizer,
+    model: EfficientDet,    # Changed in place, on the device
+    phase: Phase,           # What is learned, and for how long
+    optimiser: torch.optim.Optimizer,  # Of what is learned
     batches: Iterator,      # Of `load_batches`
     iterations: range,      # Numbers of this epoch's batches
     total: int,             # Iterations of the phase
-    anchors: Tensor,
-    device: str,
-    progress: bool = True,
+    anchors: Tensor,        # anchors x 4, pixels of the input, on the device
+    device: str,            # "cpu" or "cuda"
+    progress: bool = True,  # Show a bar
 ) -> dict[str, float]:      # train_loss, train_class_loss, train_box_loss: means over the epoch
     "Train on some batches, then set the statistics of what was not frozen. Raises `TrainingError` at a loss that is no number."
     from tqdm import tqdm
@@ -872,12 +884,12 @@ def train_epoch(
 # %% ../nbs/02_head_detection.ipynb #c108
 @torch.inference_mode()
 def detect_split(
-    model: EfficientDet,
+    model: EfficientDet,     # On the device; put into evaluation mode
     images: HeadImages,      # Not augmented
     anchors: Tensor,         # On the device
-    batch_size: int = 8,
-    workers: int = 0,
-    device: str = "cpu",
+    batch_size: int = 8,     # Frames in a batch
+    workers: int = 0,        # Processes that read; 0 = this one
+    device: str = "cpu",     # "cpu" or "cuda", where the network is
 ) -> tuple["pd.DataFrame", float]:  # path, x0, y0, x1, y1 (pixels of the frame), score; and the loss
     "Boxes of every frame of a split, none left out, and the loss."
     import pandas as pd
@@ -907,7 +919,7 @@ class Matches(NamedTuple):
         self,
         overlap: float,                    # One of OVERLAPS
         weight: np.ndarray | None = None,  # How often each frame counts
-    ) -> float:
+    ) -> float:                            # Between 0 and 1; NaN without heads
         "Average precision at one overlap."
         weight = np.ones(len(self.n_heads)) if weight is None else weight
         return average_precision(self.scores, self.hits[OVERLAPS.index(overlap)], float(weight @ self.n_heads), weight[self.frame])
@@ -915,9 +927,9 @@ class Matches(NamedTuple):
 
 def match_frames(
     found: "pd.DataFrame",  # path, x0, y0, x1, y1, score
-    heads: HeadSet,
+    heads: HeadSet,         # Frames and their boxes
     paths: list[str],       # Frames of the split, those without heads too
-) -> Matches:
+) -> Matches:               # All boxes, best first within a frame
     "Judge the found boxes of every frame."
     corners = ["x0", "y0", "x1", "y1"]
     parts = {path: part.sort_values("score", ascending=False, kind="stable") for path, part in found.groupby("path")}
@@ -932,7 +944,7 @@ def match_frames(
 
 # %% ../nbs/02_head_detection.ipynb #c112
 def best_threshold(
-    matches: Matches,
+    matches: Matches,  # Of the validation split
 ) -> float:  # Score from which a box is called a head; 0.5 where nothing was found
     "The score with the best balance of precision and recall (F1), at overlap 0.5."
     if not matches.hits[0].any():
@@ -949,8 +961,8 @@ COCO_NAMES = dict(map="ap", map_50="ap50", map_75="ap75", map_small="ap50_95_sma
 
 def coco_metrics(
     found: "pd.DataFrame",  # path, x0, y0, x1, y1, score
-    heads: HeadSet,
-    paths: list[str],
+    heads: HeadSet,         # Frames and their boxes
+    paths: list[str],       # Frames of the split, those without heads too
 ) -> dict[str, float]:      # ap, ap50, ap75 and by size; NaN where there is no head of that size
     "Measure with torchmetrics and pycocotools."
     from torchmetrics.detection import MeanAveragePrecision
@@ -969,11 +981,11 @@ def coco_metrics(
 
 def evaluate_heads(
     found: "pd.DataFrame",   # path, x0, y0, x1, y1, score of one split
-    heads: HeadSet,
-    split: str,
+    heads: HeadSet,          # Frames and their boxes
+    split: str,              # train, validation or test
     threshold: float,        # Score from which a box is called a head
-    n_resamples: int = 1000,
-    seed: int = 0,
+    n_resamples: int = 1000,  # Draws of frames, for the interval
+    seed: int = 0,           # Of the drawing
 ) -> "pd.DataFrame":         # One row a metric: value, low, high (95 %), n (frames), heads
     "Measure found boxes; intervals from resampled frames."
     import pandas as pd
@@ -1005,8 +1017,8 @@ class DetectionConfig:
     phi: int = 0            # Compound coefficient
     image_size: int | None = None  # Side of the input, pixels, a multiple of 32; by default that of phi
     weights: str = "auto"   # Of the backbone at the start: imagenet, none, auto
-    seed: int = 42
-    phases: tuple[Phase, ...] = PHASES
+    seed: int = 42          # Of first weights, order and variants of frames
+    phases: tuple[Phase, ...] = PHASES  # In the order in which they are trained
     workers: int = 2        # Processes that read frames; does not change the result
 
     def __post_init__(self):
@@ -1039,9 +1051,9 @@ CONFIG_KEYS = ("phi", "image_size", "threshold", "trained_on", "weights", "versi
 
 
 def save_weights(
-    model: nn.Module,
+    model: nn.Module,  # On any device
     path: Path,  # A .safetensors file
-) -> Path:
+) -> Path:       # The file
     "Write a network's numbers, whole or not at all."
     from safetensors.torch import save_file
 
@@ -1053,7 +1065,7 @@ def save_weights(
 
 
 def read_weights(
-    model: nn.Module,
+    model: nn.Module,  # Filled in place
     path: Path,  # A .safetensors file of the same network
 ) -> None:
     "Fill a network. Raises `FileNotFoundError` or `ValueError`."
@@ -1087,7 +1099,7 @@ CONFIG_VALUES = dict(  # What a value must be, and how that is said
 
 def read_config(
     folder: str | Path,  # Holds model.safetensors and config.json
-) -> dict[str, Any]:
+) -> dict[str, Any]:     # CONFIG_KEYS and their values
     "Read a detector's config.json. Raises `FileNotFoundError` or `ValueError` naming the key."
     path = Path(folder) / "config.json"
     if not path.is_file():
@@ -1134,18 +1146,18 @@ def chosen_epoch(
 # %% ../nbs/02_head_detection.ipynb #c134
 def latest_checkpoint(
     out: Path,  # Folder of a phase
-) -> Path | None:
+) -> Path | None:  # None where the phase has not begun
     "Where a stopped phase goes on."
     whole = sorted(path for path in out.glob("checkpoint-*") if path.suffix != ".partial")
     return whole[-1] if whole else None
 
 
 def save_checkpoint(
-    out: Path,
-    model: EfficientDet,
-    optimiser: torch.optim.Optimizer,
+    out: Path,              # Folder of a phase
+    model: EfficientDet,    # The network
+    optimiser: torch.optim.Optimizer,  # Of what is learned
     state: dict[str, Any],  # history, seconds, identity
-) -> Path:
+) -> Path:                  # Folder of the checkpoint
     "Write the state after an epoch; the one before it goes."
     before, history = latest_checkpoint(out), state["history"]
     final = out / f"checkpoint-{len(history):04d}"
@@ -1166,9 +1178,9 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    checkpoint: Path,
-    model: EfficientDet,
-    optimiser: torch.optim.Optimizer,
+    checkpoint: Path,  # Folder, as `save_checkpoint` left it
+    model: EfficientDet,  # Filled in place
+    optimiser: torch.optim.Optimizer,  # Filled in place
 ) -> dict[str, Any]:  # history, seconds, identity
     "Put a network and its optimiser back."
     read_weights(model, checkpoint / "last.safetensors")
@@ -1189,7 +1201,7 @@ def _is_whole(out: Path, record: dict) -> bool:
 
 
 def _earlier(out: Path, identity: dict, overwrite: bool) -> dict | None:
-    "run.json of the same training; None where there is none, or where its files are lost or changed. Raises `TrainingError` when the folder holds another."
+    "run.json of the same training; None where it is missing or its files are no longer whole. Raises `TrainingError` where another lies."
     checkpoint, path = latest_checkpoint(out), out / "run.json"
     path = path if path.is_file() else checkpoint / "state.json" if checkpoint else None
     if path is None:
@@ -1284,17 +1296,17 @@ def read_detections(
 
 # %% ../nbs/02_head_detection.ipynb #c141
 def train_phase(
-    phase: Phase,
+    phase: Phase,            # What is learned, and for how long
     model: EfficientDet,     # Where the phase starts
-    heads: HeadSet,
+    heads: HeadSet,          # Frames and their boxes
     out: str | Path,         # run.json, history.csv, detections.csv and model/ go here
-    config: DetectionConfig,
+    config: DetectionConfig,  # Of the whole training
     start: str,              # What the network starts from, for the record: "imagenet", "none" or a hash of weights
     backbone: str,           # "imagenet" or "none": first weights of the backbone
-    device: str = "cpu",
+    device: str = "cpu",     # "cpu" or "cuda"
     data: str = "",          # Name of the data root
     overwrite: bool = False,  # Replace another training in the folder
-    progress: bool = True,
+    progress: bool = True,   # Show bars and a line an epoch
 ) -> dict[str, Any]:         # run.json
     "Train one phase, or return its record if that was done. Raises `TrainingError`."
     out = Path(out)
@@ -1343,8 +1355,8 @@ def train_phase(
 
 # %% ../nbs/02_head_detection.ipynb #c144
 def start_network(
-    config: DetectionConfig,
-    heads: HeadSet,
+    config: DetectionConfig,    # phi, image_size, weights and seed are used
+    heads: HeadSet,             # The training frames set the batch norms
 ) -> tuple[EfficientDet, str]:  # The network, and what its backbone starts from: "imagenet" or "none"
     "A network before its first phase; without ImageNet weights its batch norms are set on training frames."
     set_seed(config.seed)
@@ -1373,13 +1385,13 @@ def _finished(heads: HeadSet, out: Path, config: DetectionConfig) -> dict[str, d
 
 
 def train_detector(
-    heads: HeadSet,
+    heads: HeadSet,            # Frames and their boxes
     out: str | Path,           # A folder for each phase goes here
-    config: DetectionConfig,
+    config: DetectionConfig,   # All that decides the result
     device: str | None = None,  # "cuda" or "cpu"; by default what there is
     data: str = "",            # Name of the data root
-    overwrite: bool = False,
-    progress: bool = True,
+    overwrite: bool = False,   # Replace another training in the folder
+    progress: bool = True,     # Show bars and a line an epoch
 ) -> dict[str, dict[str, Any]]:  # Records by phase
     "Train all phases one after the other; what is finished is not trained again. Raises `TrainingError`."
     records = _finished(heads, Path(out), config)
@@ -1416,9 +1428,9 @@ class HeadDetector:
 
     def __init__(
         self,
-        model: EfficientDet,
+        model: EfficientDet,     # Trained network
         config: dict[str, Any],  # As `load_network` returns it
-        device: str = "cpu",
+        device: str = "cpu",     # "cpu" or "cuda"
     ):
         self.model, self.config, self.device = model.eval().to(device, memory_format=torch.channels_last), config, device
         self.anchors = make_anchors((config["image_size"],) * 2).to(device)
@@ -1427,7 +1439,7 @@ class HeadDetector:
     def load(
         cls,
         folder: str | Path,        # RUN/models/head_detector
-        device: str | None = None,
+        device: str | None = None,  # "cpu" or "cuda"; by default what there is
     ) -> "HeadDetector":
         "Load a detector. Raises `FileNotFoundError` or `ValueError` that says which file or key is wrong."
         return cls(*load_network(folder), device or pick_device())
@@ -1437,8 +1449,8 @@ class HeadDetector:
         self,
         squares: list[tuple[np.ndarray, float]],  # As `letterbox` makes them
         sizes: list[tuple[int, int]],             # Width and height of each picture
-        threshold: float | None = None,
-    ) -> list[list[Head]]:
+        threshold: float | None = None,           # Lowest score, 0 to 1; by default the detector's
+    ) -> list[list[Head]]:                        # Heads of each picture, best first
         "Heads of one batch of prepared pictures."
         threshold = self.config["threshold"] if threshold is None else threshold
         pixels = torch.from_numpy(np.stack([square for square, _ in squares])).permute(0, 3, 1, 2).to(self.device)
@@ -1488,16 +1500,16 @@ def crop_head(
 
 
 def crop_heads(
-    image: Image.Image,
+    image: Image.Image,   # Whole picture, RGB
     heads: list[Head],    # As `find_heads` returns them
-    margin: float = 0.2,
-) -> list[Image.Image]:
+    margin: float = 0.2,  # Border on each side, as a share of the box
+) -> list[Image.Image]:   # One picture a head, in the same order
     "Cut every head out."
     return [crop_head(image, head.box, margin) for head in heads]
 
 # %% ../nbs/02_head_detection.ipynb #c156
 def main_head(
-    heads: list[Head],
+    heads: list[Head],  # Of one picture, as `find_heads` returns them
 ) -> Head | None:  # None where there is none
     "The largest head: the one that a picture's label speaks of."
     return max(heads, key=lambda head: (head.box[2] - head.box[0]) * (head.box[3] - head.box[1]), default=None)
@@ -1532,15 +1544,15 @@ def _save_crop(crop: Image.Image, path: Path) -> dict[str, Any]:
 
 # %% ../nbs/02_head_detection.ipynb #c161
 def crop_pictures(
-    detector: HeadDetector,
+    detector: HeadDetector,      # Finds the heads
     rows: list[dict[str, Any]],  # Rows of a manifest
     folder: Path,                # Their dataset
     out: Path,                   # Where crops go: <split>/<id>.png
-    margin: float = 0.2,
-    threshold: float | None = None,
-    batch_size: int = 16,
+    margin: float = 0.2,         # Border on each side, as a share of the box
+    threshold: float | None = None,  # Lowest score, 0 to 1; by default the detector's
+    batch_size: int = 16,        # Pictures that go through the network together
     workers: int = 2,            # Threads that decode and encode
-    progress: bool = True,
+    progress: bool = True,       # Show a bar
 ) -> Iterator[dict[str, Any]]:   # For each row: path, n_heads, and either the crop's facts or nothing
     "Crop pictures one batch after another."
     from tqdm import tqdm
@@ -1603,12 +1615,12 @@ def _cropped_tables(rows: list[dict], notes: list[dict]) -> tuple["pd.DataFrame"
 # %% ../nbs/02_head_detection.ipynb #c165
 def build_cropped_dfd(
     folder: str | Path,      # CVCS DFD
-    detector: HeadDetector,
+    detector: HeadDetector,  # Finds the heads
     out: str | Path,         # CVCS Cropped DFD; new, or built here before
     margin: float = 0.2,     # Border around the box, as a share of it, 0 or more
     threshold: float | None = None,  # Lowest score of a head, 0 to 1; by default the detector's
     workers: int = 2,        # Threads that decode and encode
-    progress: bool = True,
+    progress: bool = True,   # Show a bar
 ) -> "pd.DataFrame":         # The manifest: same ids, labels, groups and splits, fewer rows
     "Cut the main head out of every picture of CVCS DFD. Raises `ValueError` where no picture of a split has a head, `FileExistsError`."
     from deepfake_nbs import datasets
@@ -1681,9 +1693,9 @@ def heads_root(
 def train_profile(
     run: Path,            # Run folder
     root: str | Path,     # Folder that holds Annotations, JPEGImages and Splits
-    settings: Settings,
-    device: str | None = None,
-    progress: bool = True,
+    settings: Settings,   # Of the profile
+    device: str | None = None,  # "cpu" or "cuda"; by default what there is
+    progress: bool = True,  # Show bars and a line an epoch
 ) -> tuple[HeadSet, dict[str, dict[str, Any]]]:  # The frames; records by phase
     "Train the detector of a run folder; what is finished and still fits is kept, what no longer fits is trained again."
     heads = build_head_set(root, run / HEAD_SET, settings.fractions, settings.seed, settings.reject_limit, settings.workers, progress)
@@ -1694,19 +1706,19 @@ def train_profile(
 
 
 def validation_ap(
-    run: Path,
-    phase: str,
-    heads: HeadSet,
-) -> float:
+    run: Path,  # Run folder
+    phase: str,  # phase1 or phase2
+    heads: HeadSet,  # Frames and their boxes
+) -> float:     # Between 0 and 1
     "AP50 of a phase's choice on the validation split, from its saved boxes."
     found = read_detections(run / "head_detection" / phase, "validation")
     return match_frames(found, heads, heads.split("validation")).ap(0.5)
 
 
 def choose_detector(
-    run: Path,
-    heads: HeadSet,
-    records: dict[str, dict],
+    run: Path,  # Run folder
+    heads: HeadSet,  # Frames and their boxes
+    records: dict[str, dict],  # run.json by phase
 ) -> Path:  # models/head_detector
     "Copy the phase with the better AP on validation, the later one at a tie, to models/head_detector."
     best = max(reversed(records), key=lambda phase: validation_ap(run, phase, heads))
@@ -1720,8 +1732,8 @@ def choose_detector(
 
 # %% ../nbs/02_head_detection.ipynb #c174
 def read_training(
-    run: Path,
-    heads: HeadSet,
+    run: Path,                   # Run folder
+    heads: HeadSet,              # Frames that the run must have been made from
 ) -> dict[str, dict[str, Any]]:  # Records by phase, in order
     "Records of a finished training. Raises `FileNotFoundError`, or `TrainingError` when something changed since."
     records = {}
@@ -1746,9 +1758,9 @@ PUBLISHED_AP = dict(phase1=0.85, phase2=0.88)  # Of the report, section 3.3
 
 
 def results_table(
-    run: Path,
-    heads: HeadSet,
-    n_resamples: int = 1000,
+    run: Path,        # Run folder
+    heads: HeadSet,   # Frames and their boxes
+    n_resamples: int = 1000,  # Draws of frames, for the interval
 ) -> "pd.DataFrame":  # One row a phase and choice: published, epoch, validation_loss, validation_ap50, and test metrics with intervals
     "Before and after fine-tuning, for both ways to choose the epoch."
     import pandas as pd
@@ -1838,7 +1850,7 @@ def show_results(
 
 
 def compare_fresh(
-    heads: HeadSet,
+    heads: HeadSet,            # Frames and their boxes
     records: dict[str, dict],  # Of a training: its phi, size and seed are used
     n_resamples: int = 1000,   # Of the frames, for the interval
 ) -> "pd.Series":              # AP50 on the test split, as `evaluate_heads` has it: value, low, high, n, heads
@@ -1860,10 +1872,12 @@ def judge_targets(
 ) -> str:                # Markdown
     "Say whether the detector reached what it had to."
     reached = "**reached**" if row["ap50"] >= TARGET_AP else "**missed**"
-    target = f"The target of `mini` on the embedded frames, an AP50 of at least {TARGET_AP} after fine-tuning, is {reached}: {row['ap50']:.3f}. "
+    target = f"The target of `mini` on embedded frames, AP50 of {TARGET_AP} or more after fine-tuning, is {reached}: {row['ap50']:.3f}. "
     above = "lies above" if row["low"] > fresh["value"] else "does **not** lie above"
-    return (target if embedded else "") + f"The low end of the interval after fine-tuning, {row['low']:.3f}, {above} the AP50 of a network " \
-        f"that has learned nothing, {fresh['value']:.3f} [{fresh['low']:.3f}, {fresh['high']:.3f}] (n={int(fresh['n'])} frames)."
+    chance = f"{fresh['value']:.3f} [{fresh['low']:.3f}, {fresh['high']:.3f}] (n={int(fresh['n'])} frames)"
+    return (target if embedded else "") + (
+        f"The low end of the interval after fine-tuning, {row['low']:.3f}, {above} the AP50 of an untrained network, {chance}."
+    )
 
 # %% ../nbs/02_head_detection.ipynb #c178
 def plot_losses(
@@ -1899,8 +1913,8 @@ def plot_losses(
 
 def plot_precision_recall(
     matches: dict[str, Matches],  # By name: one curve each
-    overlap: float = 0.5,
-    ax: "Axes | None" = None,
+    overlap: float = 0.5,         # One of OVERLAPS
+    ax: "Axes | None" = None,     # Where to draw; by default a new figure
 ) -> "Axes":
     "Precision against recall."
     import matplotlib.pyplot as plt
@@ -1915,10 +1929,10 @@ def plot_precision_recall(
 
 # %% ../nbs/02_head_detection.ipynb #c179
 def plot_detections(
-    images: list[Image.Image],
+    images: list[Image.Image],   # RGB
     heads: list[list[Head]],     # As `find_heads` returns them
-    titles: list[str] | None = None,
-    n_columns: int = 4,
+    titles: list[str] | None = None,  # One a picture; by default its number of heads
+    n_columns: int = 4,          # Most pictures in a row
 ) -> "Figure":
     "Pictures with the boxes that were found, and their scores."
     import matplotlib.pyplot as plt
