@@ -320,7 +320,7 @@ CLASSIFIER_KEYS = dict(  # Key of config.json: what is expected, and whether a v
     crop=("true or false", lambda value: isinstance(value, bool)),
     trained_on=("a text", lambda value: isinstance(value, str)),
     row=("a whole number, at least 0", lambda value: is_number(value, int) and value >= 0),
-    threshold=("a number from 0 to 1", lambda value: is_number(value) and 0 <= value <= 1),
+    threshold=("a number from 0 to 2, where above 1 nothing is fake", lambda value: is_number(value) and 0 <= value <= 2),
     version=("a text", lambda value: isinstance(value, str)),
 )
 
