@@ -1,5 +1,6 @@
 "Contracts of chapter 06: what a run leaves, how it stops and goes on, what it refuses."
 
+import importlib
 import json
 import shutil
 import subprocess
@@ -633,6 +634,18 @@ def test_two_processes_train_one_network(noise, tmp_path):
 
 def read_run_without_place(folder):
     return json.loads((folder / "run.json").read_text())
+
+
+# --- the peer of the bench --------------------------------------------------------------------------------------------
+
+def test_the_peer_gets_the_whole_recipe(root, noise, monkeypatch):
+    monkeypatch.syspath_prepend(root / "bench")
+    bench, seen = importlib.import_module("bench_training"), []
+    monkeypatch.setattr(bench, "update_bn", lambda loader, model: seen.append([tuple(x.shape) for x, _ in loader]))
+    frame, record = bench.train_peer(replace(TINY, epochs=2, optimiser="adamw", augment="flip", window=0.75), noise)
+    assert len(seen) == 2 and sum(shape[0] for shape in seen[0]) == 18, "batch norms are measured after each epoch, on training pictures"
+    assert {shape[1:] for batches in seen for shape in batches} == {(3, 48, 48)}, "whole ones"
+    assert len(frame) == record["n"] == 6 and record["best_epoch"] in (1, 2) and record["network"].startswith("our own Xception")
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
