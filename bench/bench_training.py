@@ -1,10 +1,16 @@
-"""Training and judging beside timm's legacy_xception: speed, agreement, and what row 11 reaches where a plain loop trains the peer.
+"""Training and judging beside timm's legacy_xception: speed, agreement, and what row 11 reaches beside a plain loop and a published row.
 
 python bench/bench_training.py speed
-python bench/bench_training.py compare --data ../shared/real --epochs 8 --image-size 128
+python bench/bench_training.py compare --data ../shared/real --epochs 8 --image-size 128 [--keep papers/results/training-compare-real.csv]
+
+`compare` trains three networks on one group split for the same number of epochs: row 11; its recipe (augmentation, windows, schedule,
+batch norms measured on whole pictures) in a plain loop with the peer; and the recipe of the report's row 1, whose pictures are as large
+as row 11's windows. timm's network has one width; with another --width the peer is our own class, and the numbers say so. Finished
+trainings are kept, so it can be stopped and started again.
 """
 
 import argparse
+import copy
 import json
 import tempfile
 import time
@@ -16,20 +22,25 @@ import pandas as pd
 import torch
 from PIL import Image
 from timing import best, report
+from torch.optim.swa_utils import update_bn
 
-from deepfake_nbs.core import classification_metrics, paired_metrics, set_seed
+from deepfake_nbs.comparison import read_predictions
+from deepfake_nbs.core import CLAIM_COLUMNS, classification_metrics, paired_metrics, run_record, set_seed, write_json, write_text
 from deepfake_nbs.datasets import MANIFEST_COLUMNS, build_cvcs_dfd
 from deepfake_nbs.training import (
-    SCHEDULES, ManifestImages, SeededLoader, TrainingConfig, best_epoch, choose_precision, make_learner, make_loss, predict, read_splits,
-    score, table_row, train, train_epoch,
+    SCHEDULES, ManifestImages, SeededLoader, TrainingConfig, WholePictures, best_epoch, choose_precision, make_learner, make_loss, predict,
+    read_splits, score, table_row, train, train_epoch,
 )
 from deepfake_nbs.xception import create_model, images_per_second
 
 
-def make_peer(n_classes: int = 2) -> torch.nn.Module:
+def make_peer(width: float = 1.0) -> torch.nn.Module:
+    "timm's network; at another width, which it does not have, our own class."
+    if width != 1:
+        return create_model("xception", width=width)
     import timm
 
-    return timm.create_model("legacy_xception", num_classes=n_classes, drop_rate=0.5)
+    return timm.create_model("legacy_xception", num_classes=2, drop_rate=0.5)
 
 
 def write_pictures(folder: Path, n: int, side: int = 480) -> pd.DataFrame:
@@ -136,69 +147,111 @@ def report_training(report, runs: Path = Path("data/runs")) -> None:
     report(f"half precision on {n} pictures: verdicts changed", verdicts, "= 0", verdicts == 0)
 
 
-def train_peer(config: TrainingConfig, dataset: Path) -> pd.DataFrame:
-    "A plain loop with timm's network, our recipe's numbers and the same augmentation; predictions of the best epoch on validation."
-    import copy
+def measure_norms(model: torch.nn.Module, whole: WholePictures) -> None:
+    "Batch norms of the peer on the same whole pictures, as `WholePictures.after_train` does it for ours."
+    with torch.autocast(whole.device, whole.dtype, enabled=whole.dtype != torch.float32):
+        update_bn(whole.loader, model)
 
+
+def validate(model: torch.nn.Module, images: ManifestImages, loss: torch.nn.Module, config: TrainingConfig, device: str) -> dict:
+    "Loss, accuracy and AUC on the validation split."
+    probability = torch.from_numpy(predict(model, images, device=device, precision=config.precision)).clamp(1e-6, 1 - 1e-6)
+    return score(torch.stack([1 - probability, probability], 1).log(), torch.tensor(images.labels), loss.cpu())
+
+
+def train_peer(config: TrainingConfig, dataset: Path) -> tuple[pd.DataFrame, dict]:
+    "A plain loop with the peer and all of our recipe; predictions of the best epoch by validation on the test split, and a record."
+    device, begin = "cuda" if torch.cuda.is_available() else "cpu", time.perf_counter()
+    config = replace(config, precision=choose_precision(config.precision, device))
     splits = read_splits(dataset, config)
     changed = dict(augment_seed=config.seed, window=config.window, augment=config.augment)
     images = {name: ManifestImages(splits[name], dataset, config.image_size, 2, **(changed if name == "train" else {})) for name in splits}
     set_seed(config.seed)
-    model, loss = make_peer(), make_loss(images["train"].labels)
+    model, loss = make_peer(config.width).to(device), make_loss(images["train"].labels)
+    whole, dtype = WholePictures(images["train"], config, device), getattr(torch, config.precision)
+    scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     history, kept = [], None
     for epoch in range(config.epochs):
-        loader, start = SeededLoader(images["train"], config.batch_size, train=True, seed=config.seed), time.perf_counter()
-        loader.epoch = epoch
+        loader = SeededLoader(images["train"], config.batch_size, train=True, seed=config.seed, workers=config.workers, device=device)
+        start, loader.epoch = time.perf_counter(), epoch
         model.train()
+        loss.to(device)
         for i, (x, y) in enumerate(loader):
             optimiser.param_groups[0]["lr"] = SCHEDULES[config.schedule](config.learning_rate, epoch + i / len(loader), config.epochs)
-            with torch.autocast("cpu", torch.bfloat16, enabled=choose_precision(config.precision, "cpu") == "bfloat16"):
+            with torch.autocast(device, dtype, enabled=dtype != torch.float32):
                 value = loss(model(x), y)
             optimiser.zero_grad()
-            value.backward()
-            optimiser.step()
-        probability = torch.from_numpy(predict(model, images["validation"], precision=config.precision)).clamp(1e-6, 1 - 1e-6)
-        row = score(torch.stack([1 - probability, probability], 1).log(), torch.tensor(images["validation"].labels), loss)
-        history.append(dict(epoch=epoch + 1, **row))
-        print(f"peer epoch {epoch + 1}/{config.epochs} {row} {time.perf_counter() - start:.0f} s", flush=True)
+            scaler.scale(value).backward()
+            scaler.step(optimiser)
+            scaler.update()
+        measure_norms(model, whole)
+        history.append(dict(epoch=epoch + 1, **validate(model, images["validation"], loss, config, device)))
+        print(f"peer epoch {epoch + 1}/{config.epochs} {history[-1]} {time.perf_counter() - start:.0f} s", flush=True)
         if best_epoch(history) == epoch + 1:
             kept = copy.deepcopy(model.state_dict())
     model.load_state_dict(kept)
-    frame = splits["test"][["path", "label", "group"]]
-    return frame.assign(probability=predict(model, images["test"], precision=config.precision))
+    said = predict(model, images["test"], device=device, precision=config.precision)
+    facts = dict(network=peer_name(config), best_epoch=best_epoch(history), history=history, wall_seconds=time.perf_counter() - begin)
+    record = run_record(config, config.seed, device, manifest=dataset / "manifest.csv", n=len(said), **facts)
+    return splits["test"][["path", "label", "group"]].assign(probability=said), record
 
 
-def compare(args) -> None:
-    "Row 11 and the peer on one group split, at an equal number of pictures seen and an equal width."
+def peer_name(config: TrainingConfig) -> str:
+    return "timm's legacy_xception, plain loop" if config.width == 1 else "our own Xception (timm's has no width), plain loop"
+
+
+def train_all(args: argparse.Namespace) -> tuple[dict[str, pd.DataFrame], dict[str, dict]]:
+    "Predictions on the test split and run records of ours, peer and published."
     out = Path(args.out)
-    dataset = out / f"cvcs_dfd-{args.images}"
+    dataset, name = out / f"cvcs_dfd-{args.images}", f"{args.image_size}-{args.epochs}-{args.images}-{args.width:g}"
     build_cvcs_dfd(args.data, dataset, image_limit=args.images)
-    config = replace(table_row(11), row=0, image_size=args.image_size, epochs=args.epochs, width=1.0, crop=False)
-    name = f"{args.image_size}-{args.epochs}-{args.images}"
-    record = train(config, dataset, out / f"ours-{name}")
-    path = out / f"peer-{name}.csv"
-    if not path.is_file():
-        train_peer(config, dataset).to_csv(path, index=False)
-    theirs = pd.read_csv(path, dtype={"group": str})
-    ours = pd.read_csv(out / f"ours-{name}" / "predictions.csv", dtype={"group": str}).query("split == 'test' and checkpoint == 'best'")
-    areas = {key: classification_metrics(frame, 1000).loc["auc"] for key, frame in dict(ours=ours, peer=theirs).items()}
-    pair = paired_metrics(ours, theirs).loc["auc"]
-    print(json.dumps({key: [round(float(area[part]), 4) for part in ("value", "low", "high")] for key, area in areas.items()}
-                     | dict(difference=[round(float(pair[part]), 4) for part in ("difference", "low", "high")], n=record["n"], name=name)))
-    print("reached" if pair["high"] >= 0 else "MISSED")
+    same = dict(row=0, epochs=args.epochs, width=args.width, crop=False)
+    config = replace(table_row(11), image_size=args.image_size, **same)
+    configs = dict(ours=config, published=replace(table_row(1), image_size=round(args.image_size * config.window), **same))
+    records = {key: train(each, dataset, out / f"{key}-{name}") for key, each in configs.items()}
+    frames = {key: read_predictions(out / f"{key}-{name}") for key in configs}
+    table, about = out / f"peer-whole-{name}.csv", out / f"peer-whole-{name}.json"
+    if not about.is_file() or json.loads(about.read_text())["manifest_sha256"] != records["ours"]["manifest_sha256"]:
+        frame, record = train_peer(config, dataset)
+        frame.to_csv(table, index=False)
+        write_json(about, record)
+    return frames | dict(peer=pd.read_csv(table, dtype={"group": str})), records | dict(peer=json.loads(about.read_text()))
+
+
+def compare(args: argparse.Namespace) -> None:
+    "Row 11, the peer and the recipe of row 1, on the same test pictures."
+    frames, records = train_all(args)
+    peer, rows = records["peer"]["network"], []
+    for key in ("ours", "peer", "published"):
+        area = classification_metrics(frames[key], 1000).loc["auc"]
+        rows.append(dict(id=f"training-compare-{key}-auc", measured=area["value"], low=area["low"], high=area["high"]))
+    for key, what in dict(peer=peer, published="the recipe of row 1").items():
+        pair = paired_metrics(frames["ours"], frames[key]).loc["auc"]
+        rows.append(dict(id=f"training-compare-ours-minus-{key}-auc", measured=pair["difference"], low=pair["low"], high=pair["high"]))
+        reached, wanted = (pair["high"] >= 0, "interval reaches 0") if key == "peer" else (pair["low"] > 0, "interval above 0")
+        report(f"AUC, row 11 - {what}", pair["difference"], wanted, reached)
+    protocol = f"group, {args.epochs} epochs, {args.image_size} px, width {args.width:g}; peer: {peer}"
+    table = pd.DataFrame(rows).assign(published="", status="measured", n=len(frames["ours"]), protocol=protocol, data=Path(args.data).name)
+    table = table.reindex(columns=CLAIM_COLUMNS).round(4)
+    print(table[["id", "measured", "low", "high", "n"]].to_string(index=False))
+    if args.keep:
+        write_text(args.keep, table.to_csv(index=False, lineterminator="\n"))
+        write_json(Path(args.keep).with_suffix(".json"), dict(training=records))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("speed", help="speed and agreement, as ratios")
-    both = commands.add_parser("compare", help="row 11 and timm's network trained on one group split")
+    both = commands.add_parser("compare", help="row 11, timm's network and the recipe of row 1 trained on one group split")
     both.add_argument("--data", required=True, help="data root, as of make report")
     both.add_argument("--epochs", type=int, default=8)
     both.add_argument("--image-size", type=int, default=128, help="pixels of one side")
     both.add_argument("--images", type=int, default=1500, help="most pictures of the dataset, 0 = all")
+    both.add_argument("--width", type=float, default=1.0, help="multiplier of all channels; the peer is timm's network at 1 only")
     both.add_argument("--out", default="data/runs/bench-training")
+    both.add_argument("--keep", help="CSV for the numbers; the records of the runs go beside it, as .json")
     args = parser.parse_args()
     compare(args) if args.command == "compare" else report_training(report)
 

@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['OPTIMISERS', 'SCHEDULES', 'PROTOCOLS', 'AUGMENTS', 'PRECISIONS', 'OUR_ROWS', 'AUGMENTATIONS', 'CACHE_BYTES',
            'RUN_FILES', 'HISTORY_COLUMNS', 'TrainingError', 'TrainingConfig', 'check_config', 'read_table1',
-           'read_table2', 'table_row', 'profile_row', 'parse_yes', 'run_config', 'run_name', 'check_splits',
-           'apply_protocol', 'read_splits', 'lower_resolution', 'compress', 'erase', 'augment_picture',
-           'ManifestImages', 'SeededLoader', 'count_classes', 'make_loss', 'Listener', 'ScheduledRate',
-           'choose_precision', 'HalfPrecision', 'processes', 'this_part', 'on_first', 'Together', 'score',
-           'WholePictures', 'make_learner', 'named_failures', 'train_epoch', 'best_epoch', 'out_of_patience',
-           'early_epoch', 'Progress', 'save_weights', 'latest_checkpoint', 'save_checkpoint', 'load_checkpoint',
-           'code_sha256', 'run_identity', 'differing_keys', 'record_identity', 'clear_run', 'earlier_run', 'predict',
-           'predict_checkpoints', 'replace_folder', 'write_classifier', 'format_epoch', 'write_history', 'run_epochs',
-           'finish_run', 'train', 'choose_dataset', 'train_run', 'parse_changes', 'train_command',
-           'train_from_command_line']
+           'read_table2', 'table_row', 'profile_row', 'parse_yes', 'drop_empty', 'run_config', 'weights_path',
+           'weights_key', 'run_name', 'check_splits', 'apply_protocol', 'read_splits', 'lower_resolution', 'compress',
+           'erase', 'augment_picture', 'ManifestImages', 'SeededLoader', 'count_classes', 'make_loss', 'Listener',
+           'ScheduledRate', 'choose_precision', 'HalfPrecision', 'processes', 'this_part', 'on_first', 'mean_of_parts',
+           'Together', 'score', 'WholePictures', 'make_learner', 'named_memory', 'named_failures', 'train_epoch',
+           'best_epoch', 'out_of_patience', 'early_epoch', 'Progress', 'save_weights', 'latest_checkpoint',
+           'save_checkpoint', 'load_checkpoint', 'code_sha256', 'run_identity', 'differing_keys', 'record_identity',
+           'clear_run', 'earlier_run', 'predict', 'predict_checkpoints', 'replace_folder', 'write_classifier',
+           'format_epoch', 'write_history', 'run_epochs', 'finish_run', 'train', 'choose_dataset', 'train_run',
+           'parse_changes', 'train_command', 'train_from_command_line']
 
 # %% ../nbs/06_training.ipynb #c004
 import os
@@ -53,6 +53,7 @@ from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
@@ -60,7 +61,7 @@ from torch.optim.swa_utils import update_bn
 from torch.utils.data import Dataset
 
 from deepfake_nbs.core import (
-    Settings, file_sha256, project_root, read_image, read_settings, run_folder, run_record, set_seed, write_json, write_text,
+    Settings, file_sha256, project_root, read_image, read_settings, resolve, run_folder, run_record, set_seed, write_json, write_text,
 )
 from .datasets import SPLITS, read_manifest, split_manifest
 from .xception import MEAN, STD, create_model, normalise, read_state, resize_square, variant_arguments
@@ -107,7 +108,7 @@ class TrainingConfig:
     augment: str = "none"  # Change the training pictures at random: none, flip, or all (flip, resolution, blur, JPEG, erasing)
     window: float = 1.0  # With `augment`: side of the random window that a training picture is cut to, as a share of its side
     patience: int = 0  # Stop after so many epochs without a better validation AUC; 0 = never
-    weights: str = "none"  # First weights: none (random, as in the report), imagenet, or the path of a file
+    weights: str = "none"  # First weights: none (random, as in the report), imagenet, or a file, its path counted from the project's folder
     precision: str = "auto"  # float32, bfloat16, float16 (GPU), or auto: the fastest that the device does in hardware
     workers: int = 2  # Threads or processes that read pictures; does not change the result
 
@@ -119,6 +120,10 @@ def check_config(
     config: TrainingConfig,  # To be checked
 ) -> None:
     "Refuse an unknown name or an impossible number; the ValueError names the field and what was expected."
+    for part in fields(config):
+        value, kind = getattr(config, part.name), int | float if part.type is float else part.type
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):  # Python takes True for 1
+            raise ValueError(f"{part.name} is {value!r}, expected {part.type.__name__}")
     variant_arguments(config.net)
     for key, known in [("optimiser", OPTIMISERS), ("schedule", SCHEDULES), ("protocol", PROTOCOLS), ("augment", AUGMENTS),
                        ("precision", PRECISIONS)]:
@@ -131,6 +136,8 @@ def check_config(
         raise ValueError(f"learning_rate is {config.learning_rate}, expected more than 0 and less than 10")
     if not 0.25 <= config.window <= 1 or (config.window < 1 and config.augment == "none"):
         raise ValueError(f"window is {config.window} with augment {config.augment!r}: expected 0.25 to 1, below 1 only with flip or all")
+    if round(config.image_size * config.window) < 16:
+        raise ValueError(f"image_size {config.image_size}, window {config.window}: expected windows of at least 16 pixels")
     if not 0 <= config.dropout < 1 or not 0 < config.width <= 4:
         raise ValueError(f"dropout {config.dropout}, width {config.width}: expected dropout in [0, 1) and width in (0, 4]")
 
@@ -189,20 +196,44 @@ def parse_yes(
     return known[str(value).lower()]
 
 
+def drop_empty(
+    **changes,  # Parameters of a page
+) -> dict[str, Any]:  # Those that were set
+    "Leave out an empty text and a 0, by which a page's parameters mean what the row says."
+    return {key: value for key, value in changes.items() if value is False or value not in ("", 0)}
+
+
 def run_config(
     row: int,  # Row of table 1 to start from
     settings: Settings,  # Of a profile
-    **changes,  # Fields of `TrainingConfig`; an empty text or 0 keeps the row's value
-) -> TrainingConfig:  # The row itself where nothing differs, else an experiment with row=0
+    **changes,  # Fields of `TrainingConfig`, as they shall be
+) -> TrainingConfig:  # The row itself where no result can differ, else an experiment with row=0
     "A row of table 1 with some values changed."
     base = profile_row(row, settings)
-    changes = {key: value for key, value in changes.items() if value != "" and (value != 0 or value is False)}
     if "crop" in changes:
         changes["crop"] = parse_yes(changes["crop"], "crop")
     changed = replace(base, **changes)
-    return base if changed == base else replace(changed, row=0)
+    return changed if replace(changed, workers=base.workers) == base else replace(changed, row=0)
 
 # %% ../nbs/06_training.ipynb #c025
+def weights_path(
+    weights: str,  # As in `TrainingConfig`
+) -> Path | None:  # Where the file of first weights lies; None for none and imagenet
+    "Find first weights; a FileNotFoundError says where a file was expected."
+    path = None if weights in ("none", "imagenet") else resolve(weights)
+    if path is not None and not path.is_file():
+        raise FileNotFoundError(f"weights: {path}: no such file, expected none, imagenet, or the path of a file of weights")
+    return path
+
+
+def weights_key(
+    weights: str,  # As in `TrainingConfig`
+) -> str:  # none, imagenet, or the SHA-256 of the file
+    "What first weights are, whatever their file is called and wherever it lies."
+    path = weights_path(weights)
+    return weights if path is None else file_sha256(path)
+
+
 def run_name(
     config: TrainingConfig,  # Of a row or of an experiment
     settings: Settings,  # Of the profile
@@ -216,7 +247,7 @@ def run_name(
     said = {"row", "net", "optimiser", "learning_rate", "batch_size", "epochs", "crop", "workers"}
     for key in (part.name for part in fields(TrainingConfig) if part.name not in said):
         if getattr(config, key) != getattr(usual, key):
-            parts.append(f"{key}{Path(str(getattr(config, key))).name}")
+            parts.append(f"{key}{weights_key(config.weights)[:8] if key == 'weights' else getattr(config, key)}")
     return "-".join(parts)
 
 # %% ../nbs/06_training.ipynb #c029
@@ -267,20 +298,29 @@ def read_splits(
     return splits
 
 # %% ../nbs/06_training.ipynb #c037
-def lower_resolution(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def lower_resolution(
+    pixels: np.ndarray,  # uint8, side x side x 3
+    rng: np.random.Generator,  # Of this picture in this epoch
+) -> np.ndarray:  # A new array of the same shape
     "Shrink to between a half and all of the size, and enlarge again."
     side = max(8, int(len(pixels) * rng.uniform(0.5, 1.0)))
     small = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
     return cv2.resize(small, pixels.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
 
-def compress(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def compress(
+    pixels: np.ndarray,  # uint8, side x side x 3
+    rng: np.random.Generator,  # Of this picture in this epoch
+) -> np.ndarray:  # A new array of the same shape
     "Go through JPEG of quality 50 to 95."
     coded = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(50, 96))])[1]
     return cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1]
 
 
-def erase(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def erase(
+    pixels: np.ndarray,  # uint8, side x side x 3
+    rng: np.random.Generator,  # Of this picture in this epoch
+) -> np.ndarray:  # A new array of the same shape
     "Put noise in the place of a rectangle of up to a third of each side (Zhong et al. 2020)."
     height, width = (int(len(pixels) * rng.uniform(0.1, 0.33)) for _ in range(2))
     y, x = int(rng.integers(len(pixels) - height)), int(rng.integers(len(pixels) - width))
@@ -331,7 +371,8 @@ class ManifestImages(Dataset):
         window: float = 1.0,  # As in `augment_picture`; counts only with a seed
         augment: str = "all",  # As in `augment_picture`; counts only with a seed
     ):
-        self.augment_seed, self.window, self.augment, self.epoch = augment_seed, window, augment, 0
+        self.augment_seed, self.augment, self.epoch = augment_seed, augment, 0
+        self.window = 1.0 if augment_seed is None else window
         self.frame, self.folder, self.image_size = frame.reset_index(drop=True), Path(folder), image_size
         self.paths, self.labels = self.frame["path"].tolist(), self.frame["label"].astype(int).tolist()
         self.cached = len(frame) * image_size**2 * 3 <= cache_bytes
@@ -433,7 +474,10 @@ class Listener(Callback):
 class ScheduledRate(Callback):
     "Sets the learning rate before each training batch."
 
-    def __init__(self, config: TrainingConfig):
+    def __init__(
+        self,
+        config: TrainingConfig,  # Its schedule, learning_rate and epochs are used
+    ):
         self.config, self.gone = config, 0
 
     def before_batch(self):
@@ -460,7 +504,11 @@ def choose_precision(
 class HalfPrecision(MixedPrecision):
     "fastai's mixed precision, on a processor too."
 
-    def __init__(self, precision: str, device: str):
+    def __init__(
+        self,
+        precision: str,  # bfloat16 or float16
+        device: str,  # cpu or cuda
+    ):
         super().__init__({"bfloat16": "bf16", "float16": "fp16"}[precision])
         self.device_type, self.dtype = device, getattr(torch, precision)
 
@@ -506,6 +554,18 @@ def on_first(
     if of > 1:
         dist.broadcast_object_list(value)
     return value[0]
+
+
+def mean_of_parts(
+    value: float,  # Of this process
+) -> float:  # Mean over all, the same in every process
+    "Average a number over the processes; each has as many pictures as the others."
+    of = this_part()[1]
+    if of == 1:
+        return value
+    values = [None] * of
+    dist.all_gather_object(values, value)
+    return float(np.mean(values))
 
 
 class Together(Callback):
@@ -565,7 +625,7 @@ def make_learner(
 ) -> Learner:  # With a `Listener`, and an optimiser at the first learning rate
     "Network, data, loss and optimiser of a run, before its first epoch."
     set_seed(config.seed)
-    weights = None if config.weights == "none" else config.weights
+    weights = weights_path(config.weights) or (config.weights if config.weights == "imagenet" else None)
     model = create_model(config.net, width=config.width, dropout=config.dropout, weights=weights)
     common, part = dict(batch_size=config.batch_size, workers=config.workers, device=device), this_part()
     loaders = DataLoaders(SeededLoader(train, train=True, seed=config.seed, part=part, **common), SeededLoader(validation, **common),
@@ -582,20 +642,32 @@ def make_learner(
 
 # %% ../nbs/06_training.ipynb #c072
 @contextmanager
+def named_memory(
+    config: TrainingConfig,  # Of the run
+    where: Callable[[], str] = str,  # Asked when it happens: " at epoch 1, batch 3"
+    kept: str = "",  # What is left, a sentence
+) -> Iterator[None]:
+    "Turn a lack of memory into a TrainingError that says what to lower."
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in str(error):
+            raise
+        raise TrainingError(f"out of memory{where()}; lower batch_size (now {config.batch_size}) "
+                            f"or image_size (now {config.image_size}){kept and '. ' + kept}") from error
+
+
+@contextmanager
 def named_failures(
     learner: Learner,  # That trains
     config: TrainingConfig,  # Of the run
     epoch: int,  # From 0
 ) -> Iterator[None]:
     "Turn what stops an epoch into a TrainingError that says where, and what to lower."
-    kept = f"The checkpoint of epoch {epoch} is kept" + ("" if epoch else ": there is none yet")
+    kept = f"The checkpoint of epoch {epoch} is kept" if epoch else "There is no checkpoint yet"
     try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "allocate memory" not in str(error):
-            raise
-        raise TrainingError(f"out of memory at epoch {epoch + 1}, batch {learner.iter + 1}; lower batch_size (now {config.batch_size}) "
-                            f"or image_size (now {config.image_size}). {kept}") from error
+        with named_memory(config, lambda: f" at epoch {epoch + 1}, batch {getattr(learner, 'iter', 0) + 1}", kept):
+            yield
     finally:
         if hasattr(learner, "half_precision"):
             learner.half_precision.entered.close()
@@ -616,10 +688,10 @@ def train_epoch(
     with named_failures(learner, config, epoch):
         learner.fit(1)
     heard, rate = learner.listener, learner.opt.hypers[0]["lr"]
-    train_loss = np.average([loss.item() for loss in heard.losses], weights=heard.counts)
+    train_loss = mean_of_parts(float(np.average([loss.item() for loss in heard.losses], weights=heard.counts)))
     logits, labels = (torch.cat(part) for part in zip(*heard.outputs, strict=True))
     measured = score(logits, labels, learner.loss_func.cpu())
-    return dict(epoch=epoch + 1, train_loss=float(train_loss), **measured, learning_rate=rate, seconds=time.perf_counter() - start)
+    return dict(epoch=epoch + 1, train_loss=train_loss, **measured, learning_rate=rate, seconds=time.perf_counter() - start)
 
 # %% ../nbs/06_training.ipynb #c077
 def best_epoch(
@@ -661,8 +733,11 @@ def save_weights(
     model: nn.Module,  # A network, on any device
     path: Path,  # A .safetensors file
 ) -> None:
-    "Write a network's state."
-    save_file({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}, path)
+    "Write a network's state; an OSError names a file that cannot be written."
+    try:
+        save_file({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}, path)
+    except SafetensorError as error:
+        raise OSError(f"{path}: cannot be written ({error})") from error
 
 # %% ../nbs/06_training.ipynb #c085
 def latest_checkpoint(
@@ -723,7 +798,7 @@ def run_identity(
     manifest_sha256: str,  # Hash of the manifest it reads
 ) -> dict:  # What two runs must share to be one; the number of workers is left out
     "What makes a run this run."
-    values = {key: value for key, value in asdict(config).items() if key != "workers"}
+    values = {key: value for key, value in asdict(config).items() if key != "workers"} | {"weights": weights_key(config.weights)}
     return {**values, "manifest_sha256": manifest_sha256, "code_sha256": code_sha256(), "processes": this_part()[1]}
 
 
@@ -903,6 +978,7 @@ def finish_run(
 ) -> dict:  # run.json
     "Read the test split, write predictions, classifier and, last of all, run.json."
     start, checkpoint = time.perf_counter(), latest_checkpoint(out)
+    identity = json.loads((checkpoint / "state.json").read_text())["identity"]  # As it was at the start: files may have changed since
     test = ManifestImages(splits["test"], folder, config.image_size, config.workers)
     predictions = predict_checkpoints(checkpoint, learner.model, dict(validation=learner.dls.valid.dataset, test=test),
                                       config.batch_size, device, config.precision)
@@ -913,8 +989,9 @@ def finish_run(
     trained_on = f"{facts['data']}/{folder.name}, {counts['train']} pictures, manifest {file_sha256(manifest)[:12]}"
     model = write_classifier(checkpoint / "best.safetensors", out / "model", config, facts["crop"], trained_on)
     record = run_record(
-        config, config.seed, device, manifest=manifest, weights=model / "model.safetensors", n=counts["test"], counts=counts,
-        code_sha256=code_sha256(), processes=this_part()[1], class_counts=count_classes(splits["train"]["label"]),
+        asdict(config) | {"weights": identity["weights"]}, config.seed, device, manifest=manifest,
+        weights=model / "model.safetensors", n=counts["test"], counts=counts,
+        code_sha256=identity["code_sha256"], processes=this_part()[1], class_counts=count_classes(splits["train"]["label"]),
         dataset=os.path.relpath(folder, out), best_epoch=best_epoch(progress.history), early_epoch=progress.early_epoch,
         epochs=len(progress.history), parameters=sum(p.numel() for p in learner.model.parameters()),
         wall_seconds=progress.wall_seconds + time.perf_counter() - start,
@@ -932,11 +1009,11 @@ def train(
     device: str | None = None,  # "cpu", "cuda"; None takes a GPU where there is one
     **facts,  # More for run.json: crop (as used), note, data, run
 ) -> dict:  # run.json
-    "Train, or go on, or return what is finished. TrainingError, ValueError, FileNotFoundError say what is wrong with folder or data."
+    "Train, or go on, or return what is finished. TrainingError, ValueError, OSError say what is wrong with folder, data or machine."
     folder, out = Path(dataset), Path(out)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     config = replace(config, precision=choose_precision(config.precision, device))
-    with processes(device):
+    with processes(device), named_memory(config):
         splits = read_splits(folder, config)
         identity = run_identity(config, file_sha256(folder / "manifest.csv"))
         record = on_first(lambda: earlier_run(out, identity, overwrite))
@@ -1007,7 +1084,7 @@ def train_command(
         settings = read_settings(profile)
         config = run_config(row, settings, **parse_changes(changes or []))
         record = train_run(run_folder(profile, data), config, run_name(config, settings), overwrite)
-    except (ValueError, TrainingError, FileNotFoundError) as error:
+    except (ValueError, RuntimeError, OSError) as error:
         typer.echo(f"deepfake-nbs-train: {error}", err=True)
         raise typer.Exit(2) from error
     if this_part()[0] == 0 and int(os.environ.get("RANK", 0)) == 0:

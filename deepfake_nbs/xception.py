@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['VARIANTS', 'IMAGENET_URL', 'CLASSIFIER_KEYS', 'MEAN', 'STD', 'STAGE_COLOURS', 'SeparableConv2d', 'block_layers',
            'Block', 'scale_channels', 'block_arguments', 'check_arguments', 'initialise', 'full_precision', 'Xception',
-           'variant_arguments', 'read_state', 'load_state', 'imagenet_state', 'create_model', 'load_classifier',
-           'resize_square', 'normalise', 'trace_shapes', 'summarise_variants', 'images_per_second', 'describe_stages',
-           'plot_architecture']
+           'variant_arguments', 'read_state', 'load_state', 'imagenet_state', 'create_model', 'is_number', 'is_triple',
+           'load_classifier', 'resize_square', 'normalise', 'trace_shapes', 'summarise_variants', 'images_per_second',
+           'describe_stages', 'plot_architecture']
 
 # %% ../nbs/05_xception.ipynb #c003
 import json
@@ -16,11 +16,17 @@ import pickle
 import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+
+# %% ../nbs/05_xception.ipynb #c003b
+if TYPE_CHECKING:  # needed by few, and slow to import
+    import pandas as pd
+    from matplotlib.axes import Axes
 
 # %% ../nbs/05_xception.ipynb #c007
 class SeparableConv2d(nn.Module):
@@ -119,12 +125,12 @@ def block_arguments(
 
 # %% ../nbs/05_xception.ipynb #c030
 def check_arguments(
-    n_classes: int,  # See `Xception`
-    in_channels: int,
-    n_middle: int,
-    channels_per_group: int,
-    width: float,
-    dropout: float,
+    n_classes: int,  # Classes, at least 1
+    in_channels: int,  # Channels of the image, at least 1
+    n_middle: int,  # Middle blocks, at least 0
+    channels_per_group: int,  # Channels that one 3x3 filter sees: 1, 2, 4 or 8
+    width: float,  # Multiplier of all channels, above 0 and at most 4
+    dropout: float,  # Probability, below 1
 ) -> None:
     "Refuse arguments of `Xception` that make no network, by name (ValueError)."
     for name, value, least in [("n_classes", n_classes, 1), ("in_channels", in_channels, 1), ("n_middle", n_middle, 0)]:
@@ -288,9 +294,34 @@ def create_model(
     return model
 
 # %% ../nbs/05_xception.ipynb #c060
-CLASSIFIER_KEYS = dict(
-    net=str, width=int | float, n_classes=int, dropout=int | float, image_size=int, mean=list, std=list, crop=bool, trained_on=str, row=int,
-    threshold=int | float, version=str,
+def is_number(
+    value: Any,  # As JSON gave it
+    kind: type = int | float,  # int for whole numbers alone
+) -> bool:
+    "Whether a value is a finite number; true and false are none, though Python counts with them."
+    return isinstance(value, kind) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def is_triple(
+    value: Any,  # As JSON gave it
+) -> bool:
+    "Whether a value is a list of three numbers, one a colour."
+    return isinstance(value, list) and len(value) == 3 and all(is_number(each) for each in value)
+
+
+CLASSIFIER_KEYS = dict(  # Key of config.json: what is expected, and whether a value is that
+    net=(f"one of {', '.join(VARIANTS)}", lambda value: isinstance(value, str) and value in VARIANTS),
+    width=("a number above 0, at most 4", lambda value: is_number(value) and 0 < value <= 4),
+    n_classes=("a whole number, at least 2", lambda value: is_number(value, int) and value >= 2),
+    dropout=("a number from 0, below 1", lambda value: is_number(value) and 0 <= value < 1),
+    image_size=("a whole number, at least 16", lambda value: is_number(value, int) and value >= 16),
+    mean=("three numbers", is_triple),
+    std=("three numbers above 0", lambda value: is_triple(value) and min(value) > 0),
+    crop=("true or false", lambda value: isinstance(value, bool)),
+    trained_on=("a text", lambda value: isinstance(value, str)),
+    row=("a whole number, at least 0", lambda value: is_number(value, int) and value >= 0),
+    threshold=("a number from 0 to 2, where above 1 nothing is fake", lambda value: is_number(value) and 0 <= value <= 2),
+    version=("a text", lambda value: isinstance(value, str)),
 )
 
 # %% ../nbs/05_xception.ipynb #c061
@@ -307,11 +338,11 @@ def load_classifier(
         raise ValueError(f"{path}: not JSON ({error})") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path}: holds {type(config).__name__}, expected an object with {', '.join(CLASSIFIER_KEYS)}")
-    for key in CLASSIFIER_KEYS:
+    for key, (expected, fits) in CLASSIFIER_KEYS.items():
         if key not in config:
             raise ValueError(f"{path}: lacks the key {key!r}")
-        if not isinstance(config[key], CLASSIFIER_KEYS[key]) or config[key] is True and key != "crop":
-            raise ValueError(f"{path}: {key} is {config[key]!r}, expected {CLASSIFIER_KEYS[key]}")
+        if not fits(config[key]):
+            raise ValueError(f"{path}: {key} is {config[key]!r}, expected {expected}")
     arguments = {key: config[key] for key in ("net", "n_classes", "width", "dropout")}
     return create_model(**arguments, weights=path.with_name("model.safetensors")).eval(), config
 
@@ -367,7 +398,7 @@ def summarise_variants(
     image_size: int = 299,  # Pixels of one side
     width: float = 1.0,  # Multiplier of all channels
     n_classes: int = 2,  # Classes
-):  # DataFrame indexed by net: parameters, multiply_adds (of one picture), middle_blocks, feature_map
+) -> "pd.DataFrame":  # Indexed by net: parameters, multiply_adds (of one picture), middle_blocks, feature_map
     "Parameters and multiply-adds of every variant, counted on the modules."
     import pandas as pd
 
@@ -428,8 +459,8 @@ def plot_architecture(
     model: Xception,  # The network, on any device
     title: str = "",  # Written above
     image_size: int = 299,  # Pixels of one side
-    ax=None,  # Axes to draw on; a new figure without
-):  # The Axes
+    ax: "Axes | None" = None,  # Axes to draw on; a new figure without
+) -> "Axes":  # The axes drawn on
     "Draw the stages of a network: height is channels, label is the side of the map, colour is the kind of short cut."
     import matplotlib.pyplot as plt
 

@@ -1,5 +1,6 @@
 "Contracts of chapters 06a, 06b and 06c: what is read from runs, how it is compared, what the pages show."
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -13,8 +14,10 @@ from deepfake_nbs import comparison
 from deepfake_nbs.comparison import (
     choose_classifier, claim_rows, finished_rows, read_predictions, read_run, results_table, show_results, training_table,
 )
-from deepfake_nbs.core import CLAIM_COLUMNS, classification_metrics, file_sha256, paired_metrics, read_settings
-from deepfake_nbs.training import train_run
+from deepfake_nbs.core import (
+    CLAIM_COLUMNS, classification_metrics, file_sha256, paired_metrics, read_settings, save_claims, write_json,
+)
+from deepfake_nbs.training import TrainingError, train_run
 from deepfake_nbs.xception import load_classifier
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -67,6 +70,7 @@ def test_table_1_says_what_was_asked_and_what_was_used(run):
     assert table.status.to_dict() == {row: "run" if row in (1, 8) else "not run" for row in range(1, 12)}
     assert (table.crop[8], table.crop_used[8], table.epochs[8], table.epochs_used[8], table.image_size_used[8]) == ("yes", False, 25, 2, 48)
     assert pd.isna(table.epochs_used[3])
+    assert (table.window[8], table.weight_decay[8]) == (1, 0) and pd.isna(table.window[3])
 
 
 def test_the_classifier_is_chosen_on_validation(copy):
@@ -137,6 +141,20 @@ def test_06b_with_two_rows(root, copy):
     assert (copy / "models/classifier/model.safetensors").is_file()
 
 
+@pytest.mark.parametrize("better, word", [(True, "above"), (False, "below")])
+def test_06b_says_what_a_paired_test_shows(root, copy, better, word):
+    "Validation chooses row 8; on the test split it is far better, or far worse, than row 1."
+    for row in ("8", "1"):
+        path = copy / "training" / row / "predictions.csv"
+        frame = pd.read_csv(path, dtype={"group": str})
+        right = frame.split.eq("validation") == (row == "8") if not better else row == "8"
+        frame["probability"] = np.where(right, frame.label, 1 - frame.label).astype(float)
+        frame.to_csv(path, index=False)
+    replaced = dict(run_folder=lambda *args: copy, read_settings=lambda profile: replace(page_settings(profile), n_resamples=100))
+    names = run_page(root, "06b_training_results", replaced)
+    assert names["chosen"] == 8 and list(filter(None, names["said"])) == [f"it is shown to be {word} that of row 1"]
+
+
 def test_06a_trains_a_row_and_an_experiment(root, copy):
     replaced = dict(run_folder=lambda *args: copy, read_settings=page_settings)
     names = run_page(root, "06a_training_run", replaced, profile="smoke", row=6)
@@ -181,6 +199,50 @@ def test_only_runs_that_differ_in_nothing_but_the_split_are_compared(copy):
     measured = [frame["probability"].ge(0.5).eq(frame["label"] == 1).mean() for frame in last]
     assert pair["difference"].item() == pytest.approx(measured[0] - measured[1])
     assert pair["low"].item() <= pair["difference"].item() <= pair["high"].item()
+
+
+def test_a_stale_experiment_is_left_out_and_named(copy):
+    "Row 1 is trained again on other data; its twin on the published split still has the old ones."
+    train_run(copy, replace(TINY, row=0, epochs=2, protocol="published"), "1-published")
+    results = results_table(copy, 10, "published")
+    save_claims(claim_rows(copy, results, "published"), copy)
+    rewrite(copy / "cvcs_dfd", lambda df: df[df.path != "train/000000.png"])
+    with pytest.raises(TrainingError, match="changed since run 1 was"):
+        comparison.usable_runs(copy)
+    for row, net in ((1, "xception"), (8, "light")):
+        train_run(copy, replace(TINY, row=row, net=net, crop=row == 8, epochs=2), str(row), overwrite=True)
+    records, left_out = comparison.usable_runs(copy)
+    assert list(records) == ["1", "8"] and list(left_out) == ["1-published"] and "manifest.csv: changed" in left_out["1-published"]
+    results = results_table(copy, 10, "published")
+    assert (results.status == "not run").all() and comparison.compare_protocols(copy, n_resamples=10).empty
+    assert comparison.compare_epochs(copy, n_resamples=10).run.tolist() == ["1", "8"]
+    claims = pd.read_csv(copy / "claims.csv", index_col="id").status
+    assert claims["table2-1-auc-published"] == "measured"
+    save_claims(claim_rows(copy, results, "published"), copy)
+    claims = pd.read_csv(copy / "claims.csv", index_col="id")
+    assert claims.status["table2-1-auc-published"] == "not yet" and pd.isna(claims.measured["table2-1-auc-published"])
+    assert "table2-3-auc-published" not in claims.index, "a number of ours that never was leaves no line"
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"config": {}}'])
+def test_a_record_that_someone_wrote_is_left_out(copy, content):
+    for name in ("mine", "8"):
+        (copy / "training" / name).mkdir(exist_ok=True)
+        (copy / "training" / name / "run.json").write_text(content)
+        with pytest.raises(TrainingError, match=f"{name}/run.json: (lacks|not the record)"):
+            read_run(copy / "training" / name)
+    with pytest.raises(TrainingError, match="8/run.json"):
+        comparison.usable_runs(copy)
+    shutil.rmtree(copy / "training/8")
+    assert list(comparison.usable_runs(copy)[1]) == ["mine"] and comparison.compare_epochs(copy, n_resamples=10).run.tolist() == ["1"]
+
+
+@pytest.mark.parametrize("key, value", [("code_sha256", "0"), ("processes", 2), ("manifest_sha256", "0")])
+def test_a_twin_has_the_same_code_data_and_processes(run, key, value):
+    records, _ = comparison.usable_runs(run)
+    twin = records["1"] | {"config": records["1"]["config"] | {"protocol": "published", "row": 0, "workers": 7}}
+    assert comparison.find_twin({**records, "mine": twin}, records["1"], protocol="published") == "mine"
+    assert comparison.find_twin({**records, "mine": twin | {key: value}}, records["1"], protocol="published") is None
 
 
 def test_the_interval_of_a_difference_is_that_of_two_independent_ones():
@@ -274,6 +336,13 @@ def test_settings_are_claims_and_epochs_wait_for_a_long_run(run, root):
     assert settings["table1-2-net"] is None and settings["training-decay"] == pytest.approx(0.05) and settings["training-decay_epochs"] == 5
     epochs = {claim["id"]: claim["measured"] for claim in comparison.epoch_claims(run)}
     assert set(epochs) == {id for id in known.index if id.startswith("epoch-")} and set(epochs.values()) == {None}
+
+
+def test_a_claim_of_an_epoch_says_which_one_was_read(copy):
+    path = copy / "training/8/run.json"
+    write_json(path, json.loads(path.read_text()) | dict(epochs=25, early_epoch=8))
+    claims = {claim["id"]: claim["protocol"] for claim in comparison.epoch_claims(copy, 10)}
+    assert claims["epoch-24-accuracy"] == "group, epoch 25" and claims["epoch-8-accuracy"] == "group"
 
 
 # --- arithmetic -------------------------------------------------------------------------------------------------------

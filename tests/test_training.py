@@ -1,5 +1,6 @@
 "Contracts of chapter 06: what a run leaves, how it stops and goes on, what it refuses."
 
+import importlib
 import json
 import shutil
 import subprocess
@@ -11,13 +12,14 @@ import pandas as pd
 import pytest
 import torch
 from noise_run import TINY, draw_dataset, rewrite
+from safetensors import SafetensorError
 
 from deepfake_nbs import comparison, training
 from deepfake_nbs.comparison import choose_classifier, finished_rows, read_predictions, read_run, results_table, training_table
 from deepfake_nbs.core import ImageError, file_sha256, read_image, read_settings
 from deepfake_nbs.training import (
-    ManifestImages, SeededLoader, TrainingConfig, TrainingError, choose_dataset, make_loss, profile_row, read_splits, run_config, run_name,
-    table_row, train, train_run,
+    ManifestImages, SeededLoader, TrainingConfig, TrainingError, choose_dataset, drop_empty, make_loss, profile_row, read_splits,
+    run_config, run_name, table_row, train, train_run,
 )
 from deepfake_nbs.xception import load_classifier, normalise, resize_square
 
@@ -45,10 +47,19 @@ def test_rows_are_those_of_the_report():
     ("protocol", "frames"), ("learning_rate", 0.0),
     ("learning_rate", -1.0),
     ("learning_rate", float("nan")), ("batch_size", 1), ("epochs", 0), ("image_size", 8), ("width", 0.0), ("dropout", 1.0),
-    ("workers", -1), ("seed", -1)])
+    ("workers", -1), ("seed", -1), ("learning_rate", "abc"), ("epochs", 2.5), ("seed", 1.5), ("patience", True), ("net", 3),
+    ("weights", None), ("class_weights", 1), ("crop", "no"), ("dropout", "half"), ("width", False)])
 def test_an_impossible_value_is_named(field, value):
     with pytest.raises(ValueError, match=field):
         replace(TINY, **{field: value})
+
+
+def test_a_window_is_large_enough_for_the_network(noise):
+    with pytest.raises(ValueError, match="image_size 16, window 0.25: expected windows of at least 16 pixels"):
+        replace(TINY, image_size=16, window=0.25, augment="flip")
+    config = replace(TINY, image_size=64, window=0.25, augment="flip")
+    images = ManifestImages(read_splits(noise, config)["train"], noise, 64, augment_seed=0, window=0.25)
+    assert np.isfinite(training.train_epoch(training.make_learner(config, images, images), config, 0)["train_loss"])
 
 
 def test_an_unknown_row_lists_the_known():
@@ -67,8 +78,8 @@ def test_a_profile_lowers_and_never_raises():
 def test_an_experiment_never_takes_the_place_of_a_row():
     settings = read_settings("smoke")
     row = profile_row(8, settings)
-    kept = run_config(8, settings, net="", optimiser="", learning_rate=0.0, batch_size=0, epochs=0, crop="", seed=0, protocol="",
-                      schedule="published")
+    kept = run_config(8, settings, **drop_empty(net="", optimiser="", learning_rate=0.0, batch_size=0, epochs=0, crop="", seed=0,
+                                                protocol="", schedule="published"))
     assert kept == row and run_name(kept, settings) == "8"
     changes = [dict(net="midway"), dict(optimiser="momentum"), dict(learning_rate=0.01), dict(batch_size=8), dict(epochs=99),
                dict(crop="no"), dict(seed=7),
@@ -82,6 +93,36 @@ def test_an_experiment_never_takes_the_place_of_a_row():
         run_config(8, settings, crop="perhaps")
     with pytest.raises(ValueError, match="unknown net 'vgg'"):
         run_config(8, settings, net="vgg")
+
+
+def test_a_zero_that_was_typed_counts():
+    settings = read_settings("smoke")
+    changes = training.parse_changes(["dropout=0", "weight_decay=0", "seed=0", "patience=0", "workers=0"])
+    config = run_config(11, settings, **changes)
+    assert (config.row, config.dropout, config.weight_decay, config.seed, config.patience, config.workers) == (0, 0, 0, 0, 0, 0)
+    assert run_config(8, settings, workers=0) == replace(profile_row(8, settings), workers=0), "workers do not make another run"
+    for change, problem in ((dict(epochs=0), "epochs is 0"), (dict(learning_rate=0.0), "learning_rate is 0.0"), (dict(net=""), "net ''")):
+        with pytest.raises(ValueError, match=problem):
+            run_config(8, settings, **change)
+    assert drop_empty(seed=0, window=0.0, net="", crop="no", class_weights=False) == dict(crop="no", class_weights=False)
+
+
+def test_first_weights_are_known_by_their_content(tmp_path, monkeypatch):
+    settings, paths = read_settings("smoke"), [tmp_path / name / "model.safetensors" for name in ("a", "b", "c")]
+    for path, content in zip(paths, (b"one", b"two", b"one"), strict=True):
+        path.parent.mkdir()
+        path.write_bytes(content)
+    configs = [run_config(8, settings, weights=str(path)) for path in paths]
+    names = [run_name(config, settings) for config in configs]
+    identities = [training.run_identity(config, "") for config in configs]
+    assert names[0] == names[2] != names[1] and identities[0] == identities[2]
+    assert names[0].endswith(f"weights{file_sha256(paths[0])[:8]}")
+    assert training.differing_keys(*identities[:2]) == [f"weights ({identities[1]['weights']!r}, not {identities[0]['weights']!r})"]
+    monkeypatch.setattr("deepfake_nbs.core.project_root", lambda: tmp_path)
+    monkeypatch.chdir(tmp_path / "b")
+    assert run_name(run_config(8, settings, weights="a/model.safetensors"), settings) == names[0], "paths count from the project's folder"
+    with pytest.raises(FileNotFoundError, match="d/model.safetensors: no such file, expected none, imagenet"):
+        run_name(run_config(8, settings, weights="d/model.safetensors"), settings)
 
 
 def test_the_published_schedule_is_torchs_step():
@@ -116,7 +157,8 @@ def test_the_rate_of_every_batch_is_that_of_the_schedule(noise):
 def test_our_rows_follow_the_published_nine():
     assert replace(table_row(10), row=6, net="light") == table_row(6)
     assert table_row(11).schedule == "cosine" and table_row(11).augment == "flip" and table_row(11).optimiser == "adamw"
-    assert profile_row(11, replace(read_settings("smoke"), image_size=96)).image_size == round(96 / table_row(11).window), "windows of 96"
+    assert table_row(11).window == 0.75
+    assert profile_row(11, replace(read_settings("smoke"), image_size=96)).image_size == 128, "windows of 96 pixels"
     assert {row for row in read_settings("full").rows} == set(range(1, 12))
 
 
@@ -140,6 +182,16 @@ def test_half_precision_is_used_recorded_and_left(noise, tmp_path, monkeypatch):
     with pytest.raises(TrainingError, match="not finite"):
         train(replace(TINY, precision="bfloat16", epochs=1), noise, tmp_path / "bad", device="cpu")
     assert not torch.is_autocast_enabled("cpu"), "a run that failed must not leave the next one in half precision"
+
+
+def test_half_precision_says_what_float32_says(noise, tmp_path):
+    config = replace(TINY, epochs=12, learning_rate=0.005, schedule="constant")
+    train(config, noise, tmp_path / "out", device="cpu")
+    model, _ = load_classifier(tmp_path / "out/model")
+    images = ManifestImages(pd.concat(read_splits(noise, config).values()), noise, config.image_size)
+    exact, half = (training.predict(model, images, precision=precision) for precision in ("float32", "bfloat16"))
+    assert np.ptp(exact) > 0.3, "a network that has learned something"
+    assert np.abs(exact - half).max() <= 0.01 and (exact != half).any()
 
 
 # --- augmentation -----------------------------------------------------------------------------------------------------
@@ -411,14 +463,17 @@ def test_killed_before_the_test_split_was_read(noise, tmp_path, monkeypatch):
     assert record["best_epoch"] == 1 and (tmp_path / "out/predictions.csv").is_file()
 
 
-def test_a_full_disk_leaves_the_epoch_before(noise, tmp_path, monkeypatch):
+@pytest.mark.parametrize("where, name, error", [(torch, "save", OSError(28, "No space left on device")),
+                                                (training, "save_file", SafetensorError("I/O error: No space left on device"))])
+def test_a_full_disk_leaves_the_epoch_before(noise, tmp_path, monkeypatch, where, name, error):
+    save = getattr(where, name)
     with monkeypatch.context() as patch:
-        def full(state, path, save=torch.save):
+        def full(state, path):
             if "checkpoint-0002" in str(path):
-                raise OSError(28, "No space left on device")
+                raise error
             save(state, path)
 
-        patch.setattr(training.torch, "save", full)
+        patch.setattr(where, name, full)
         with pytest.raises(OSError, match="No space left"):
             train(TINY, noise, tmp_path / "out")
     assert [p.name for p in (tmp_path / "out").glob("checkpoint*")] == ["checkpoint-0001"]
@@ -446,18 +501,34 @@ def test_a_loss_that_is_not_a_number_stops_the_run(noise, tmp_path, monkeypatch,
     assert [p.name for p in (tmp_path / "out").glob("checkpoint*")] == ([kept] if kept else [])
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
-                                   RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")])
-def test_out_of_memory_says_what_to_lower(noise, tmp_path, monkeypatch, error):
+NO_MEMORY = [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(),
+             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("error", NO_MEMORY)
+def test_out_of_memory_says_what_to_lower(noise, tmp_path, monkeypatch, error, precision):
     def explode(labels, weighted):
         def loss(logits, labels):
             raise error
         return type("Loss", (torch.nn.Module,), dict(forward=lambda self, *args: loss(*args)))()
 
     monkeypatch.setattr(training, "make_loss", explode)
-    with pytest.raises(TrainingError, match=r"out of memory at epoch 1, batch 1; lower batch_size \(now 5\) or image_size \(now 48\)"):
-        train(TINY, noise, tmp_path / "out")
+    message = r"out of memory at epoch 1, batch 1; lower batch_size \(now 5\) or image_size \(now 48\). There is no checkpoint yet"
+    with pytest.raises(TrainingError, match=message):
+        train(replace(TINY, precision=precision), noise, tmp_path / "out", device="cpu")
     assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("error", NO_MEMORY)
+@pytest.mark.parametrize("step", ["ManifestImages", "make_learner", "predict_checkpoints"])
+def test_out_of_memory_outside_an_epoch(noise, tmp_path, monkeypatch, step, error):
+    def explode(*args, **more):
+        raise error
+
+    monkeypatch.setattr(training, step, explode)
+    with pytest.raises(TrainingError, match=r"^out of memory; lower batch_size \(now 5\) or image_size \(now 48\)$"):
+        train(replace(TINY, epochs=1), noise, tmp_path / "out")
 
 
 def test_another_error_is_not_called_out_of_memory(noise, tmp_path, monkeypatch):
@@ -494,7 +565,9 @@ def test_first_weights_are_read_or_refused(noise, tmp_path):
     whole = train(replace(TINY, epochs=1), noise, tmp_path / "first")
     weights = str(tmp_path / "first/model/model.safetensors")
     config = replace(TINY, epochs=1, learning_rate=1e-9, dropout=0.0)
-    train(replace(config, weights=weights), noise, tmp_path / "second")
+    record = train(replace(config, weights=weights), noise, tmp_path / "second")
+    assert record["config"]["weights"] == file_sha256(tmp_path / "first/model/model.safetensors"), "never a path"
+    assert train(replace(config, weights=weights), noise, tmp_path / "second") == record
     train(config, noise, tmp_path / "fresh")
     last = {name: read_predictions(tmp_path / name, "validation", "last").probability for name in ("second", "fresh")}
     assert not np.allclose(last["second"], last["fresh"], atol=1e-3) and whole["config"]["weights"] == "none"
@@ -520,14 +593,21 @@ def test_the_parts_of_a_batch_make_the_batch(noise):
 
 TOGETHER = """
 import sys, torch
-from dataclasses import replace
+from deepfake_nbs import training
 from deepfake_nbs.training import TrainingConfig, processes, train, this_part
 torch.set_num_threads(1)
+
+def watched(learner, *rest, run_epochs=training.run_epochs):
+    run_epochs(learner, *rest)
+    heard = learner.listener
+    loss = sum(a.item() * n for a, n in zip(heard.losses, heard.counts)) / sum(heard.counts)
+    print("part", this_part(), "weights", [p.double().sum().item() for p in learner.model.parameters()], "loss", loss, flush=True)
+
+training.run_epochs = watched
 config = TrainingConfig(row=8, crop=False, epochs=2, image_size=48, width=0.1, batch_size=6, dropout=0.0, learning_rate=0.01, workers=1,
                         precision="float32")
 with processes("cpu"):
-    record = train(config, sys.argv[1], sys.argv[2], device="cpu")
-    print("part", this_part(), record["processes"], record["weights_sha256"][:8], flush=True)
+    train(config, sys.argv[1], sys.argv[2], device="cpu")
 """
 
 
@@ -537,7 +617,10 @@ def test_two_processes_train_one_network(noise, tmp_path):
     done = subprocess.run([*command, str(noise), str(tmp_path / "out")], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     said = sorted(line for line in done.stdout.splitlines() if line.startswith("part"))
-    assert [line[:11] for line in said] == ["part (0, 2)", "part (1, 2)"] and len({line[11:] for line in said}) == 1
+    assert [line[:11] for line in said] == ["part (0, 2)", "part (1, 2)"]
+    weights, losses = zip(*(line[11:].split(" loss ") for line in said), strict=True)
+    assert weights[0] == weights[1] and losses[0] != losses[1], "one network, in each process after its own pictures"
+    assert pd.read_csv(tmp_path / "out/history.csv").train_loss[1] == pytest.approx(np.mean([float(loss) for loss in losses]))
     assert done.stdout.count("epoch  1/2") == 1, "one process writes and prints"
     record = read_run_without_place(tmp_path / "out")
     assert record["processes"] == 2 and len(pd.read_csv(tmp_path / "out/history.csv")) == 2
@@ -551,6 +634,18 @@ def test_two_processes_train_one_network(noise, tmp_path):
 
 def read_run_without_place(folder):
     return json.loads((folder / "run.json").read_text())
+
+
+# --- the peer of the bench --------------------------------------------------------------------------------------------
+
+def test_the_peer_gets_the_whole_recipe(root, noise, monkeypatch):
+    monkeypatch.syspath_prepend(root / "bench")
+    bench, seen = importlib.import_module("bench_training"), []
+    monkeypatch.setattr(bench, "update_bn", lambda loader, model: seen.append([tuple(x.shape) for x, _ in loader]))
+    frame, record = bench.train_peer(replace(TINY, epochs=2, optimiser="adamw", augment="flip", window=0.75), noise)
+    assert len(seen) == 2 and sum(shape[0] for shape in seen[0]) == 18, "batch norms are measured after each epoch, on training pictures"
+    assert {shape[1:] for batches in seen for shape in batches} == {(3, 48, 48)}, "whole ones"
+    assert len(frame) == record["n"] == 6 and record["best_epoch"] in (1, 2) and record["network"].startswith("our own Xception")
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
@@ -568,9 +663,26 @@ def test_the_command_trains_a_row_and_refuses_what_it_does_not_know(run, tmp_pat
     assert done.exit_code == 0 and "best epoch 1" in done.output, done.output
     assert [path.name for path in (tmp_path / run.name / "training").glob("custom-light*seed3*")]
     for arguments, words in [(["--row", "12"], "row is 12"), (["nets=midway"], "expected key=value"),
-                             (["epochs=many"], "expected epochs=int"), (["optimiser=sgd"], "unknown optimiser 'sgd'")]:
+                             (["epochs=many"], "expected epochs=int"), (["optimiser=sgd"], "unknown optimiser 'sgd'"),
+                             (["epochs=0"], "epochs is 0, expected at least 1"), (["weights=nothing.pt"], "nothing.pt: no such file")]:
         done = CliRunner().invoke(app, arguments)
         assert done.exit_code == 2 and words in done.output and "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("error", [RuntimeError("weights='imagenet': cannot download"), OSError(28, "No space left on device"),
+                                   TrainingError("loss is not finite"), ImageError("a.png", "broken")])
+def test_the_command_ends_with_a_message(tmp_path, monkeypatch, error):
+    from typer.testing import CliRunner
+
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(training, "run_folder", lambda profile, data: tmp_path)
+    monkeypatch.setattr(training, "train_run", fail)
+    app = training.typer.Typer()
+    app.command()(training.train_command)
+    done = CliRunner().invoke(app, [])
+    assert done.exit_code == 2 and str(error) in done.output and "Traceback" not in done.output
 
 
 def test_a_finished_run_is_not_trained_again(run, monkeypatch):

@@ -261,6 +261,13 @@ def test_a_classifier_is_read_or_its_fault_is_named(midway, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "threshold"}))
     with pytest.raises(ValueError, match="threshold"):
         load_classifier(tmp_path)
+    for key, value in [("net", "vgg"), ("net", ["midway"]), ("width", 0), ("width", 9), ("width", float("nan")), ("n_classes", 1),
+                       ("dropout", 1), ("image_size", False), ("image_size", -3), ("image_size", 48.5), ("mean", ["a"]),
+                       ("mean", [0.5] * 2), ("std", [0, 0, 0]), ("std", 0.5), ("crop", 1), ("trained_on", None), ("row", False),
+                       ("row", -1), ("threshold", 7), ("threshold", -0.1), ("threshold", True), ("version", 1)]:
+        (tmp_path / "config.json").write_text(json.dumps({**config, key: value}))
+        with pytest.raises(ValueError, match=f"config.json: {key} is .*, expected "):
+            load_classifier(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="not JSON"):
         load_classifier(tmp_path)
