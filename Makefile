@@ -150,10 +150,12 @@ lab: setup
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs
 
 # voila.json keeps the page on this machine: it listens to no other, its pages may ask no other, and a large photograph fits
+# A folder that was named and is none is an error; only where none was named and none is there does the report make one
 DEMO_RUN ?=
 
 demo: setup
-	@$(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.application import find_run; find_run()' 2> /dev/null || $(MAKE) --no-print-directory report
+	@DEEPFAKE_NBS_RUN="$(DEMO_RUN)" $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.application import find_run; find_run()' \
+		$(if $(DEMO_RUN),,2> /dev/null || $(MAKE) --no-print-directory report)
 	@echo "The demo opens in a browser; stop it with Ctrl-C. DEMO_RUN=folder takes the networks of that run."
 	DEEPFAKE_NBS_RUN="$(DEMO_RUN)" PATH="$(abspath $(BIN)):$$PATH" $(BIN)/voila nbs/08_demo.ipynb
 

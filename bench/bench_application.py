@@ -22,7 +22,8 @@ from deepfake_nbs.core import read_image, set_seed, write_json
 from deepfake_nbs.head_detection import DETECTOR, EfficientDet, Head, save_weights
 from deepfake_nbs.xception import MEAN, STD, create_model
 
-HEAD = (200.0, 100.0, 440.0, 400.0)
+SIZE = 640, 480
+HEAD = (200.0, 100.0, 440.0, 400.0)  # In a photograph of this size; it grows with the photograph
 
 
 def write_run(folder: Path) -> Path:
@@ -51,7 +52,7 @@ def write_run(folder: Path) -> Path:
     return folder
 
 
-def write_photographs(folder: Path, n: int, size: tuple[int, int] = (640, 480)) -> list[Path]:
+def write_photographs(folder: Path, n: int, size: tuple[int, int] = SIZE) -> list[Path]:
     rng = np.random.default_rng(0)
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(n):
@@ -63,7 +64,12 @@ def write_photographs(folder: Path, n: int, size: tuple[int, int] = (640, 480)) 
 def with_one_head(pipeline: Pipeline) -> Pipeline:
     "The detector does all its work, then one head a photograph is handed on, as to the peer: random weights find none."
     find = pipeline.detector.find_in_squares
-    pipeline.detector.find_in_squares = lambda squares, sizes, threshold=None: [[Head(HEAD, 0.9)] for _ in find(squares, sizes, threshold)]
+
+    def find_one(squares, sizes, threshold=None):
+        find(squares, sizes, threshold)
+        return [[Head(tuple(v * side / base for v, side, base in zip(HEAD, 2 * size, 2 * SIZE, strict=True)), 0.9)] for size in sizes]
+
+    pipeline.detector.find_in_squares = find_one
     return pipeline
 
 

@@ -19,6 +19,7 @@ from deepfake_nbs.application import (
     CLASSIFIER,
     THRESHOLDS,
     Gallery,
+    JudgedHead,
     Pipeline,
     Thresholds,
     app,
@@ -28,7 +29,7 @@ from deepfake_nbs.application import (
     find_run,
 )
 from deepfake_nbs.core import ImageError, file_sha256, write_json, write_text
-from deepfake_nbs.head_detection import DETECTOR, EfficientDet, Head, crop_head
+from deepfake_nbs.head_detection import DETECTOR, EfficientDet, Head, crop_head, save_weights
 from deepfake_nbs.xception import create_model
 
 
@@ -202,6 +203,41 @@ def test_a_broken_configuration_names_its_key(tmp_path, photos, change):
     assert result.exit_code == 2 and f"{key} is" in result.stderr and "config.json" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"image_size": 0}, {"mean": [0.5, 0.5]}, {"mean": [0.5, "x", 0.5]}, {"std": [0.5, 0.0, 0.5]}, {"n_classes": 3}, {"threshold": np.nan}],
+)
+def test_numbers_that_no_network_could_work_with_name_their_key(tmp_path, photos, change):
+    run, key = make_run(tmp_path / "run", **change), next(iter(change))
+    if key == "n_classes":
+        save_weights(create_model("light", width=0.1, n_classes=3), run / CLASSIFIER / "model.safetensors")
+    result = invoke("check", photos, "--run", run)
+    assert result.exit_code == 2 and f"config.json: {key} is" in result.stderr and "Traceback" not in result.output
+
+
+def test_no_verdict_from_weights_that_give_no_number(tmp_path, photos):
+    run = make_run(tmp_path / "run", heads=None, crop=False)
+    model = create_model("light", width=0.1)
+    torch.nn.init.constant_(next(model.parameters()), float("nan"))
+    save_weights(model, run / CLASSIFIER / "model.safetensors")
+    for words in ((), ("--json",)):
+        result = invoke("check", photos, "--run", run, *words)
+        assert result.exit_code == 2 and str(run / CLASSIFIER) in result.stderr and "no number" in result.stderr
+        assert "nan" not in result.stdout.lower()
+    with pytest.raises(ValueError, match="no number"):
+        Pipeline.load(run).predict(sorted(photos.iterdir())[:1])
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "L", "P", "CMYK", "LA"])
+def test_a_picture_in_memory_is_judged_like_its_file_whatever_its_mode(run, known, photos, tmp_path, mode):
+    image = Image.open(sorted(photos.iterdir())[0]).convert(mode)
+    image.save(path := tmp_path / f"a.{'tiff' if mode == 'CMYK' else 'png'}")
+    pipeline = Pipeline.load(run)
+    gallery = Gallery.open(known, run)
+    in_memory, file = pipeline.check(image, gallery), pipeline.check(path, gallery)
+    assert in_memory.probability == pytest.approx(file.probability, abs=1e-6) and in_memory.matches == file.matches
+
+
 # --- Thresholds -------------------------------------------------------------------------------------------------------
 
 
@@ -253,6 +289,26 @@ def test_thresholds_come_from_validation_and_are_kept_under_the_weights(tmp_path
     assert "none was set on validation" in Pipeline.load(run).thresholds.origin
 
 
+@pytest.mark.parametrize(
+    "damage, words",
+    [
+        (lambda text: text.replace(",split,", ",part,"), "lacks the columns ['split']"),
+        (lambda text: text.replace(",0.2,", ",,"), "row 2: label or probability is no number"),
+        (lambda text: text.replace(",0.2,", ",nan,"), "row 2: label 0, probability nan"),
+        (lambda text: text.replace(",1,0.7,", ",2,0.7,"), "row 3: label 2"),
+        (lambda text: text.replace("g,validation", "g\0\xff,validation").encode("latin-1"), "not a table in UTF-8"),
+    ],
+)
+def test_damaged_predictions_are_named(tmp_path, photos, damage, words):
+    run = make_run(tmp_path)
+    write_training(run, file_sha256(run / CLASSIFIER / "model.safetensors"))
+    path = run / "training" / "8" / "predictions.csv"
+    spoilt = damage(path.read_text())
+    path.write_bytes(spoilt if isinstance(spoilt, bytes) else spoilt.encode())
+    result = invoke("check", photos, "--run", run)
+    assert result.exit_code == 2 and "predictions.csv" in result.stderr and words in result.stderr
+
+
 def test_a_run_that_may_only_be_read_still_judges(tmp_path, monkeypatch):
     run = make_run(tmp_path)
     write_training(run, file_sha256(run / CLASSIFIER / "model.safetensors"))
@@ -262,6 +318,21 @@ def test_a_run_that_may_only_be_read_still_judges(tmp_path, monkeypatch):
 
     monkeypatch.setattr(application, "write_json", refuse)
     assert Pipeline.load(run).thresholds.fake_from is not None and not (run / THRESHOLDS).exists()
+
+
+@pytest.mark.parametrize(
+    "name, content, words",
+    [
+        ("cvcs_cropped_dfd/dataset.json", {"plan": "x"}, "plan is 'x'; expected an object"),
+        *(("cvcs_cropped_dfd/dataset.json", {"plan": {"margin": bad}}, f"margin is {bad!r}") for bad in (None, "wide", -3)),
+        ("preprocessing.json", {"margin": [0.2]}, "margin is [0.2]"),
+    ],
+)
+def test_a_broken_margin_is_named(tmp_path, photos, name, content, words):
+    run = make_run(tmp_path)
+    write_json(run / name, content)
+    result = invoke("check", photos, "--run", run)
+    assert result.exit_code == 2 and f"{name}: {words}" in result.stderr and "Traceback" not in result.output
 
 
 # --- Heads ------------------------------------------------------------------------------------------------------------
@@ -342,6 +413,16 @@ def test_evidence_is_plain_data_and_thresholds_change_words_only(heads_run, phot
     assert answer._repr_png_()[:4] == b"\x89PNG" and replace(answer, photo="gone.png")._repr_png_() is None
 
 
+def test_other_thresholds_renew_what_is_said_about_other_heads(heads_run, photos):
+    answer = give_heads(Pipeline.load(heads_run), (5.0, 5.0, 25.0, 30.0)).check(sorted(photos.iterdir())[0])
+    heads = tuple(JudgedHead((0, 0, 9, 9), 0.9, p, "unsure") for p in (0.3, 0.6, 0.8))
+    plain = replace(answer, heads=heads, strongest=0, probability=0.3, notes=("another note",))
+    said = "the strongest head is not judged fake, but head {} is".format
+    one, two = plain.with_thresholds(0.1, 0.7), plain.with_thresholds(0.1, 0.5)
+    assert one.notes == ("another note", said("3")) and two.notes == one.with_thresholds(0.1, 0.5).notes == ("another note", said("2, 3"))
+    assert one.with_thresholds(0.1, 0.2).notes == one.with_thresholds(0.1, 0.9).notes == ("another note",)
+
+
 def test_memory_holds_a_few_photographs_whatever_the_folder(heads_run):
     alive, most = set(), [0]
 
@@ -386,6 +467,13 @@ def test_a_video_without_heads_gets_no_verdict(tmp_path, video):
     assert answer.verdict is answer.mean is answer.quartiles is None and "no head" in answer.reason and answer.plot().axes
 
 
+def test_frames_that_a_network_of_heads_judged_whole_are_told(tmp_path, video):
+    pipeline = Pipeline.load(make_run(tmp_path, heads=1.0))
+    answer = pipeline.check_video(video, n_frames=4, whole=True)
+    assert answer.verdict and any("4 frames without a head" in note and "never seen" in note for note in answer.notes)
+    assert not any("never seen" in note for note in pipeline.check_video(video, n_frames=4).notes)
+
+
 def test_a_broken_video_is_named(heads_run, tmp_path):
     from deepfake_nbs.datasets import VideoError
 
@@ -416,6 +504,42 @@ def test_matches_carry_labels_and_unreadable_files_are_told(heads_run, known, ph
         assert "cannot be read" in gallery.note
     result = invoke("check", sorted(photos.iterdir())[3], "--run", heads_run, "--gallery", known, "--whole")
     assert result.exit_code == 0 and "cannot be read" in result.stdout and "3.png (fake" in result.stdout
+
+
+def test_evidence_and_retrieve_say_what_the_gallery_could_not_read(heads_run, known, photos, tmp_path):
+    photo = sorted(photos.iterdir())[3]
+    result = invoke("check", photo, "--run", heads_run, "--gallery", known, "--json", "--whole")
+    assert any("broken.png" in note and note.startswith("gallery:") for note in json.loads(result.stdout)["notes"])
+    result = invoke("check", photo, photo, "--run", heads_run, "--gallery", known, "--whole")
+    assert result.stdout.count("cannot be read") == 1, "said once, above the table"
+    assert invoke("index", known, tmp_path / "index", "--run", heads_run).exit_code == 0
+    for gallery in (known, tmp_path / "index"):
+        result = invoke("retrieve", photo, "--gallery", gallery, "--run", heads_run)
+        assert result.exit_code == 0 and "cannot be read" in result.stderr and "cannot be read" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"file,label\nx.png,1\n", "labels.csv: lacks the columns ['path']"),
+        (b"", "labels.csv: lacks the columns ['path']; found none"),
+        ("path,label,source\n0.png,1,Z\u00fcrich\n".encode("latin-1"), "labels.csv: not a table in UTF-8"),
+        (b"path,label\n" + b"x" * 200_000 + b",1\n", "labels.csv: not a table in UTF-8"),
+    ],
+)
+def test_a_broken_table_of_a_gallery_is_named(heads_run, known, photos, content, words):
+    (known / "manifest.csv").unlink()
+    (known / "labels.csv").write_bytes(content)
+    for command in (("check", sorted(photos.iterdir())[0]), ("retrieve", sorted(photos.iterdir())[0])):
+        result = invoke(*command, "--run", heads_run, "--gallery", known)
+        assert result.exit_code == 2 and words in result.stderr and "Traceback" not in result.output
+
+
+def test_a_table_that_a_spreadsheet_saved_is_read(heads_run, known, photos):
+    text = (known / "manifest.csv").read_text()
+    (known / "manifest.csv").write_text(text + "train/9.png\n", encoding="utf-8-sig")
+    found = Gallery.open(known, heads_run, k=1).find(sorted(photos.iterdir())[2])
+    assert (found[0].label, found[0].source) == ("real", "S2")
 
 
 def test_a_picture_in_memory_finds_the_same_and_its_own_bytes_never(heads_run, known, photos):
@@ -468,7 +592,20 @@ def test_a_run_of_another_version_is_named(tmp_path, photos):
     assert result.exit_code == 2 and "version 7.2.0" in result.stderr and "make report" in result.stderr
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"WEIGHTS": {"fake": 1}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"WEIGHTS": {"fake": 1}}',
+        '{"WEIGHTS": ["real_to", "fake_from"]}',
+        '{"WEIGHTS": {"real_to": "low", "fake_from": 0.7, "origin": "x"}}',
+        '{"WEIGHTS": {"real_to": 0.2, "fake_from": [0.7], "origin": "x"}}',
+        '{"WEIGHTS": {"real_to": 0.2, "fake_from": NaN, "origin": "x"}}',
+        '{"WEIGHTS": {"real_to": 0.9, "fake_from": 0.1, "origin": "x"}}',
+        '{"WEIGHTS": {"real_to": 0.2, "fake_from": 0.7, "origin": null}}',
+    ],
+)
 def test_broken_thresholds_are_named(tmp_path, photos, text):
     run = make_run(tmp_path)
     write_text(run / THRESHOLDS, text.replace("WEIGHTS", file_sha256(run / CLASSIFIER / "model.safetensors")))
@@ -487,6 +624,29 @@ def test_saved_evidence(heads_run, photos, tmp_path):
     names = sorted(path.name for path in (tmp_path / "evidence").iterdir())
     assert names == ["0000-00.json", "0000-00.png", "0001-01.json", "0001-01.png"]
     assert json.loads((tmp_path / "evidence" / "0000-00.json").read_text())["region"] == "head"
+
+
+def test_evidence_that_cannot_be_saved_stops_nothing(heads_run, photos, tmp_path):
+    some = tmp_path / "some"
+    some.mkdir()
+    for name in ("a" * 245, "\u00e4" * 120, "b $\\frac$", "z"):
+        (some / f"{name}.png").write_bytes(sorted(photos.iterdir())[0].read_bytes())
+    result = invoke("check", some, "--run", heads_run, "--save", tmp_path / "saved")
+    assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "saved").glob("*.json"))) == len(list((tmp_path / "saved").glob("*.png"))) == 4
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "0001-b $\\frac$.png").mkdir()  # Something stands where one picture shall be
+    result = invoke("check", some, "--run", heads_run, "--save", tmp_path / "full")
+    assert result.exit_code == 1 and "not saved: " in result.stderr and "frac" in result.stderr and "Traceback" not in result.output
+    assert (tmp_path / "full" / "0002-z.png").is_file(), "the next ones are judged and saved all the same"
+
+
+def test_names_are_drawn_as_they_are(heads_run, photos, video):
+    match = application.Match(str(sorted(photos.iterdir())[1]), 0.5, "real", r"a $\frac$ b")
+    answer = replace(Pipeline.load(heads_run).check(sorted(photos.iterdir())[0]), matches=(match,))
+    assert answer._repr_png_()[:4] == b"\x89PNG"
+    film = Pipeline.load(heads_run).check_video(video, n_frames=2)
+    assert replace(film, video=r"$\frac$.mp4")._repr_png_()[:4] == b"\x89PNG"
 
 
 # --- Pages ------------------------------------------------------------------------------------------------------------

@@ -18,7 +18,9 @@ import pytest
 from PIL import Image
 from random_run import make_run
 
-from deepfake_nbs.application import Demo, _read_upload
+from deepfake_nbs import application
+from deepfake_nbs.application import CLASSIFIER, Demo, _read_upload
+from deepfake_nbs.core import write_text
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 60  # seconds that a step of the page may take on a busy machine
@@ -104,6 +106,47 @@ def test_the_gallery_is_used_when_asked(run, photo, tmp_path):
 def test_without_a_model_the_page_says_which_command_makes_one(tmp_path):
     demo = Demo(tmp_path)
     assert "make report" in demo.answer.value and all(control.disabled for control in demo.controls)
+
+
+def test_a_picture_that_cannot_be_drawn_gets_a_sentence(run, photo, monkeypatch):
+    demo = Demo(run)
+    upload(demo, photo.name, photo.read_bytes())
+    monkeypatch.setattr(application, "plot_evidence", None)
+    for again in (demo._judge, lambda: setattr(demo.limits, "value", (1, 1))):
+        again()
+        assert "could not be shown" in demo.answer.value and "class='verdict'" not in demo.answer.value
+        assert demo.picture.layout.display == "none"
+
+
+@pytest.mark.parametrize("name", ["nowhere", "broken"])
+def test_the_page_of_a_run_without_networks_says_so_and_runs_to_its_end(tmp_path, monkeypatch, name):
+    import papermill
+
+    write_text(tmp_path / "broken" / CLASSIFIER / "config.json", "{")
+    monkeypatch.setenv("DEEPFAKE_NBS_RUN", str(tmp_path / name))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    page = papermill.execute_notebook(ROOT / "nbs/08_demo.ipynb", tmp_path / "out.ipynb", cwd=ROOT / "nbs", progress_bar=False)
+    shown = json.dumps([cell.get("outputs", []) for cell in page.cells])
+    assert "keeps no example" in shown and "Traceback" not in shown
+    answers = page.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"].values()
+    assert any(name in str(one["state"].get("value")) for one in answers), "one widget holds the sentence that names the folder"
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_make_demo_takes_the_run_that_was_named_and_makes_no_report(run, tmp_path, there):
+    (tmp_path / ".venv").mkdir()
+    for name in ("Makefile", "requirements.lock", "pyproject.toml", "settings.ini"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name, script in (("python", f'exec "{sys.executable}" "$@"'), ("voila", 'echo "voila $DEEPFAKE_NBS_RUN"')):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / ".venv" / "ready").touch()
+    named = run if there else tmp_path / "nowhere"
+    command = ["make", "demo", "BIN=.", f"DEMO_RUN={named}"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False)
+    assert "make report" not in done.stdout and "Done:" not in done.stdout and (done.returncode == 0) == there, done.stdout + done.stderr
+    assert f"voila {run}" in done.stdout if there else "nowhere: holds no" in done.stderr and "voila" not in done.stdout
 
 
 # --- The page ---------------------------------------------------------------------------------------------------------

@@ -99,6 +99,7 @@ def test_the_card_of_a_trained_run_holds_its_numbers(tmp_path):
     assert json.loads((place / "training.json").read_text())["counts"]["train"] == 18
     again = export_portable(tmp_path / "again", place)
     assert json.loads((again / "training.json").read_text())["counts"]["train"] == 18, "a portable model may be exported again"
+    assert (again / "README.md").read_text() == card, "and keeps what was measured"
 
 
 @pytest.mark.parametrize("name, backend, words", [("model.safetensors", "torch", "model.safetensors: not a safetensors file"),
@@ -138,7 +139,10 @@ def test_other_files_are_not_overwritten_and_a_failure_leaves_the_old_one(tmp_pa
     with pytest.raises(ValueError, match="mine: holds other files"):
         export_portable(tmp_path / "mine", portable)
     assert (tmp_path / "mine/letter.txt").read_text() == "dear"
+    (tmp_path / "model.partial").mkdir()
+    (tmp_path / "model.partial/letter.txt").write_text("dear")
     old = export_portable(tmp_path / "model", portable)
+    assert (tmp_path / "model.partial/letter.txt").read_text() == "dear", "a folder of any other name is left alone"
 
     def full(*args):
         raise OSError(28, "No space left on device")
@@ -147,6 +151,24 @@ def test_other_files_are_not_overwritten_and_a_failure_leaves_the_old_one(tmp_pa
     done = CliRunner().invoke(app, ["export", str(old), "--run", str(portable)])
     assert done.exit_code == 2 and "No space left" in done.output
     assert (old / "files.csv").is_file() and Pipeline.load(old)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "model", "model.partial"], "nothing half done is left"
+    assert (old.stat().st_mode & 0o777) == (tmp_path / "mine").stat().st_mode & 0o777
+
+
+@pytest.mark.parametrize("damage", [lambda text: text.replace(",split,", ",part,"), lambda text: text.replace(",0.25,", ",,")])
+def test_damaged_predictions_are_named(tmp_path, portable, damage):
+    run = make_run(tmp_path / "run")
+    rows = "path,label,probability,group,split,checkpoint\na.png,0,0.25,a,test,best\nb.png,1,0.5,b,test,best\n"
+    (run / "training/8").mkdir(parents=True)
+    (run / "training/8/predictions.csv").write_text(damage(rows))
+    record = {"run": "8", "weights_sha256": file_sha256(run / CLASSIFIER / "model.safetensors")}
+    (run / "training/8/run.json").write_text(json.dumps(record))
+    for kept in (False, True):  # With thresholds kept, the predictions are read for the card alone
+        if kept:
+            thresholds = {record["weights_sha256"]: {"real_to": None, "fake_from": None, "origin": "by hand"}}
+            (run / "models/thresholds.json").write_text(json.dumps(thresholds))
+        done = CliRunner().invoke(app, ["export", str(tmp_path / "model"), "--run", str(run)])
+        assert done.exit_code == 2 and "predictions.csv" in done.output and not (tmp_path / "model").exists()
 
 
 def test_the_command_writes_one(tmp_path, portable, photo):

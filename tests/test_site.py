@@ -1,6 +1,7 @@
 """The site: _quarto.yml against the notebooks, links, labels, ids; rendered too where Quarto is installed."""
 
 import ast
+import csv
 import json
 import re
 import shutil
@@ -111,6 +112,22 @@ def test_files_that_the_configuration_names_exist():
         assert list(ROOT.glob(pattern)), pattern
 
 
+def test_the_front_page_lists_every_page_in_reading_order():
+    table = "\n".join(cell["source"] for cell in cells(ROOT / "nbs/index.ipynb") if "| chapter |" in cell["source"])
+    assert ["nbs/index.ipynb", *(f"nbs/{name}" for name in re.findall(r"\]\((\w+\.ipynb)\)", table))] == CONFIG["project"]["render"]
+
+
+def test_links_and_pictures_of_the_readme_are_there():
+    text = without_code((ROOT / "README.md").read_text(encoding="utf-8"))
+    found = re.findall(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)", text)
+    for picture, words, target in found:
+        if not re.match(r"[a-z]+:", target):
+            assert (ROOT / target.partition("#")[0]).exists(), f"README.md: {target} is not there"
+        assert words, f"README.md: {target} has no {'alt ' if picture else ''}text"
+    pictures = [ROOT / target for picture, _, target in found if picture]
+    assert pictures and all(path.stat().st_size < 150_000 for path in pictures)
+
+
 # Each notebook
 
 
@@ -163,6 +180,14 @@ def test_its_references_and_citations_resolve(path):
             assert key in here, f"{path.name}: @{key} is no label of this page"
         else:
             assert key in keys, f"{path.name}: @{key} is not in {CONFIG['bibliography']}"
+
+
+@pytest.mark.parametrize("stem", ["index", "01b_dataset_results", "07a_our_faces", "08_demo", "09_ethics"])
+def test_its_prose_refers_to_its_figures_and_tables(stem):
+    path = ROOT / "nbs" / f"{stem}.ipynb"
+    written = "\n".join(without_code(cell["source"]) for cell in cells(path) if cell["cell_type"] == "markdown")
+    named = set(re.findall(r"@((?:fig|tbl)-[a-z0-9-]*[a-z0-9])", written))
+    assert named & set(labels(path)), f"{path.name}: its text refers to no figure or table"
 
 
 @every_notebook
@@ -244,6 +269,82 @@ def test_a_results_chapter_defines_nothing(path):
         source = "\n".join(line for line in cell["source"].splitlines() if not line.startswith(("%", "!")))
         defined = [node.name for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
         assert not defined, f"{path.name}: defines {defined}"
+
+
+# The front page's numbers
+
+
+def read_rows(path):
+    with open(path, encoding="utf-8", newline="") as file:
+        return {row["id"]: row for row in csv.DictReader(file)}
+
+
+def kept_results(name):
+    return read_rows(ROOT / "papers" / "results" / name)
+
+
+def run_page(path, **parameters):
+    "Values of a page's cells, run in this process with other parameters."
+    space, values = {}, []
+    for cell in code(path):
+        lines = ast.parse(cell["source"]).body
+        value = [ast.Expression(lines.pop().value)] if isinstance(lines[-1], ast.Expr) else []
+        exec(compile(ast.Module(lines, []), path.name, "exec"), space)
+        values += [eval(compile(last, path.name, "eval"), space) for last in value]
+        if "parameters" in cell["metadata"].get("tags", []):
+            space |= parameters
+    return space, values
+
+
+@pytest.fixture
+def front_page(tmp_path, monkeypatch):
+    "The front page in a project whose one run is what papers/results keeps of mini; `kept` are the results that stay."
+
+    def run(kept=("mini-real.csv", "smoke-real.csv"), **parameters):
+        shutil.copy(ROOT / "settings.ini", tmp_path)
+        shutil.copytree(ROOT / "papers" / "original", tmp_path / "papers" / "original")
+        (tmp_path / "papers" / "results").mkdir()
+        for name in kept:
+            shutil.copy(ROOT / "papers" / "results" / name, tmp_path / "papers" / "results")
+        folder = tmp_path / "data" / "runs" / "mini-miniature"
+        folder.mkdir(parents=True)
+        ours, published = kept_results("mini-miniature.csv"), read_rows(ROOT / "papers" / "original" / "claims.csv")
+        columns = ["id", "published", "measured", "low", "high", "n", "protocol", "data", "status"]
+        with open(folder / "claims.csv", "w", encoding="utf-8", newline="") as file:
+            table = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
+            table.writeheader()
+            table.writerows(row | dict(status="not yet") | ours.get(name, {}) for name, row in published.items())
+        monkeypatch.chdir(tmp_path)
+        space, values = run_page(ROOT / "nbs/index.ipynb", **parameters)
+        return space, [value.data for value in values if hasattr(value, "data")]
+
+    return run
+
+
+def test_the_sentence_of_the_front_page_is_what_its_table_counts(front_page):
+    space, shown = front_page()
+    sentence = next(text for text in shown if "published results" in text)
+    measured, published = (int(word) for word in re.search(r"(\d+) of (\d+) published results", sentence).groups())
+    assert (measured, published) == (space["progress"]["measured"].sum(), space["progress"]["published"].sum())
+    gaps = {row["id"] for _, row in space["claims"].iterrows() if row["status"] != "measured"}
+    untrained = re.search(r"does not train rows? ([\d, ]+):|trains every", sentence)[1] or ""
+    assert untrained == ", ".join(str(row) for row in range(1, 10) if f"table2-{row}-test_accuracy" in gaps)
+
+
+def test_the_front_page_puts_numbers_of_photographs_beside_those_of_drawings(front_page):
+    claims = front_page()[0]["claims"].set_index("id").to_dict("index")
+    kept = {name: kept_results(f"{name}-real.csv") for name in ("smoke", "mini")}
+    for name, row in claims.items():
+        profile = next((profile for profile in ("mini", "smoke") if name in kept[profile]), "")
+        expected = kept[profile][name] if profile else dict.fromkeys(["measured", "low", "high", "n"], "")
+        assert row["real profile"] == profile and all(row[f"real {key}"] == expected[key] for key in ("measured", "low", "high", "n"))
+    assert claims["baselines-svm-accuracy"]["real measured"] not in ("", claims["baselines-svm-accuracy"]["measured"])
+    assert list(claims) == list(read_rows(ROOT / "papers/original/claims.csv"))
+
+
+def test_the_front_page_does_without_them_and_without_a_run(front_page):
+    space, shown = front_page(kept=(), profile="smoke", data="data/elsewhere")
+    assert space["claims"]["real measured"].eq("").all() and any("Not yet run" in text for text in shown)
 
 
 # The workflows
