@@ -14,6 +14,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import faiss
@@ -287,18 +288,20 @@ def test_a_backend_that_cannot_hand_over_chunks_one_by_one_gives_the_same_vector
     np.testing.assert_array_equal(found, rt.extract(THUMBNAIL, files, progress=False)[0])
 
 
-def test_a_dask_cluster_gives_the_same_vectors(pool):
+def test_a_dask_cluster_of_processes_gives_the_same_vectors_of_a_network(pool):
     distributed = pytest.importorskip("dask.distributed", reason="dask.distributed is not installed: a cluster was not tried")
     from joblib import parallel_config
 
+    model = nn.Sequential(nn.Conv2d(3, 7, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(7, 2))
+    feature = rt.classifier_feature(model, dict(image_size=20, mean=[0.5] * 3, std=[0.5] * 3))
     files = sorted(pool.iterdir())
     hashes = [file_sha256(file) for file in files]
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         with distributed.Client(cluster) as client, parallel_config(backend="dask"):
-            found = rt.extract_parallel(THUMBNAIL, files, hashes, chunk_size=3, jobs=None, progress=False)[0]
-            workers = set(client.scheduler_info()["workers"])
-    assert len(workers) == 2
-    np.testing.assert_array_equal(found, rt.extract(THUMBNAIL, files, progress=False)[0])
+            found = rt.extract_parallel(feature, files, hashes, chunk_size=3, jobs=None, progress=False)[0]
+            workers = client.scheduler_info()["workers"].values()
+            assert len({worker["nanny"] for worker in workers}) == 2  # Processes of their own
+    np.testing.assert_allclose(found, rt.extract(feature, files, progress=False)[0], rtol=1e-5)
 
 
 # The query
@@ -860,6 +863,23 @@ def test_a_disturbed_query_does_not_find_itself_and_everything_is_scored(pool, t
     assert all(len(row.top) == (10 if row.pool == "all" else 6) for row in scores.itertuples())
     kept = rt.measurement_rows(rt.ranking_table(scores, 10), "by hand", "toy")
     assert kept.id.is_unique and "retrieval-original-real-blur-thumbnail-whitened-map" in set(kept.id)
+
+
+def test_the_page_keeps_each_question_with_the_size_of_its_own_pool():
+    page = json.loads((ROOT / "nbs" / "03a_retrieval_results.ipynb").read_text(encoding="utf-8"))
+    cell = next(source for cell in page["cells"] if "results-retrieval" in (source := "".join(cell["source"])))
+    row = dict(pool="all", disturbance="none", feature="phash", similarity="cosine", measure="map", value=0.5, low=0.4, high=0.6, n=9)
+    tables = [pd.DataFrame([row | dict(question=name)]) for name in ("original", "person")]
+    questions = [SimpleNamespace(pool=range(n)) for n in (7, 5)]
+    saved = {}
+    found = dict(pd=pd, measurement_rows=rt.measurement_rows, save_table=lambda df, name, *_: saved.update({name: df}),
+                 build_index=lambda *args, **kwargs: None, run=Path("run"), notebook="page", name="toy", dataset=None, scratch=Path(),
+                 table=tables[0], person_table=tables[1], original=questions[0], person=questions[1], pool=range(7),
+                 features=dict(phash=None), chosen=("phash", "cosine"), settings=SimpleNamespace(retrieval_index="flat", workers=1))
+    exec(cell, found)
+    kept = saved["results-retrieval"].set_index("id").protocol
+    assert kept["retrieval-original-all-none-phash-cosine-map"].startswith("pool of 7,")
+    assert kept["retrieval-person-all-none-phash-cosine-map"].startswith("pool of 5,")
 
 
 @pytest.mark.parametrize("module, allowed", [("retrieval", []), ("application", ["torchvision"])])  # torchvision is the detector's
