@@ -687,6 +687,8 @@ def open_index(
         except FileNotFoundError:
             if attempt == 2 or _read_config(Path(folder)) == config:
                 raise
+        except (KeyError, TypeError, AttributeError) as error:  # A word of config.json that nobody wrote
+            raise ValueError(f"{folder}/config.json: not the config of an index ({error!r}); build it again") from error
     raise AssertionError("not reached")
 
 

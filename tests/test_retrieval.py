@@ -525,6 +525,7 @@ HARMS = dict(
     gone=lambda folder: next(folder.glob("*.faiss")).unlink(),
     config=lambda folder: spoil(folder, "config.json", lambda _: b"{"),
     version=lambda folder: spoil(folder, "config.json", lambda data: data.replace(b'"version": 1\n', b'"version": 0\n')),
+    word=lambda folder: spoil(folder, "config.json", lambda data: data.replace(b'"rows"', b'"rovs"')),
     metric=lambda folder: spoil(folder, "config.json", lambda data: data.replace(b': "cosine"', b': "euclidean"')),
     dimension=lambda folder: spoil(folder, "config.json", lambda data: data.replace(b'"dimension": 768', b'"dimension": 767', 1)),
 )
