@@ -587,7 +587,7 @@ def _read_rejected(folder: Path | None) -> "pd.DataFrame":
         return pd.DataFrame(dict(path=[], reason=[]), dtype=str)
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 
-
+# %% ../nbs/03_retrieval.ipynb #c065a
 def _write_config(config: dict, folder: Path, rejected: "pd.DataFrame") -> None:
     write_text(folder / "rejected.csv", rejected.to_csv(index=False, lineterminator="\n"))
     write_json(folder / "config.json", config | dict(n_rejected=len(rejected)))
@@ -747,7 +747,7 @@ def _hash_or_reason(file: Path) -> tuple[str, str]:
         reason = getattr(error, "strerror", None) or str(error)
         return "", "its name is not UTF-8" if "\\udc" in str(file) else f"cannot be read ({reason})"
 
-
+# %% ../nbs/03_retrieval.ipynb #c070a
 def _check_pool(manifest: "pd.DataFrame", root: Path) -> "pd.DataFrame":  # path, sha256, reason (why there is no hash; else empty)
     "The pool with every hash filled in. Raises `ValueError` for a column that is missing or a path that stands there twice."
     missing = [name for name in ("path", "sha256") if name not in manifest]
@@ -813,7 +813,7 @@ def build_index(
                 index = _build(feature, root, out, pool, plan, like, Path(cache) if cache else None, **how)
     return index
 
-
+# %% ../nbs/03_retrieval.ipynb #c071a
 def _kept(out: Path, feature: Feature, plan: dict, n: int) -> Index | None:
     "The index that is there; None, and a warning, where it is damaged."
     if not (out / "config.json").is_file():
@@ -904,7 +904,7 @@ def append_index(
             _grow(index, folder, *_vectors_of(feature, new, root, least=0, **how))
     return open_index(folder, feature)
 
-
+# %% ../nbs/03_retrieval.ipynb #c077a
 def _new_rows(index: Index, pool: "pd.DataFrame", root: Path) -> "pd.DataFrame":
     if "root" in index.config and root.resolve() != Path(index.folder.resolve(), index.config["root"]).resolve():
         raise ValueError(f"{index.folder}: its paths count from {index.root}, not from {root}; expected the folder that it was built from")
@@ -1222,7 +1222,7 @@ def _query_vectors(question: Question, feature: Feature, change: str, folder: Pa
     vectors[there] = found
     return vectors, there
 
-
+# %% ../nbs/03_retrieval.ipynb #c111a
 def _score_all(question: Question, index: Index, vectors: np.ndarray, there: np.ndarray, places: np.ndarray) -> "pd.DataFrame":
     "Score every query in every pool; a query is taken out by its bytes, also where it comes back disturbed."
     import pandas as pd
