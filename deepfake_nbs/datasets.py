@@ -943,11 +943,12 @@ def _empty(folder: Path) -> None:
 @contextmanager
 def _locked(folder: Path, needed: bool) -> Iterator[None]:
     "Wait until no other build extracts into, or links from, a folder of frames."
-    if not needed:
+    if needed:
+        folder.mkdir(parents=True, exist_ok=True)
+    if not needed or not os.access(folder, os.W_OK):  # Nothing can be extracted into a folder that may only be read
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = os.open(folder, os.O_RDONLY)
+    lock = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)  # NFS locks only what is open for writing, so no folder
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -1,16 +1,24 @@
 """Chapter 03: formulas by hand, features, the index on disk and what breaks it, shards, truth, measures, cluster workers."""
 
+import fcntl
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
 import textwrap
+import threading
+import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import faiss
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,7 +30,7 @@ from torchvision.models import resnet18
 from deepfake_nbs import core
 from deepfake_nbs import retrieval as rt
 from deepfake_nbs.core import CLAIM_COLUMNS, ImageError, file_sha256, read_settings
-from deepfake_nbs.datasets import _perceptual_hash
+from deepfake_nbs.datasets import _locked, _perceptual_hash
 
 ROOT = Path(__file__).resolve().parents[1]
 THUMBNAIL = rt.make_feature("thumbnail")
@@ -157,6 +165,9 @@ def test_resnet18_without_weights_is_an_error_that_says_how_to_get_them(monkeypa
         rt.make_feature("resnet18", tmp_path / "other.pth")
     with pytest.raises(ValueError, match="'resnet': unknown; expected one of harris"):
         rt.make_feature("resnet")
+    for ask in (lambda: rt.make_feature("resnet18", "random"), lambda: rt.available_features(("resnet18",), "random")):
+        with pytest.raises(ValueError, match="'resnet18' with random weights: .*expected 'resnet18-random'"):
+            ask()
 
 
 def test_random_weights_have_a_name_of_their_own_and_are_always_the_same(pool):
@@ -171,7 +182,35 @@ def test_the_hash_is_that_of_the_data_sets(pool, tmp_path):
     bits = bin(_perceptual_hash(pool / "00.png") ^ _perceptual_hash(pool / "01.png")).count("1")
     assert rt.euclidean_distance(*vectors) ** 2 == pytest.approx(4 * bits)
     Image.new("RGB", (20, 20)).save(tmp_path / "black.png")
-    assert not rt.extract(rt.make_feature("phash"), [tmp_path / "black.png"], progress=False)[0].any()
+    vectors, rejected = rt.extract(rt.make_feature("phash"), [tmp_path / "black.png"], progress=False)
+    assert not len(vectors) and list(rejected.values()) == [rt.NO_CONTRAST]
+
+
+def test_a_picture_without_contrast_comes_first_for_nobody(own, tmp_path):
+    Image.new("RGB", (48, 40), (90, 90, 90)).save(own / "zz.png")
+    phash = rt.make_feature("phash")
+    with pytest.warns(UserWarning, match="1 of 13 files cannot be read and are left out .zz.png: no contrast"):
+        index = rt.build_index(phash, own, tmp_path / "index", similarity="euclidean", progress=False)
+    assert len(index) == 12 and "zz.png" not in set(index.rows.path)
+    with pytest.warns(UserWarning, match="zz.png: no contrast.*nothing is found for it"):
+        assert set(rt.find_similar(index, phash, [own / "zz.png", own / "00.png"], k=3)["query"]) == {str(own / "00.png")}
+    df = half_fake(own, 13)
+    with pytest.warns(UserWarning, match="zz.png: no contrast"):
+        scores = rt.evaluate(rt.original_question(df, own, 0), phash, tmp_path / "scratch")
+    assert len(scores) == 6 * 2 * 3 and not any(12 in top for top in scores.top)  # Three similarities, two pools
+    blank = scores[scores.path.eq("zz.png")]
+    assert blank["first"].eq(math.inf).all() and blank["ap"].eq(0).all() and not any(blank.top) and len(blank) == 6
+
+
+def test_equal_scores_stand_in_the_order_of_the_rows(pool, tmp_path):
+    x = np.random.default_rng(0).integers(0, 2, (300, 8)).astype(np.float32) * 2 - 1
+    by_hand = [np.lexsort((np.arange(300), -(x @ q))).tolist() for q in x[:20]]
+    for similarity in ("cosine", "euclidean"):
+        feature = rt.Feature("bits", 1, "L", 8, np.asarray)
+        assert rt.make_index(x, names(300), feature, similarity).search(x[:20], 300)[1].tolist() == by_hand
+    scores = rt.evaluate(rt.original_question(half_fake(pool), pool, 0), rt.make_feature("phash"), tmp_path)
+    one, two = (scores[scores.similarity.eq(name)] for name in ("cosine", "euclidean"))
+    assert one[["first", "ap", "top"]].to_numpy().tolist() == two[["first", "ap", "top"]].to_numpy().tolist()
 
 
 def test_the_classifier_gives_its_penultimate_layer(pool):
@@ -206,6 +245,31 @@ def test_extraction_goes_on_where_it_stopped(pool, tmp_path):
     assert other.shape == (12, 64)  # Another feature never reads these
 
 
+def test_an_empty_hash_is_refused_where_it_would_stand_for_all_pictures(pool, tmp_path):
+    files = sorted(pool.iterdir())
+    with pytest.raises(ValueError, match="sha256 of picture 0 is empty .12 are.; expected file_sha256"):
+        rt.extract_parallel(THUMBNAIL, files, [""] * 12, tmp_path / "cache", chunk_size=4, progress=False)
+    with pytest.raises(ValueError, match="sha256 of picture 1 is empty"):
+        rt.make_index(cloud(3), names(3).assign(sha256=["a", "", "c"]), TOY)
+    question = rt.original_question(half_fake(pool).assign(sha256=""), pool, 0)
+    with pytest.raises(ValueError, match="sha256 of picture 0 is empty"):
+        rt.evaluate(question, THUMBNAIL, tmp_path)
+
+
+def test_a_manifest_is_checked_and_its_empty_hashes_are_filled_in(pool, built, tmp_path):
+    rows = rt.list_pool(pool)
+    empty = rows.assign(sha256=[None, "", *rows.sha256[2:]])
+    index = rt.build_index(THUMBNAIL, pool, tmp_path / "filled", empty, progress=False)
+    assert index.rows.equals(built.rows) and index.config["plan"] == built.config["plan"]
+    for action in (rt.build_index, lambda *place: rt.append_index(place[2], *place[:2], place[3])):
+        with pytest.raises(ValueError, match="the manifest has no column sha256; expected path and sha256"):
+            action(THUMBNAIL, pool, built.folder, rows[["path"]])
+        with pytest.raises(ValueError, match="03.png stands in the manifest twice"):
+            action(THUMBNAIL, pool, built.folder, pd.concat([rows, rows[3:4]]))
+    rt.append_index(built.folder, THUMBNAIL, pool, empty, progress=False)
+    assert rt.open_index(built.folder).rows.equals(index.rows)
+
+
 def test_processes_give_the_same_vectors(pool):
     files = sorted(pool.iterdir())
     hashes = [file_sha256(file) for file in files]
@@ -224,18 +288,20 @@ def test_a_backend_that_cannot_hand_over_chunks_one_by_one_gives_the_same_vector
     np.testing.assert_array_equal(found, rt.extract(THUMBNAIL, files, progress=False)[0])
 
 
-def test_a_dask_cluster_gives_the_same_vectors(pool):
+def test_a_dask_cluster_of_processes_gives_the_same_vectors_of_a_network(pool):
     distributed = pytest.importorskip("dask.distributed", reason="dask.distributed is not installed: a cluster was not tried")
     from joblib import parallel_config
 
+    model = nn.Sequential(nn.Conv2d(3, 7, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(7, 2))
+    feature = rt.classifier_feature(model, dict(image_size=20, mean=[0.5] * 3, std=[0.5] * 3))
     files = sorted(pool.iterdir())
     hashes = [file_sha256(file) for file in files]
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         with distributed.Client(cluster) as client, parallel_config(backend="dask"):
-            found = rt.extract_parallel(THUMBNAIL, files, hashes, chunk_size=3, jobs=None, progress=False)[0]
-            workers = set(client.scheduler_info()["workers"])
-    assert len(workers) == 2
-    np.testing.assert_array_equal(found, rt.extract(THUMBNAIL, files, progress=False)[0])
+            found = rt.extract_parallel(feature, files, hashes, chunk_size=3, jobs=None, progress=False)[0]
+            workers = client.scheduler_info()["workers"].values()
+            assert len({worker["nanny"] for worker in workers}) == 2  # Processes of their own
+    np.testing.assert_allclose(found, rt.extract(feature, files, progress=False)[0], rtol=1e-5)
 
 
 # The query
@@ -284,6 +350,13 @@ def test_a_query_that_is_no_image_is_named(built, tmp_path):
         rt.find_similar(built, THUMBNAIL, [tmp_path / "query.png"])
     with pytest.raises(ImageError, match="absent.png: no such file"):
         rt.find_similar(built, THUMBNAIL, [tmp_path / "absent.png"])
+
+
+def test_no_query_has_no_result():
+    x = cloud(rt.SKETCH_FROM)
+    for index in (rt.make_index(x, names(len(x)), TOY), rt.make_index(x[:50], names(50), TOY, "euclidean")):
+        scores, numbers = index.search(x[:0], 5, [])
+        assert scores.shape == numbers.shape == (0, 5)
 
 
 # On disk
@@ -340,6 +413,9 @@ def test_an_approximate_index_keeps_its_recall(pool, tmp_path):
     with pytest.raises(ValueError, match="ivfpq: 12 vectors; expected at least 1000"):
         rt.build_index(THUMBNAIL, pool, tmp_path / "other", kind="ivfpq", progress=False)
     assert not (tmp_path / "other" / "config.json").exists()
+    rows = rt.list_pool(pool)
+    rt.build_index(THUMBNAIL, pool, tmp_path / "grown", rows[:8], kind="hnsw", progress=False)
+    assert "recall_at_10" not in rt.append_index(tmp_path / "grown", THUMBNAIL, pool, progress=False).config  # Of another pool
 
 
 def test_a_sketch_is_exact_or_steps_back():
@@ -380,6 +456,123 @@ def test_unreadable_files_are_left_out_and_named(own, tmp_path):
         path.write_text("no picture")
     with pytest.raises(ValueError, match="the pool is empty, 12 files cannot be read .00.png: not an image"):
         rt.build_index(THUMBNAIL, own, tmp_path / "other", progress=False)
+
+
+def test_what_cannot_be_read_is_told_again_by_an_index_that_is_there(own, tmp_path):
+    (own / "03.png").write_text("no picture")
+    for _ in range(2):
+        with pytest.warns(UserWarning, match="1 of 12 files cannot be read and are left out .03.png: not an image"):
+            rt.build_index(THUMBNAIL, own, tmp_path / "index", progress=False)
+
+
+def test_a_link_to_nothing_and_a_name_that_is_no_text_are_rejected_rows(own, tmp_path):
+    (own / "link.png").symlink_to(own / "gone")
+    shutil.copy(own / "00.png", os.fsencode(own) + b"/bad\xff.png")
+    with pytest.warns(UserWarning, match=r"2 of 14 files.*bad\\udcff.png: its name is not UTF-8; link.png: cannot be read .No such file"):
+        index = rt.build_index(THUMBNAIL, own, tmp_path / "index", progress=False)
+    assert len(index) == 12 and index.config["n_rejected"] == 2
+    assert pd.read_csv(tmp_path / "index" / "rejected.csv").path.tolist() == ["bad\\udcff.png", "link.png"]
+
+
+def test_an_append_keeps_what_it_could_not_read(own, tmp_path):
+    folder = tmp_path / "index"
+    (own / "00.png").write_text("no picture")
+    with pytest.warns(UserWarning, match="00.png: not an image"):
+        rt.build_index(THUMBNAIL, own, folder, rt.list_pool(own)[:6], progress=False)
+    (own / "11.png").write_text("no picture")
+    for added in (6, 0):  # The second time there is nothing but what cannot be read
+        with pytest.warns(UserWarning, match=f"2 of {added + 1 if added else 2} files cannot be read.*00.png.*11.png"):
+            index = rt.append_index(folder, THUMBNAIL, own, progress=False)
+        assert len(index) == 10 and index.config["n_rejected"] == 2
+        assert pd.read_csv(folder / "rejected.csv").path.tolist() == ["00.png", "11.png"]
+    generation = index.config["generation"]
+    (own / "12.png").write_text("no picture")
+    with pytest.warns(UserWarning, match="3 of 3 files"):
+        index = rt.append_index(folder, THUMBNAIL, own, progress=False)
+    assert index.config["n_rejected"] == 3 and index.config["generation"] == generation
+    draw(own / "00.png", 0)
+    with pytest.warns(UserWarning, match="2 of 3 files"):
+        index = rt.append_index(folder, THUMBNAIL, own, progress=False)
+    assert len(index) == 11 and pd.read_csv(folder / "rejected.csv").path.tolist() == ["11.png", "12.png"]
+
+
+def test_an_append_from_another_root_is_refused(own, built, tmp_path):
+    with pytest.raises(ValueError, match=f"its paths count from .*, not from {own}; expected the folder that it was built from"):
+        rt.append_index(built.folder, THUMBNAIL, own, progress=False)
+    (tmp_path / "link").symlink_to(built.folder)
+    assert len(rt.append_index(tmp_path / "link", THUMBNAIL, built.root, progress=False)) == 12
+
+
+def test_an_index_that_is_saved_elsewhere_still_finds_its_pictures(built, pool, tmp_path):
+    moved = rt.save_index(built, tmp_path / "a" / "deeper" / "place")
+    assert moved.root == built.root == pool and rt.find_similar(moved, THUMBNAIL, [pool / "00.png"], 3).there.all()
+
+
+def test_a_reader_outlives_an_append(pool, tmp_path):
+    rows = rt.list_pool(pool)
+    rt.build_index(THUMBNAIL, pool, tmp_path / "index", rows[:5], progress=False)
+    opened = rt.open_index(tmp_path / "index")
+    rt.append_index(tmp_path / "index", THUMBNAIL, pool, progress=False)
+    assert opened.rows.path.tolist() == rows.path[:5].tolist()
+    vectors, _ = rt.extract(THUMBNAIL, [pool / "02.png"], progress=False)
+    assert opened.search(vectors, 1)[1].tolist() == [[2]]
+
+
+HARMS = dict(
+    cut=lambda folder: spoil(folder, "*.faiss", lambda data: data[:-50]),
+    flip=lambda folder: spoil(folder, "rows-*", lambda data: data.replace(b"07.png", b"70.png")),
+    not_text=lambda folder: spoil(folder, "rows-*", lambda data: data.replace(b"07.png", b"07\xffpng")),
+    gone=lambda folder: next(folder.glob("*.faiss")).unlink(),
+    config=lambda folder: spoil(folder, "config.json", lambda _: b"{"),
+    version=lambda folder: spoil(folder, "config.json", lambda data: data.replace(b'"version": 1\n', b'"version": 0\n')),
+    word=lambda folder: spoil(folder, "config.json", lambda data: data.replace(b'"rows"', b'"rovs"')),
+    metric=lambda folder: spoil(folder, "config.json", lambda data: data.replace(b': "cosine"', b': "euclidean"')),
+    dimension=lambda folder: spoil(folder, "config.json", lambda data: data.replace(b'"dimension": 768', b'"dimension": 767', 1)),
+)
+
+
+def spoil(folder, pattern, harm):
+    path = next(folder.glob(pattern))
+    data = path.read_bytes()
+    assert harm(data) != data
+    path.unlink()  # The open index keeps its own
+    path.write_bytes(harm(data))
+
+
+@pytest.mark.parametrize("harm", HARMS)
+def test_a_damaged_index_is_refused_and_can_be_built_again(harm, built, pool):
+    HARMS[harm](built.folder)
+    with pytest.raises((ValueError, FileNotFoundError), match="[Bb]uild (it|the index) again|No such file") as caught:
+        rt.open_index(built.folder)
+    assert str(built.folder) in str(caught.value)
+    with warnings.catch_warnings(action="ignore"):
+        again = rt.build_index(THUMBNAIL, pool, built.folder, progress=False)
+    assert again.rows.equals(built.rows) and rt.open_index(built.folder, THUMBNAIL, verify=True).rows.equals(built.rows)
+
+
+def test_building_over_damage_says_so(built, pool):
+    HARMS["config"](built.folder)
+    with pytest.warns(UserWarning, match="config.json: not the config of an index.*It is built anew"):
+        rt.build_index(THUMBNAIL, pool, built.folder, progress=False)
+
+
+def test_one_wrong_byte_of_a_vector_is_found_when_one_looks(built, pool):
+    spoil(built.folder, "*.faiss", lambda data: data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+    rt.open_index(built.folder)  # Size and kind are right
+    with pytest.raises(ValueError, match="index-000001.faiss: other bytes than config.json says; damaged"):
+        rt.open_index(built.folder, verify=True)
+    with pytest.raises(ValueError, match="other bytes than config.json says"):
+        rt.append_index(built.folder, THUMBNAIL, pool, progress=False)
+
+
+def test_an_index_like_another_one_is_built_again_for_a_third(tmp_path, pool):
+    rows = rt.list_pool(pool)
+    first, second = (rt.build_index(THUMBNAIL, pool, tmp_path / f"{i}", rows[i : i + 6], "whitened", progress=False) for i in (0, 6))
+    one = rt.build_index(THUMBNAIL, pool, tmp_path / "part", rows[3:9], "whitened", like=first, progress=False)
+    two = rt.build_index(THUMBNAIL, pool, tmp_path / "part", rows[3:9], "whitened", like=second, progress=False)
+    assert one.config["plan"]["like"] != two.config["plan"]["like"] and rt._learned(two) == rt._learned(second) != rt._learned(first)
+    same = rt.build_index(THUMBNAIL, pool, tmp_path / "part", rows[3:9], "whitened", like=second, progress=False)
+    assert same.config["generation"] == two.config["generation"]
 
 
 @pytest.mark.parametrize("harm, said", [
@@ -450,6 +643,10 @@ def test_a_foreign_folder_is_not_overwritten(built, tmp_path):
     (tmp_path / "letters" / "mine.txt").write_text("dear")
     with pytest.raises(FileExistsError, match="letters: holds something else"):
         rt.save_index(built, tmp_path / "letters")
+    (tmp_path / "letters" / "config.json").write_text("{}")  # Of a model, perhaps
+    for action in (lambda: rt.save_index(built, tmp_path / "letters"), lambda: rt.build_index(THUMBNAIL, built.root, tmp_path / "letters")):
+        with pytest.raises(FileExistsError, match="letters: holds something else"):
+            action()
 
 
 def test_pictures_that_are_gone_or_changed_are_named(own, tmp_path):
@@ -481,6 +678,33 @@ def test_two_processes_that_append_at_once(own, tmp_path):
     assert sorted(index.rows.path) == rows.path.tolist()
     vectors, _ = rt.extract(THUMBNAIL, [own / path for path in index.rows.path], progress=False)
     np.testing.assert_array_equal(index.search(vectors, 1)[1][:, 0], np.arange(12))
+
+
+def test_a_lock_is_a_file_that_is_open_for_writing(tmp_path):
+    with _locked(tmp_path / "new", True):
+        with open(tmp_path / "new" / ".lock", "r+b") as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with open(tmp_path / "new" / ".lock", "r+b") as other:
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_of_two_that_build_at_once_one_computes(pool, tmp_path, monkeypatch):
+    extract, calls, started = rt.extract, [], threading.Event()
+
+    def slowly(*args, **kwargs):
+        calls.append(args)
+        started.set()
+        time.sleep(0.5)
+        return extract(*args, **kwargs)
+
+    monkeypatch.setattr(rt, "extract", slowly)
+    with ThreadPoolExecutor(2) as threads:
+        build = partial(rt.build_index, THUMBNAIL, pool, tmp_path / "index", progress=False)
+        first = threads.submit(build)
+        started.wait()
+        second = threads.submit(build)
+        assert len(first.result()) == len(second.result()) == 12
+    assert len(calls) == 1 and not (tmp_path / ".index.vectors").exists()
 
 
 # Shards
@@ -609,9 +833,18 @@ def test_disturbances_do_what_they_say(pool):
     assert np.abs(np.float32(rt.DISTURBANCES["jpeg 50"](plain)) - (200, 30, 60)).max() < 12
 
 
-def half_fake(pool):
-    labels = dict(label=[0] * 6 + [1] * 6, method=["none"] * 6 + ["edit"] * 6)
-    return rt.list_pool(pool).assign(group=[f"g{i % 6}" for i in range(12)], video="", **labels)
+def half_fake(pool, n=12):
+    labels = dict(label=[0] * (n - 6) + [1] * 6, method=["none"] * (n - 6) + ["edit"] * 6)
+    return rt.list_pool(pool).assign(group=[f"g{i % 6}" for i in range(n)], video="", **labels)
+
+
+@pytest.mark.parametrize("largest", [1, 5, 11])
+def test_recall_is_drawn_up_to_any_k(largest):
+    scores = pd.DataFrame(dict(feature="harris", similarity="cosine", first=[1, 3, math.inf]))
+    ax = rt.plot_recall(scores, largest)
+    ax.figure.canvas.draw()
+    assert ax.get_xticks().tolist() == sorted({k for k in rt.RECALL_AT if k <= largest} | {largest})
+    plt.close(ax.figure)
 
 
 def test_equal_scores_do_not_favour_what_the_manifest_lists_first(pool, tmp_path):
@@ -631,6 +864,23 @@ def test_a_disturbed_query_does_not_find_itself_and_everything_is_scored(pool, t
     assert all(len(row.top) == (10 if row.pool == "all" else 6) for row in scores.itertuples())
     kept = rt.measurement_rows(rt.ranking_table(scores, 10), "by hand", "toy")
     assert kept.id.is_unique and "retrieval-original-real-blur-thumbnail-whitened-map" in set(kept.id)
+
+
+def test_the_page_keeps_each_question_with_the_size_of_its_own_pool():
+    page = json.loads((ROOT / "nbs" / "03a_retrieval_results.ipynb").read_text(encoding="utf-8"))
+    cell = next(source for cell in page["cells"] if "results-retrieval" in (source := "".join(cell["source"])))
+    row = dict(pool="all", disturbance="none", feature="phash", similarity="cosine", measure="map", value=0.5, low=0.4, high=0.6, n=9)
+    tables = [pd.DataFrame([row | dict(question=name)]) for name in ("original", "person")]
+    questions = [SimpleNamespace(pool=range(n)) for n in (7, 5)]
+    saved = {}
+    found = dict(pd=pd, measurement_rows=rt.measurement_rows, save_table=lambda df, name, *_: saved.update({name: df}),
+                 build_index=lambda *args, **kwargs: None, run=Path("run"), notebook="page", name="toy", dataset=None, scratch=Path(),
+                 table=tables[0], person_table=tables[1], original=questions[0], person=questions[1], pool=range(7),
+                 features=dict(phash=None), chosen=("phash", "cosine"), settings=SimpleNamespace(retrieval_index="flat", workers=1))
+    exec(cell, found)
+    kept = saved["results-retrieval"].set_index("id").protocol
+    assert kept["retrieval-original-all-none-phash-cosine-map"].startswith("pool of 7,")
+    assert kept["retrieval-person-all-none-phash-cosine-map"].startswith("pool of 5,")
 
 
 @pytest.mark.parametrize("module, allowed", [("retrieval", []), ("application", ["torchvision"])])  # torchvision is the detector's
