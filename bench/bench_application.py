@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 from timing import best, report
+from torchvision.transforms.functional import to_tensor
 
 from deepfake_nbs.application import CLASSIFIER, Pipeline
 from deepfake_nbs.core import read_image, set_seed, write_json
@@ -83,9 +84,9 @@ def plain_chain(photos: list[Path]) -> None:
     detector, classifier = plain_chain.parts
     for path in photos:
         image = Image.open(path).convert("RGB")
-        detector(torch.from_numpy(np.array(image.resize((512, 512)))).permute(2, 0, 1)[None].float() / 255)
-        crop = np.array(image.crop(tuple(map(int, HEAD))).resize((299, 299)))
-        classifier(torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 127.5 - 1).softmax(1)
+        detector(to_tensor(image.resize((512, 512)))[None])
+        crop = image.crop(tuple(map(int, HEAD))).resize((299, 299))
+        classifier(to_tensor(crop)[None] * 2 - 1).softmax(1)
 
 
 def peak_of(action) -> float:

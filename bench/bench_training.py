@@ -22,6 +22,7 @@ import pandas as pd
 import torch
 from PIL import Image
 from timing import best, report
+from torchvision.transforms.functional import to_tensor
 from torch.optim.swa_utils import update_bn
 
 from deepfake_nbs.comparison import read_predictions
@@ -96,8 +97,8 @@ def judging_speed(frame: pd.DataFrame, folder: Path) -> float:
 
     def plain():
         for paths in np.array_split(frame["path"], len(frame) // 8):
-            pixels = [np.asarray(Image.open(folder / path).convert("RGB").resize((299, 299), Image.Resampling.BILINEAR)) for path in paths]
-            theirs(torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float().sub(127.5).div(127.5)).softmax(1)
+            pictures = [Image.open(folder / path).convert("RGB").resize((299, 299), Image.Resampling.BILINEAR) for path in paths]
+            theirs(torch.stack([to_tensor(picture) for picture in pictures]).sub(0.5).div(0.5)).softmax(1)
 
     def own():
         predict(ours, ManifestImages(frame, folder, 299, workers=2), 8)
