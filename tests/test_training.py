@@ -592,7 +592,8 @@ def test_the_parts_of_a_batch_make_the_batch(noise):
 
 
 TOGETHER = """
-import sys, torch
+import json, sys, torch
+from pathlib import Path
 from deepfake_nbs import training
 from deepfake_nbs.training import TrainingConfig, processes, train, this_part
 torch.set_num_threads(1)
@@ -601,7 +602,9 @@ def watched(learner, *rest, run_epochs=training.run_epochs):
     run_epochs(learner, *rest)
     heard = learner.listener
     loss = sum(a.item() * n for a, n in zip(heard.losses, heard.counts)) / sum(heard.counts)
-    print("part", this_part(), "weights", [p.double().sum().item() for p in learner.model.parameters()], "loss", loss, flush=True)
+    part, parts = this_part()
+    weights = [p.double().sum().item() for p in learner.model.parameters()]
+    Path(sys.argv[3], f"part{part}.json").write_text(json.dumps(dict(parts=parts, weights=weights, loss=loss)))
 
 training.run_epochs = watched
 config = TrainingConfig(row=8, crop=False, epochs=2, image_size=48, width=0.1, batch_size=6, dropout=0.0, learning_rate=0.01, workers=1,
@@ -614,13 +617,13 @@ with processes("cpu"):
 def test_two_processes_train_one_network(noise, tmp_path):
     (tmp_path / "together.py").write_text(TOGETHER)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(tmp_path / "together.py")]
-    done = subprocess.run([*command, str(noise), str(tmp_path / "out")], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*command, str(noise), str(tmp_path / "out"), str(tmp_path)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    said = sorted(line for line in done.stdout.splitlines() if line.startswith("part"))
-    assert [line[:11] for line in said] == ["part (0, 2)", "part (1, 2)"]
-    weights, losses = zip(*(line[11:].split(" loss ") for line in said), strict=True)
-    assert weights[0] == weights[1] and losses[0] != losses[1], "one network, in each process after its own pictures"
-    assert pd.read_csv(tmp_path / "out/history.csv").train_loss[1] == pytest.approx(np.mean([float(loss) for loss in losses]))
+    said = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("part*.json"))]  # Not printed: two processes may share a line
+    assert [one["parts"] for one in said] == [2, 2]
+    losses = [one["loss"] for one in said]
+    assert said[0]["weights"] == said[1]["weights"] and losses[0] != losses[1], "one network, in each process after its own pictures"
+    assert pd.read_csv(tmp_path / "out/history.csv").train_loss[1] == pytest.approx(np.mean(losses))
     assert done.stdout.count("epoch  1/2") == 1, "one process writes and prints"
     record = read_run_without_place(tmp_path / "out")
     assert record["processes"] == 2 and len(pd.read_csv(tmp_path / "out/history.csv")) == 2
