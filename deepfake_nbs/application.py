@@ -405,6 +405,7 @@ class Pipeline:
         self.classifier = {key: config[key] for key in ("net", "row", "crop", "trained_on", "version")} | dict(
             weights=weights[:12], margin=margin
         )
+        self.batch_size = 2 * torch.get_num_threads() if device == "cpu" else 16  # On a processor, larger ones leave its caches
         self.versions = {name: version(name) for name in ("deepfake_nbs", "torch")}
 
     @classmethod
@@ -480,9 +481,10 @@ def _find(self: Pipeline, reads: list[_Read]) -> list[list[Head]]:
 
 @patch
 @torch.inference_mode()
-def _probabilities(self: Pipeline, pictures: list[Image.Image], batch_size: int = 16) -> list[float]:
+def _probabilities(self: Pipeline, pictures: list[Image.Image], batch_size: int | None = None) -> list[float]:
     "Probability of fake of each picture, squeezed into the square of the network. ValueError where it is no number."
     found: list[float] = []
+    batch_size = batch_size or self.batch_size
     for start in range(0, len(pictures), batch_size):
         squares = [resize_square(picture, self.config["image_size"]) for picture in pictures[start : start + batch_size]]
         x = normalise(torch.from_numpy(np.stack(squares)).to(self.device), self.config["mean"], self.config["std"])
@@ -582,12 +584,12 @@ def check_many(
     photos: Iterable[str | Path | Image.Image],  # Files, or pictures in memory
     whole: bool = False,       # Judge the whole picture where no head is found
     gallery: "Gallery | None" = None,  # Where similar pictures are looked for
-    batch_size: int = 8,       # Photographs a step
+    batch_size: int | None = None,  # Photographs a step; by default as many as the device judges fastest
     workers: int = 2,          # Threads that decode
 ) -> Iterator[Evidence | ImageError]:
     "Judge photographs, in order; one that cannot be read yields its `ImageError`."
     with ThreadPoolExecutor(workers) as pool:
-        for batch in _in_batches(_read_ahead(pool, self._read, photos, 2 * workers), batch_size):
+        for batch in _in_batches(_read_ahead(pool, self._read, photos, 2 * workers), batch_size or self.batch_size):
             yield from self._judge(batch, whole, gallery)
 
 
