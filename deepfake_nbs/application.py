@@ -36,6 +36,7 @@ from fastcore.basics import patch
 from PIL import Image
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.ops import SqueezeExcitation
 
 from .core import IMAGE_FORMATS, ImageError, _to_rgb, file_sha256, project_root, read_image, resolve, write_json
 from .head_detection import DETECTOR, Head, HeadDetector, SeparableConv, crop_head, letterbox, main_head, pick_device
@@ -412,7 +413,7 @@ class Pipeline:
     def load(
         cls,
         run: str | Path | None = None,  # Run folder, by default the newest with a classifier
-        row: int | None = None,  # Row of table 1 whose network shall judge; by default the one with the best AUC on validation
+        row: int | None = None,  # Row of table 1 whose network shall judge; by default the one that 06b chose on validation
         backend: str = "torch",  # torch, or onnx for a portable model
     ) -> "Pipeline":
         "Load a run's networks. Raises `FileNotFoundError` or `ValueError` naming what is missing or broken."
@@ -444,9 +445,18 @@ def _pairs_to_fold(module: nn.Module) -> list[tuple[str, str]]:
     ]
 
 
+class _Gate(SqueezeExcitation):
+    "A squeeze-and-excitation gate without a copy of its input."
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return input.mul_(self.scale_activation(self.fc2(self.activation(self.fc1(self.avgpool(input))))))
+
+
 def _fold_norms(model: nn.Module) -> nn.Module:
-    "Fold each batch norm into the convolution before it, in place; the model is in evaluation mode."
+    "Fold each batch norm into the convolution before it, in place; the model is in evaluation mode and stays there."
     for module in list(model.modules()):
+        if type(module) is SqueezeExcitation:
+            module.__class__ = _Gate
         for name, norm_name in _pairs_to_fold(module):
             layer = module.get_submodule(name)
             last = [inner for inner, part in layer.named_modules() if isinstance(part, nn.Conv2d)][-1]  # Of a separable one, the 1 x 1
@@ -1007,7 +1017,7 @@ def _save(evidence: Evidence, folder: Path, number: int) -> None:
 def check_photographs(
     photos: Annotated[list[Path], typer.Argument(help="Photographs, or folders of them.")],
     run: Annotated[Path | None, typer.Option(help="Run folder whose networks judge. [default: the newest]")] = None,
-    row: Annotated[int | None, typer.Option(help="Row of table 1 that judges. [default: the best on validation]")] = None,
+    row: Annotated[int | None, typer.Option(help="Row of table 1 that judges. [default: on validation the best that judges heads]")] = None,
     gallery: Annotated[Path | None, typer.Option(help="Folder of known pictures, or an index of them; the most similar are shown.")] = None,
     whole: Annotated[bool, typer.Option("--whole", help="Judge the whole picture where no head is found.")] = False,
     save: Annotated[Path | None, typer.Option(help="Folder for the evidence of each photograph, as JSON and as a picture.")] = None,

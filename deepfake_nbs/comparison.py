@@ -7,7 +7,7 @@ __all__ = ['READINGS', 'RESULT_COLUMNS', 'MORE_COLUMNS', 'CELLS', 'read_run', 'f
            'confusion_table', 'plot_history', 'row_status', 'training_table', 'find_twin', 'results_table',
            'format_result', 'show_results', 'claim_rows', 'setting_claims', 'method_table', 'subtract_intervals',
            'compare_protocols', 'common_pictures', 'compare_rows', 'compare_crops', 'compare_epochs', 'epoch_claims',
-           'implied_real_share', 'check_arithmetic', 'validation_auc', 'choose_classifier']
+           'implied_real_share', 'check_arithmetic', 'validation_auc', 'best_row', 'choose_classifier']
 
 # %% ../nbs/06c_comparison.ipynb #c003
 import json
@@ -440,15 +440,24 @@ def validation_auc(
     return float(roc_auc_score(frame["label"], frame["probability"])) if frame["label"].nunique() == 2 else float("nan")
 
 
+def best_row(
+    run: str | os.PathLike,  # Run folder
+    crop: bool = False,      # Only rows that were trained on heads
+) -> int | None:             # Row of table 1, or None where none is finished
+    "The finished row with the best AUC on validation."
+    rows = [row for row, record in finished_rows(run).items() if record["crop"] or not crop]
+    scores = {row: validation_auc(Path(run) / "training" / str(row)) for row in rows}
+    return max(scores, key=lambda row: -1.0 if np.isnan(scores[row]) else scores[row], default=None)
+
+
 def choose_classifier(
     run: str | os.PathLike,  # Run folder
 ) -> Path | None:  # models/classifier, or None without a finished row
-    "Copy the finished row with the best validation AUC to models/classifier."
+    "Copy the row that the application shall judge with to models/classifier: the best on validation of those that judge heads."
     run = Path(run)
-    scores = {row: validation_auc(run / "training" / str(row)) for row in finished_rows(run)}
-    if not scores:
+    best = best_row(run, crop=True) or best_row(run)
+    if best is None:
         return None
-    best = max(scores, key=lambda row: -1.0 if np.isnan(scores[row]) else scores[row])
     place = run / "models" / "classifier"
     new = place.with_name("classifier.partial")
     shutil.rmtree(new, ignore_errors=True)

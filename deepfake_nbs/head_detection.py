@@ -350,7 +350,7 @@ class EfficientDet(nn.Module):
         self,
         pixels: Tensor,          # uint8, batch x 3 x height x width
     ) -> tuple[Tensor, Tensor]:  # Logits, batch x anchors; offsets of boxes, batch x anchors x 4
-        x = (pixels.float() - self.mean) / self.std
+        x = (pixels - self.mean).div_(self.std)
         maps = self.pyramid(self.backbone(x.contiguous(memory_format=torch.channels_last)))
         return _by_anchor(self.classes(maps), 1).squeeze(2), _by_anchor(self.boxes(maps), 4)
 

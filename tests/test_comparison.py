@@ -92,6 +92,16 @@ def test_the_classifier_is_chosen_on_validation(copy):
     assert [p.name for p in (copy / "models").iterdir()] == ["classifier"]
 
 
+def test_the_application_gets_a_network_that_judges_heads(copy):
+    assert comparison.best_row(copy / "empty") is None and choose_classifier(copy / "empty") is None
+    best, other = comparison.best_row(copy), {1: 8, 8: 1}[comparison.best_row(copy)]
+    assert comparison.best_row(copy, crop=True) is None
+    record = read_run(copy / "training" / str(other))
+    write_json(copy / "training" / str(other) / "run.json", record | dict(crop=True))
+    assert (comparison.best_row(copy), comparison.best_row(copy, crop=True)) == (best, other)
+    assert load_classifier(choose_classifier(copy))[1]["row"] == other, "a row of whole pictures has never seen a head alone"
+
+
 def test_the_confusion_table_has_every_cell():
     table = comparison.confusion_table(pd.DataFrame(dict(label=[1, 1], probability=[0.5, 0.6])))
     assert table.to_numpy().tolist() == [[0, 0], [0, 2]]
