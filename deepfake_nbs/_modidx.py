@@ -1218,6 +1218,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'deepfake_nbs.training.named_failures': ('training.html#named_failures', 'deepfake_nbs/training.py'),
                                        'deepfake_nbs.training.named_memory': ('training.html#named_memory', 'deepfake_nbs/training.py'),
                                        'deepfake_nbs.training.on_first': ('training.html#on_first', 'deepfake_nbs/training.py'),
+                                       'deepfake_nbs.training.one_at_a_time': ('training.html#one_at_a_time', 'deepfake_nbs/training.py'),
                                        'deepfake_nbs.training.out_of_patience': ( 'training.html#out_of_patience',
                                                                                   'deepfake_nbs/training.py'),
                                        'deepfake_nbs.training.parse_changes': ('training.html#parse_changes', 'deepfake_nbs/training.py'),

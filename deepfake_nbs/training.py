@@ -12,9 +12,9 @@ __all__ = ['OPTIMISERS', 'SCHEDULES', 'PROTOCOLS', 'AUGMENTS', 'PRECISIONS', 'OU
            'Together', 'score', 'WholePictures', 'make_learner', 'named_memory', 'named_failures', 'train_epoch',
            'best_epoch', 'out_of_patience', 'early_epoch', 'Progress', 'save_weights', 'latest_checkpoint',
            'save_checkpoint', 'load_checkpoint', 'code_sha256', 'run_identity', 'differing_keys', 'record_identity',
-           'clear_run', 'earlier_run', 'predict', 'predict_checkpoints', 'replace_folder', 'write_classifier',
-           'format_epoch', 'write_history', 'run_epochs', 'finish_run', 'train', 'choose_dataset', 'train_run',
-           'parse_changes', 'train_command', 'train_from_command_line']
+           'clear_run', 'earlier_run', 'one_at_a_time', 'predict', 'predict_checkpoints', 'replace_folder',
+           'write_classifier', 'format_epoch', 'write_history', 'run_epochs', 'finish_run', 'train', 'choose_dataset',
+           'train_run', 'parse_changes', 'train_command', 'train_from_command_line']
 
 # %% ../nbs/06_training.ipynb #c004
 import os
@@ -53,6 +53,7 @@ from fastai.data.core import DataLoaders
 from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
@@ -854,6 +855,31 @@ def earlier_run(
         return None
     return record
 
+
+@contextmanager
+def one_at_a_time(
+    out: Path,  # Folder of the run; the lock is a file beside it, .NAME.lock
+) -> Iterator[None]:
+    "Keep a run's folder from other processes: one process waits for it, several together are refused with a TrainingError."
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out.with_name(f".{out.name}.lock"))
+
+    def take():
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            busy = f"{out}: another process is training this run"
+            if this_part()[1] > 1:  # The others would not wait for the first one as long as a run takes
+                raise TrainingError(f"{busy}; start again when it is done") from error
+            print(f"{busy}; waiting for it", flush=True)
+            lock.acquire()
+
+    on_first(take)
+    try:
+        yield
+    finally:
+        lock.release()
+
 # %% ../nbs/06_training.ipynb #c096
 @torch.inference_mode()
 def predict(
@@ -1013,7 +1039,7 @@ def train(
     folder, out = Path(dataset), Path(out)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     config = replace(config, precision=choose_precision(config.precision, device))
-    with processes(device), named_memory(config):
+    with processes(device), named_memory(config), one_at_a_time(out):
         splits = read_splits(folder, config)
         identity = run_identity(config, file_sha256(folder / "manifest.csv"))
         record = on_first(lambda: earlier_run(out, identity, overwrite))

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -18,8 +19,8 @@ from deepfake_nbs import comparison, training
 from deepfake_nbs.comparison import choose_classifier, finished_rows, read_predictions, read_run, results_table, training_table
 from deepfake_nbs.core import ImageError, file_sha256, read_image, read_settings
 from deepfake_nbs.training import (
-    ManifestImages, SeededLoader, TrainingConfig, TrainingError, choose_dataset, drop_empty, make_loss, profile_row, read_splits,
-    run_config, run_name, table_row, train, train_run,
+    ManifestImages, SeededLoader, TrainingConfig, TrainingError, choose_dataset, drop_empty, make_loss, one_at_a_time, profile_row,
+    read_splits, run_config, run_name, table_row, train, train_run,
 )
 from deepfake_nbs.xception import load_classifier, normalise, resize_square
 
@@ -633,6 +634,44 @@ def test_two_processes_train_one_network(noise, tmp_path):
     assert alone["processes"] == 1
     with pytest.raises(TrainingError, match=r"processes \(2, not 1\)"):
         train(replace(TINY, epochs=2, batch_size=6, dropout=0.0), noise, tmp_path / "out", device="cpu")
+
+
+SAME = """
+import sys
+from deepfake_nbs.training import TrainingConfig, train
+print(train(eval(sys.argv[1]), sys.argv[2], sys.argv[3], device="cpu")["finished"])
+"""
+
+
+def test_a_second_process_waits_for_the_same_run(noise, tmp_path):
+    config, out = replace(TINY, epochs=3), tmp_path / "out"
+    command = [sys.executable, "-c", SAME, repr(config), str(noise), str(out)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said, wrong = zip(*(process.communicate(timeout=300) for process in both), strict=True)
+    assert [process.returncode for process in both] == [0, 0], wrong
+    assert sorted("finished before" in text for text in said) == [False, True], "one trains, the other has nothing left to do"
+    assert {text.splitlines()[-1] for text in said} == {train(config, noise, out, device="cpu")["finished"]}
+    assert sorted(path.name for path in out.iterdir()) == ["history.csv", "model", "predictions.csv", "run.json"]
+
+
+def test_a_run_that_another_process_trains_is_waited_for_or_refused(tmp_path, monkeypatch, capsys):
+    out, order = tmp_path / "training" / "8", []
+
+    def wait():
+        with one_at_a_time(out):
+            order.append("second")
+
+    with one_at_a_time(out):
+        with monkeypatch.context() as several, pytest.raises(TrainingError, match="8: another process .* this run; start again when"):
+            several.setattr(training, "on_first", lambda make: make())
+            several.setattr(training, "this_part", lambda: (0, 2))
+            wait()
+        other = threading.Thread(target=wait)
+        other.start()
+        other.join(0.5)
+        order.append("first")
+    other.join(30)
+    assert order == ["first", "second"] and "8: another process is training this run; waiting for it" in capsys.readouterr().out
 
 
 def read_run_without_place(folder):
