@@ -21,11 +21,12 @@ import tempfile
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -335,14 +336,26 @@ class _Read(NamedTuple):
     seconds: float
 
 
-def _read_ahead(pool: ThreadPoolExecutor, read: Any, photos: Iterable, n: int) -> Iterator[_Read | ImageError]:
+def _work_ahead(pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable, n: int) -> Iterator[Any]:
+    "What `work` makes of each item, in order; n items are worked on ahead."
     waiting: deque[Future] = deque()
-    for photo in photos:
-        waiting.append(pool.submit(read, photo))
+    for item in items:
+        waiting.append(pool.submit(work, item))
         if len(waiting) > n:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
+
+
+@contextmanager
+def _judges(n: int) -> Iterator[ThreadPoolExecutor]:
+    "A pool of n threads that share the cores torch may use; afterwards torch has as many as before."
+    cores = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(max(1, cores // n),)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(cores)  # New threads would go on with the number of the last that set one
 
 
 def _in_batches(reads: Iterable[_Read | ImageError], size: int, pixels: int = 32_000_000) -> Iterator[list]:
@@ -571,7 +584,7 @@ def _with_matches(evidence: Evidence, photo: str | Path | Image.Image, gallery: 
 
 # %% ../nbs/07_application.ipynb #c042
 @patch
-def _judge(self: Pipeline, batch: list[_Read | ImageError], whole: bool, gallery: "Gallery | None" = None) -> list[Evidence | ImageError]:
+def _judge(self: Pipeline, batch: list[_Read | ImageError], whole: bool) -> list[Evidence | ImageError]:
     "Judge one batch; what could not be read stays what it is."
     good = [read for read in batch if not isinstance(read, ImageError)]
     start = time.perf_counter()
@@ -582,7 +595,7 @@ def _judge(self: Pipeline, batch: list[_Read | ImageError], whole: bool, gallery
     share = max(1, len(good))
     seconds = dict(heads=(found_at - start) / share, classify=(time.perf_counter() - found_at) / share)
     judged = iter([
-        _with_matches(self._evidence(read, some, [next(probabilities) for _ in pictures], seconds), read.photo, gallery)
+        self._evidence(read, some, [next(probabilities) for _ in pictures], seconds)
         for read, some, pictures in zip(good, heads, regions, strict=True)
     ])
     return [read if isinstance(read, ImageError) else next(judged) for read in batch]
@@ -594,13 +607,20 @@ def check_many(
     photos: Iterable[str | Path | Image.Image],  # Files, or pictures in memory
     whole: bool = False,       # Judge the whole picture where no head is found
     gallery: "Gallery | None" = None,  # Where similar pictures are looked for
-    batch_size: int | None = None,  # Photographs a step; by default as many as the device judges fastest
+    batch_size: int | None = None,  # Photographs a step; by default as many as one thread or the device judges fastest
     workers: int = 2,          # Threads that decode
 ) -> Iterator[Evidence | ImageError]:
     "Judge photographs, in order; one that cannot be read yields its `ImageError`."
-    with ThreadPoolExecutor(workers) as pool:
-        for batch in _in_batches(_read_ahead(pool, self._read, photos, 2 * workers), batch_size or self.batch_size):
-            yield from self._judge(batch, whole, gallery)
+    photos, cores = iter(photos), torch.get_num_threads() if self.device == "cpu" else 1
+    first = list(islice(photos, self.batch_size))  # A few photographs are shared out evenly; a single one has all cores
+    n = min(cores, max(1, len(first)))
+    size = batch_size or min(self.batch_size // cores, math.ceil(len(first) / n))
+    with ThreadPoolExecutor(workers) as readers, _judges(n) as judges:
+        reads = _work_ahead(readers, self._read, chain(first, photos), 2 * workers)
+        batches = _in_batches(reads, max(1, size), pixels=32_000_000 // n)
+        for batch, answers in _work_ahead(judges, lambda batch: (batch, self._judge(batch, whole)), batches, n):
+            for read, answer in zip(batch, answers, strict=True):
+                yield answer if isinstance(answer, ImageError) else _with_matches(answer, read.photo, gallery)
 
 
 @patch
@@ -614,7 +634,7 @@ def check(
     read = self._read(photo)
     if isinstance(read, ImageError):
         raise read
-    return self._judge([read], whole, gallery)[0]
+    return _with_matches(self._judge([read], whole)[0], photo, gallery)
 
 
 @patch

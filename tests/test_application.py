@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -78,6 +79,35 @@ def test_order_and_batches_do_not_matter(run, photos):
     together = [answer.probability for answer in pipeline.check_many(paths, batch_size=7)]
     alone = [pipeline.check(path).probability for path in paths]
     assert together == pytest.approx(alone, abs=1e-5) and len(set(together)) > 1
+
+
+def test_many_are_judged_side_by_side_by_threads_of_one_core(run, photos, monkeypatch):
+    seen, alive = set(), set()
+    judge = Pipeline._judge
+
+    def watched(self, batch, whole):
+        seen.add((threading.get_ident(), torch.get_num_threads(), len(batch)))
+        return judge(self, batch, whole)
+
+    monkeypatch.setattr(Pipeline, "_judge", watched)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        pipeline, paths = Pipeline.load(run), sorted(photos.iterdir())
+        for n, size in ((1, 1), (3, 1), (4, 2), (len(paths), 2)):
+            seen.clear()
+            assert [answer.photo for answer in pipeline.check_many(paths[:n])] == [str(path) for path in paths[:n]]
+            assert {(cores, batch <= size) for _, cores, batch in seen} == {(3 if n == 1 else 1, True)}
+        answers = pipeline.check_many(paths)
+        next(answers)
+        answers.close()
+        thread = threading.Thread(target=lambda: alive.add(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert torch.get_num_threads() == 3 and alive == {3}, "what comes after has all cores again"
+    finally:
+        torch.set_num_threads(before)
+    assert list(Pipeline.load(run).check_many([])) == []
 
 
 def test_threshold_of_the_model_decides(tmp_path, photos):
@@ -432,7 +462,7 @@ def test_memory_holds_a_few_photographs_whatever_the_folder(heads_run):
             alive.add(i)
             most[0] = max(most[0], len(alive))
 
-    reads = application._read_ahead(application.ThreadPoolExecutor(2), lambda i: Photo(i), range(200), 4)
+    reads = application._work_ahead(application.ThreadPoolExecutor(2), lambda i: Photo(i), range(200), 4)
     for photo in reads:
         alive.discard(photo.i)
     assert most[0] <= 8
