@@ -659,7 +659,7 @@ def _png(figure: "Figure") -> bytes:
     import io
 
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=90)
+    figure.savefig(file, format="png", dpi=90, bbox_inches="tight")  # What stands under a picture is not counted by the layout
     return file.getvalue()
 
 
