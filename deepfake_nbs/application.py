@@ -6,9 +6,9 @@
 __all__ = ['CLASSIFIER', 'THRESHOLDS', 'PREPROCESSING', 'MOST_HEADS', 'NEVER_SEEN', 'COLOURS', 'GALLERIES', 'RETRIEVAL',
            'PURPOSE', 'app', 'CARD', 'Thresholds', 'choose_thresholds', 'JudgedHead', 'Match', 'Evidence', 'find_run',
            'read_thresholds', 'OnnxNetwork', 'Pipeline', 'plot_evidence', 'VideoEvidence', 'plot_video', 'Gallery',
-           'check_photographs', 'build', 'audit', 'crop', 'index_pictures', 'retrieve', 'export_portable',
-           'export_model', 'Pair', 'find_pairs', 'evidence_table', 'plot_together', 'example_photographs',
-           'evidence_html', 'Demo']
+           'photographs_in', 'check_photographs', 'build', 'audit', 'crop', 'index_pictures', 'retrieve',
+           'export_portable', 'export_model', 'Pair', 'find_pairs', 'evidence_table', 'plot_together',
+           'example_photographs', 'evidence_html', 'Demo']
 
 # %% ../nbs/07_application.ipynb #c002
 import csv
@@ -18,6 +18,7 @@ import math
 import os
 import shutil
 import tempfile
+import threading
 import time
 import warnings
 from collections import deque
@@ -34,7 +35,7 @@ import numpy as np
 import torch
 import typer
 from fastcore.basics import patch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.ops import SqueezeExcitation
@@ -92,7 +93,7 @@ def choose_thresholds(
     real_to = None if real_to is None else -real_to
     if real_to is not None and fake_from is not None and real_to > fake_from:  # Both words would be right: no gap is needed
         real_to = fake_from = (real_to + fake_from) / 2
-    return Thresholds(real_to, fake_from, f"{precision:.0%} precision on {len(fake)} validation pictures")
+    return Thresholds(real_to, fake_from, f"chosen for {precision:.0%} precision on {len(fake)} validation pictures, less on new ones")
 
 # %% ../nbs/07_application.ipynb #c017
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ class Evidence:
     thresholds: Thresholds
     classifier: dict[str, Any]       # net, row, crop, trained_on, version, weights
     versions: dict[str, str]         # Of this package and of torch
-    seconds: dict[str, float]        # Per stage; in a batch, this photograph's share
+    seconds: dict[str, float]        # Per stage, in the thread that judged; in a batch, this photograph's share
     matches: tuple[Match, ...] = ()  # Similar pictures of the gallery, best first
 
     def to_dict(self) -> dict[str, Any]:
@@ -339,23 +340,31 @@ class _Read(NamedTuple):
 def _work_ahead(pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable, n: int) -> Iterator[Any]:
     "What `work` makes of each item, in order; n items are worked on ahead."
     waiting: deque[Future] = deque()
-    for item in items:
-        waiting.append(pool.submit(work, item))
-        if len(waiting) > n:
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > n:
+                yield waiting.popleft().result()
+        while waiting:
             yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    finally:  # Nobody waits for the rest after an error, or where the answers are not wanted any more
+        for future in waiting:
+            future.cancel()
 
 
 @contextmanager
 def _judges(n: int) -> Iterator[ThreadPoolExecutor]:
-    "A pool of n threads that share the cores torch may use; afterwards torch has as many as before."
-    cores = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(n, initializer=torch.set_num_threads, initargs=(max(1, cores // n),)) as pool:
-            yield pool
-    finally:
-        torch.set_num_threads(cores)  # New threads would go on with the number of the last that set one
+    "A pool of n threads that share the cores torch may use."
+    cores, all_there = torch.get_num_threads(), threading.Barrier(n)
+
+    def take_share():
+        torch.set_num_threads(max(1, cores // n))
+        torch.get_num_threads()  # From here on the number is this thread's own
+
+    with ThreadPoolExecutor(n, initializer=take_share) as pool:
+        list(pool.map(lambda _: all_there.wait(), range(n)))
+        torch.set_num_threads(cores)  # A thread that starts later takes the number that was set last
+        yield pool
 
 
 def _in_batches(reads: Iterable[_Read | ImageError], size: int, pixels: int = 32_000_000) -> Iterator[list]:
@@ -480,8 +489,11 @@ def _fold_norms(model: nn.Module) -> nn.Module:
 
 # %% ../nbs/07_application.ipynb #c038
 def _in_rgb(image: Image.Image) -> Image.Image:
-    "A picture in memory, as `read_image` would give it."
-    return image if image.mode == "RGB" else _to_rgb(image)
+    "A picture in memory, as `read_image` would give it. Raises `ImageError`."
+    try:
+        return _to_rgb(ImageOps.exif_transpose(image))
+    except Exception as error:  # A picture that was opened and not yet decoded fails as a file does
+        raise ImageError("photograph", f"cannot be decoded ({type(error).__name__}: {error})") from error
 
 
 @patch
@@ -577,21 +589,33 @@ def _with_matches(evidence: Evidence, photo: str | Path | Image.Image, gallery: 
     if gallery is None:
         return evidence
     start = time.perf_counter()
-    matches = gallery.find(photo)
+    try:
+        matches = gallery.find(photo)
+    except OSError as error:  # It is read once more, and may be gone by now
+        raise ImageError(evidence.photo, f"cannot be looked for in the gallery ({error})") from error
     seconds = evidence.seconds | dict(retrieve=round(time.perf_counter() - start, 4))
     notes = (*evidence.notes, f"gallery: {gallery.note}") if gallery.note else evidence.notes
     return replace(evidence, matches=matches, notes=notes, seconds=seconds)
 
+def _finish(read: _Read | ImageError, answer: Evidence | ImageError, gallery: "Gallery | None") -> Evidence | ImageError:
+    "The answer with its matches, or what was wrong with the photograph."
+    if isinstance(read, ImageError):
+        return read
+    try:
+        return _with_matches(answer, read.photo, gallery)
+    except ImageError as error:
+        return error
+
 # %% ../nbs/07_application.ipynb #c042
 @patch
-def _judge(self: Pipeline, batch: list[_Read | ImageError], whole: bool) -> list[Evidence | ImageError]:
+def _judge(self: Pipeline, batch: list[_Read | ImageError], whole: bool, n_crops: int | None = None) -> list[Evidence | ImageError]:
     "Judge one batch; what could not be read stays what it is."
     good = [read for read in batch if not isinstance(read, ImageError)]
     start = time.perf_counter()
     heads = self._find(good)
     found_at = time.perf_counter()
     regions = [self._regions(read, some, whole) for read, some in zip(good, heads, strict=True)]
-    probabilities = iter(self._probabilities([region for some in regions for region in some]))
+    probabilities = iter(self._probabilities([region for some in regions for region in some], n_crops))
     share = max(1, len(good))
     seconds = dict(heads=(found_at - start) / share, classify=(time.perf_counter() - found_at) / share)
     judged = iter([
@@ -611,16 +635,20 @@ def check_many(
     workers: int = 2,          # Threads that decode
 ) -> Iterator[Evidence | ImageError]:
     "Judge photographs, in order; one that cannot be read yields its `ImageError`."
-    photos, cores = iter(photos), torch.get_num_threads() if self.device == "cpu" else 1
-    first = list(islice(photos, self.batch_size))  # A few photographs are shared out evenly; a single one has all cores
-    n = min(cores, max(1, len(first)))
-    size = batch_size or min(self.batch_size // cores, math.ceil(len(first) / n))
+    alone = self.device != "cpu" or isinstance(self.model, OnnxNetwork)  # These use the whole device in one thread
+    photos, cores = iter(photos), 1 if alone else torch.get_num_threads()
+    first = list(islice(photos, cores * batch_size if batch_size else self.batch_size))  # A few photographs are shared out evenly
+    size = max(1, batch_size or min(self.batch_size // cores, math.ceil(len(first) / cores)))
+    n = max(1, min(cores, math.ceil(len(first) / size)))
+
+    def judge(batch: list[_Read | ImageError]) -> list[tuple]:
+        return list(zip(batch, self._judge(batch, whole, max(1, self.batch_size // n)), strict=True))
+
     with ThreadPoolExecutor(workers) as readers, _judges(n) as judges:
-        reads = _work_ahead(readers, self._read, chain(first, photos), 2 * workers)
-        batches = _in_batches(reads, max(1, size), pixels=32_000_000 // n)
-        for batch, answers in _work_ahead(judges, lambda batch: (batch, self._judge(batch, whole)), batches, n):
-            for read, answer in zip(batch, answers, strict=True):
-                yield answer if isinstance(answer, ImageError) else _with_matches(answer, read.photo, gallery)
+        batches = _in_batches(_work_ahead(readers, self._read, chain(first, photos), 2 * workers), size, pixels=32_000_000 // n)
+        for pairs in map(judge, batches) if n == 1 else _work_ahead(judges, judge, batches, n):
+            for read, answer in pairs:
+                yield _finish(read, answer, gallery)
 
 
 @patch
@@ -681,7 +709,9 @@ def _draw_photograph(ax: Any, evidence: Evidence, image: Image.Image, colour: st
         halo = [withStroke(linewidth=4, foreground="white")]  # A box of any colour is seen on any picture
         ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color=own, linewidth=2, path_effects=halo))
         if len(evidence.heads) <= 12:  # In a crowd, words would hide the faces
-            ax.text(x0, y0, f"{i} {head.verdict or ''}".strip(), fontsize=7, color="white", va="bottom", bbox=dict(pad=1, color=own, lw=0))
+            inside = y0 < 0.06 * small.height  # Above the edge it would cover the title
+            ax.text(x0, y0, f"{i} {head.verdict or ''}".strip(), fontsize=7, color="white", va="top" if inside else "bottom",
+                    bbox=dict(pad=1, color=own, lw=0))
     what = "no verdict" if evidence.verdict is None else f"{evidence.verdict} ({evidence.region})"
     ax.set_title(what, color=colour, fontsize=10)
     ax.set(xticks=[], yticks=[])
@@ -985,18 +1015,29 @@ def _printable(name: str) -> str:
     return name if name.isprintable() else json.dumps(name)
 
 
+def photographs_in(
+    folder: Path,   # Searched to any depth
+) -> list[Path]:    # By their endings, whatever they hold
+    "Every picture in a folder."
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _ENDINGS and path.is_file())
+
+
 def _photographs(places: list[Path]) -> list[Path]:
     "Files as they are named, folders as the images below them."
     found = []
     for place in places:
-        images = (path for path in place.rglob("*") if path.suffix.lower() in _ENDINGS and path.is_file())
-        inside = sorted(images) if place.is_dir() else [place]
+        inside = photographs_in(place) if place.is_dir() else [place]
         if not inside:
             _fail(f"{place}: no image in this folder; looked for {', '.join(sorted(_ENDINGS))}")
         found += inside
     return found
 
 # %% ../nbs/07_application.ipynb #c079
+def _name_row(row: int) -> str:
+    "The report's table 1 has nine rows."
+    return f"row {row} of table 1" if 0 < row < 10 else f"row {row}, which is ours"
+
+
 def _describe(pipeline: Pipeline, gallery: Gallery | None) -> str:
     "The head of the table: what judges, what it is fed, and what its words mean."
     config, thresholds = pipeline.config, pipeline.thresholds
@@ -1004,7 +1045,7 @@ def _describe(pipeline: Pipeline, gallery: Gallery | None) -> str:
     real = "never" if thresholds.real_to is None else f"up to {thresholds.real_to:.3f}"
     fake = "never" if thresholds.fake_from is None else f"from {thresholds.fake_from:.3f}"
     lines = [
-        f"{config['net']}, row {config['row']} of table 1, trained on {config['trained_on']}",
+        f"{config['net']}, {_name_row(config['row'])}, trained on {config['trained_on']}",
         f"judges {fed}" + ("" if pipeline.detector else "; this run has no head detector"),
         f"real {real}, fake {fake}, else unsure ({thresholds.origin})",
     ]
@@ -1213,7 +1254,7 @@ def retrieve(
 # %% ../nbs/07_application.ipynb #c091
 CARD = """# A detector of manipulated faces, for research
 
-{net}, row {row} of table 1 of deepfake_nbs, {parameters} parameters, pictures of {image_size} pixels. It judges {fed}.
+{net}, {row}, a network of deepfake_nbs with {parameters} parameters, pictures of {image_size} pixels. It judges {fed}.
 
 ## Trained on
 {trained_on}. {drawn}
@@ -1260,7 +1301,8 @@ def _write_card(place: Path, config: dict, record: dict, thresholds: Thresholds,
              if own else "The terms of those pictures hold for what was learned from them: research use only; data/README.md names them.")
     real = "never said" if thresholds.real_to is None else f"up to {thresholds.real_to:.3f}"
     fake = "never said" if thresholds.fake_from is None else f"from {thresholds.fake_from:.3f}"
-    facts = dict(config, parameters=f"{record['parameters']:,}" if "parameters" in record else "unknown", measured=record["measured"],
+    size = f"{record['parameters']:,}" if "parameters" in record else "unknown"
+    facts = dict(config, row=_name_row(config["row"]), parameters=size, measured=record["measured"],
                  fed="heads, cut out with a margin" if config["crop"] else "whole pictures", drawn=drawn, real=real, fake=fake,
                  origin=thresholds.origin, layout=preprocessing["layout"])
     (place / "README.md").write_text(CARD.format(**facts), encoding="utf-8")
@@ -1468,7 +1510,7 @@ def evidence_html(
         near = f"{Path(best.path).name} ({best.label}, {best.measure} {best.similarity:.3f})"
         rows.append(escape(f"most similar picture of the gallery: {near}"))
     time_spent = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in evidence.seconds.items())
-    origin = f"{evidence.classifier['net']}, row {evidence.classifier['row']}, trained on {evidence.classifier['trained_on']}"
+    origin = f"{evidence.classifier['net']}, {_name_row(evidence.classifier['row'])}, trained on {evidence.classifier['trained_on']}"
     words = f"{escape(origin)}. Words: {escape(evidence.thresholds.origin)}. <span class='time'>{time_spent}</span>."
     rows.append(f"<small>{words} No verdict of this program proves anything.</small>")
     return "<div class='evidence'>" + "<br>".join(rows) + "</div>"

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['READINGS', 'RESULT_COLUMNS', 'MORE_COLUMNS', 'CELLS', 'read_run', 'finished_rows', 'usable_runs', 'read_predictions',
            'confusion_table', 'plot_history', 'row_status', 'training_table', 'find_twin', 'results_table',
-           'format_result', 'show_results', 'claim_rows', 'setting_claims', 'method_table', 'subtract_intervals',
+           'format_result', 'show_results', 'claim_rows', 'setting_claims', 'method_table', 'subtract_metrics',
            'compare_protocols', 'common_pictures', 'compare_rows', 'compare_crops', 'compare_epochs', 'epoch_claims',
-           'implied_real_share', 'check_arithmetic', 'validation_auc', 'best_row', 'choose_classifier']
+           'implied_real_share', 'check_arithmetic', 'rank_rows', 'best_row', 'choose_classifier', 'measure_words']
 
 # %% ../nbs/06c_comparison.ipynb #c003
 import json
@@ -19,9 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from scipy.optimize import linprog
-from sklearn.metrics import roc_auc_score
 
-from .core import classification_metrics, file_sha256, paired_metrics
+from .core import METRICS, _interval, _metrics, _resamples, classification_metrics, file_sha256, paired_metrics
 from .datasets import SPLITS, read_manifest
 from deepfake_nbs.training import (
     OUR_ROWS, PROTOCOLS, SCHEDULES, TrainingError, latest_checkpoint, read_table1, read_table2, record_identity, replace_folder, table_row,
@@ -215,11 +214,13 @@ def format_result(
 
 def show_results(
     results: pd.DataFrame,  # As `results_table` made it
-) -> pd.DataFrame:  # One line a row of table 2; cells "published: measured [95 % interval]"
+) -> pd.DataFrame:  # One line a row of table 2; cells "published: measured [95 % interval]", and n of validation and test
     "Table 2 in the shape in which it was published."
     cells = results.assign(cell=results.apply(format_result, axis=1))
     columns = [*RESULT_COLUMNS, *MORE_COLUMNS]
-    return cells.pivot(index="row", columns="column", values="cell")[columns].rename_axis(columns=None)
+    table = cells.pivot(index="row", columns="column", values="cell")[columns].rename_axis(columns=None)
+    n = results[results["n"] > 0].groupby("row")["n"].agg(lambda part: ", ".join(map(str, part.unique())))
+    return table.assign(n=n.reindex(table.index, fill_value=""))
 
 # %% ../nbs/06c_comparison.ipynb #c034
 def claim_rows(
@@ -279,15 +280,24 @@ def method_table(
     return pd.DataFrame(rows).sort_values("auc", ignore_index=True) if rows else pd.DataFrame(columns=["method", "n", "auc"])
 
 # %% ../nbs/06c_comparison.ipynb #c045
-def subtract_intervals(
-    first: pd.Series,  # value, low, high of one measure
-    second: pd.Series,  # The same, measured on other pictures
-) -> dict[str, float]:  # difference, low, high (95 %)
-    "Difference of two independent numbers, with an interval made of theirs (Zou and Donner 2008, section 2)."
-    difference = first["value"] - second["value"]
-    below = np.hypot(first["value"] - first["low"], second["high"] - second["value"])
-    above = np.hypot(first["high"] - first["value"], second["value"] - second["low"])
-    return dict(difference=difference, low=difference - below, high=difference + above)
+def subtract_metrics(
+    first: pd.DataFrame,  # Predictions: label, probability, group
+    second: pd.DataFrame,  # The same, on other pictures, some of whose groups may be the same
+    metric: str = "auc",  # A row of `classification_metrics`
+    n_resamples: int = 1000,  # Bootstrap resamples of the groups of both together
+    seed: int = 0,  # Of the resampling
+) -> dict[str, float]:  # difference (first minus second), low, high (95 %)
+    "Difference of one measure between two runs that were tested on different pictures."
+    def subtract(*weights):
+        values = (_metrics(frame["label"].to_numpy(int), frame["probability"].to_numpy(float), weight, 0.5)[METRICS.index(metric)]
+                  for frame, weight in zip((first, second), weights, strict=True))
+        return next(values) - next(values)
+
+    drawn = _resamples(pd.concat([first["group"], second["group"]], ignore_index=True), n_resamples, seed)
+    parts = (np.split(weight, [len(first)]) for weight in drawn)
+    samples = [subtract(*part) if all(weight.any() for weight in part) else np.nan for part in parts]
+    low, high = _interval(np.array(samples)[:, None])
+    return dict(difference=subtract(np.ones(len(first)), np.ones(len(second))), low=low.item(), high=high.item())
 
 # %% ../nbs/06c_comparison.ipynb #c047
 def compare_protocols(
@@ -303,10 +313,10 @@ def compare_protocols(
         if twin is not None:
             names = dict(group=own, published=twin)
             last = {name: read_predictions(Path(run) / "training" / names[name], "test", "last") for name in PROTOCOLS}
-            each = {name: classification_metrics(frame, n_resamples).loc[metric] for name, frame in last.items()}
+            each = {name: classification_metrics(frame, 1).loc[metric] for name, frame in last.items()}
             values = {name: each[name]["value"] for name in PROTOCOLS} | {f"n_{name}": int(each[name]["n"]) for name in PROTOCOLS}
             chosen = {key: config[key] for key in ("net", "crop", "seed", "schedule")}
-            rows.append(chosen | values | subtract_intervals(each["published"], each["group"]))
+            rows.append(chosen | values | subtract_metrics(last["published"], last["group"], metric, n_resamples))
     columns = ["net", "crop", "seed", "schedule", "published", "group", "difference", "low", "high", "n_published", "n_group"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -344,9 +354,11 @@ def compare_crops(
     n_resamples: int = 1000,  # Bootstrap resamples behind an interval
 ) -> pd.DataFrame:  # cropped and whole row, their values on common pictures, difference (cropped minus whole), low, high, p, n
     "Rows that saw crops against rows that saw whole pictures, on the pictures that both were tested on."
-    alike, records, rows = ("net", "optimiser", "learning_rate", "batch_size", "schedule", "augment"), finished_rows(run), []
+    def alike(record): return record_identity(record) | dict(row=0, crop=False, epochs=0, manifest_sha256="")
+
+    records, rows = finished_rows(run), []
     for cropped, whole in ((a, b) for a in records for b in records if records[a]["crop"] and not records[b]["crop"]):
-        if all(records[cropped]["config"][key] == records[whole]["config"][key] for key in alike):
+        if alike(records[cropped]) == alike(records[whole]):
             frames = [read_predictions(Path(run) / "training" / str(row)) for row in (cropped, whole)]
             found = paired_metrics(*common_pictures(*frames), n_resamples).loc[metric]
             rows.append(dict(cropped_row=cropped, whole_row=whole, cropped=found["first"], whole=found["second"], n=int(found["n"]),
@@ -432,12 +444,18 @@ def check_arithmetic(
     return pd.DataFrame(rows).T.rename_axis(published.index.name).astype(dict(real_low=float, real_high=float))
 
 # %% ../nbs/06c_comparison.ipynb #c072
-def validation_auc(
-    folder: str | os.PathLike,  # training/<name>
-) -> float:  # NaN with one class
-    "AUC of a run's chosen checkpoint on the validation split, from its predictions."
-    frame = read_predictions(folder, "validation")
-    return float(roc_auc_score(frame["label"], frame["probability"])) if frame["label"].nunique() == 2 else float("nan")
+def rank_rows(
+    run: str | os.PathLike,  # Run folder
+    crop: bool = False,  # Only rows that were trained on heads
+    n_resamples: int = 1000,  # Bootstrap resamples behind an interval
+) -> pd.DataFrame:  # By row, the best AUC on validation first: value, low, high, n
+    "Finished rows in the order in which validation puts them."
+    rows = [row for row, record in finished_rows(run).items() if record["crop"] or not crop]
+    places = [Path(run) / "training" / str(row) for row in rows]
+    measured = [classification_metrics(read_predictions(place, "validation"), n_resamples).loc["auc"] for place in places]
+    columns = ["value", "low", "high", "n"]
+    frame = pd.DataFrame([auc[columns] for auc in measured], index=pd.Index(rows, name="row"), columns=columns)
+    return frame.astype(dict(n=int)).sort_values("value", ascending=False, kind="stable")
 
 
 def best_row(
@@ -445,9 +463,7 @@ def best_row(
     crop: bool = False,      # Only rows that were trained on heads
 ) -> int | None:             # Row of table 1, or None where none is finished
     "The finished row with the best AUC on validation."
-    rows = [row for row, record in finished_rows(run).items() if record["crop"] or not crop]
-    scores = {row: validation_auc(Path(run) / "training" / str(row)) for row in rows}
-    return max(scores, key=lambda row: -1.0 if np.isnan(scores[row]) else scores[row], default=None)
+    return next(iter(rank_rows(run, crop, n_resamples=1).index), None)
 
 
 def choose_classifier(
@@ -464,3 +480,20 @@ def choose_classifier(
     place.parent.mkdir(parents=True, exist_ok=True)
     shutil.copytree(run / "training" / str(best) / "model", new, copy_function=shutil.copyfile)  # New file times: chosen now
     return replace_folder(new, place)
+
+# %% ../nbs/06c_comparison.ipynb #c073b
+def measure_words(
+    predictions: pd.DataFrame,  # label, probability, group; of the test split
+    real_to: float | None,  # "real" is said up to this probability of fake, or never
+    fake_from: float | None,  # "fake" is said from here on, or never
+    n_resamples: int = 1000,  # Bootstrap resamples behind an interval
+) -> pd.DataFrame:  # word, n (pictures it is said of), value (share that is right), low, high; NaN for a word that is never said
+    "How often a word of the application is right, of the pictures that it is said of."
+    fake = predictions["probability"] >= (np.inf if fake_from is None else fake_from)
+    real = ~fake & (predictions["probability"] <= (-np.inf if real_to is None else real_to))
+    rows = []
+    for word, said, threshold in (("real", real, 1.1), ("fake", fake, 0.0)):  # All said real, all said fake: the accuracy is the share
+        part = predictions[said]
+        right = classification_metrics(part, n_resamples, threshold=threshold).loc["accuracy"] if len(part) else {}
+        rows.append(dict(word=word, n=len(part), **{key: right.get(key, np.nan) for key in ("value", "low", "high")}))
+    return pd.DataFrame(rows)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,33 +82,93 @@ def test_order_and_batches_do_not_matter(run, photos):
     assert together == pytest.approx(alone, abs=1e-5) and len(set(together)) > 1
 
 
-def test_many_are_judged_side_by_side_by_threads_of_one_core(run, photos, monkeypatch):
-    seen, alive = set(), set()
-    judge = Pipeline._judge
+def threads_of_a_new_thread():
+    found = []
+    thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    return found[0]
 
-    def watched(self, batch, whole):
-        seen.add((threading.get_ident(), torch.get_num_threads(), len(batch)))
-        return judge(self, batch, whole)
 
-    monkeypatch.setattr(Pipeline, "_judge", watched)
+@pytest.fixture
+def three_threads():
     before = torch.get_num_threads()
     torch.set_num_threads(3)
-    try:
-        pipeline, paths = Pipeline.load(run), sorted(photos.iterdir())
-        for n, size in ((1, 1), (3, 1), (4, 2), (len(paths), 2)):
-            seen.clear()
-            assert [answer.photo for answer in pipeline.check_many(paths[:n])] == [str(path) for path in paths[:n]]
-            assert {(cores, batch <= size) for _, cores, batch in seen} == {(3 if n == 1 else 1, True)}
-        answers = pipeline.check_many(paths)
-        next(answers)
-        answers.close()
-        thread = threading.Thread(target=lambda: alive.add(torch.get_num_threads()))
-        thread.start()
-        thread.join()
-        assert torch.get_num_threads() == 3 and alive == {3}, "what comes after has all cores again"
-    finally:
-        torch.set_num_threads(before)
-    assert list(Pipeline.load(run).check_many([])) == []
+    yield
+    torch.set_num_threads(before)
+
+
+def test_many_are_judged_side_by_side_by_threads_of_one_core(run, photos, monkeypatch, three_threads):
+    seen, judge = set(), Pipeline._judge
+
+    def watched(self, batch, whole, n_crops=None):
+        seen.add((torch.get_num_threads(), len(batch), n_crops))
+        return judge(self, batch, whole, n_crops)
+
+    monkeypatch.setattr(Pipeline, "_judge", watched)
+    pipeline, paths = Pipeline.load(run), sorted(photos.iterdir())
+    for n, size, cores, crops in ((1, 1, 3, 6), (3, 1, 1, 2), (len(paths), 2, 1, 2)):
+        seen.clear()
+        assert [answer.photo for answer in pipeline.check_many(paths[:n])] == [str(path) for path in paths[:n]]
+        assert {(one[0], one[1] <= size, one[2]) for one in seen} == {(cores, True, crops)}
+    seen.clear()
+    assert len(list(pipeline.check_many(paths[:7], batch_size=7))) == 7 and seen == {(3, 7, 6)}, "one batch has all cores"
+    assert list(pipeline.check_many([])) == []
+
+
+def test_judging_leaves_the_cores_to_everybody_else(run, photos, three_threads):
+    pipeline, paths = Pipeline.load(run), sorted(photos.iterdir())
+    first, second = pipeline.check_many(paths), pipeline.check_many(paths)
+    next(first), next(second)
+    assert torch.get_num_threads() == threads_of_a_new_thread() == 3, "while both are under way"
+    first.close()
+    assert len(list(second)) == len(paths) - 1 and torch.get_num_threads() == threads_of_a_new_thread() == 3
+
+
+def test_nothing_is_worked_on_that_nobody_waits_for():
+    done = []
+    with application.ThreadPoolExecutor(1) as pool:
+        results = application._work_ahead(pool, lambda i: time.sleep(0.05) or done.append(i), range(20), 8)
+        next(results)
+        results.close()
+    assert len(done) <= 3
+
+    def fail(i):
+        raise ValueError(f"number {i}")
+
+    with application.ThreadPoolExecutor(1) as pool, pytest.raises(ValueError, match="number 0"):
+        list(application._work_ahead(pool, fail, range(20), 8))
+
+
+def test_a_picture_in_memory_is_read_as_its_file_is(run, photos, tmp_path):
+    pipeline, path = Pipeline.load(run), tmp_path / "turned.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # Turn by a quarter to see it upright
+    Image.open(sorted(photos.iterdir())[0]).convert("RGB").resize((40, 20)).save(path, exif=exif, quality=95)
+    of_file, of_memory = pipeline.check(path), pipeline.check(Image.open(path))
+    assert of_file.size == of_memory.size == (20, 40) and of_file.probability == of_memory.probability
+    (tmp_path / "half.jpg").write_bytes(path.read_bytes()[:-100])
+    answers = list(pipeline.check_many([Image.open(tmp_path / "half.jpg"), path]))
+    assert isinstance(answers[0], ImageError) and "cannot be decoded" in str(answers[0]) and answers[1].size == (20, 40)
+
+
+def test_a_photograph_that_is_gone_before_the_gallery_is_asked_stops_nothing(run, photos):
+    class Broken:
+        note = ""
+
+        def find(self, photo):
+            if str(photo).endswith("00.png"):
+                raise FileNotFoundError(2, "No such file or directory", str(photo))
+            return ()
+
+    first, *others = Pipeline.load(run).check_many(sorted(photos.iterdir())[:3], gallery=Broken())
+    assert isinstance(first, ImageError) and "00.png: cannot be looked for in the gallery" in str(first)
+    assert [answer.matches for answer in others] == [(), ()]
+
+
+def test_rows_of_ours_are_not_called_the_reports(heads_run, photos):
+    assert application._name_row(9) == "row 9 of table 1" and application._name_row(10) == "row 10, which is ours"
+    assert "of table 1, trained on" in invoke("check", sorted(photos.iterdir())[0], "--run", heads_run).stdout
 
 
 def test_threshold_of_the_model_decides(tmp_path, photos):

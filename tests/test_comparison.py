@@ -8,6 +8,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 from noise_run import TINY, rewrite
 
 from deepfake_nbs import comparison
@@ -32,7 +33,8 @@ def test_table_2_never_makes_up_a_number(run):
     assert (run_rows.status == "run").all() and (run_rows.n == 6).all()
     assert (others.status == "not run").all() and others[["measured", "low", "high"]].isna().all(axis=None) and (others.n == 0).all()
     shown = show_results(results)
-    assert shown.loc[3, "recall_0"] == "0.7: not run" and list(shown) == [*comparison.RESULT_COLUMNS, *comparison.MORE_COLUMNS]
+    assert shown.loc[3, "recall_0"] == "0.7: not run" and list(shown) == [*comparison.RESULT_COLUMNS, *comparison.MORE_COLUMNS, "n"]
+    assert shown.n[[1, 3, 8]].tolist() == ["6", "", "6"]
 
 
 def test_table_2_is_made_of_predictions(copy):
@@ -193,7 +195,7 @@ def test_methods_are_measured_against_all_real_pictures(run):
     table = comparison.method_table(run / "training" / "1", n_resamples=20)
     predictions = read_predictions(run / "training" / "1")
     assert table["method"].tolist() == ["smooth"] and table["n"].item() + table["n_real"].item() == len(predictions)
-    expected = comparison.roc_auc_score(predictions["label"], predictions["probability"])
+    expected = roc_auc_score(predictions["label"], predictions["probability"])
     assert table["auc"].item() == pytest.approx(expected) and table["low"].item() <= expected <= table["high"].item()
 
 
@@ -255,13 +257,49 @@ def test_a_twin_has_the_same_code_data_and_processes(run, key, value):
     assert comparison.find_twin({**records, "mine": twin | {key: value}}, records["1"], protocol="published") is None
 
 
-def test_the_interval_of_a_difference_is_that_of_two_independent_ones():
-    rng = np.random.default_rng(0)
-    samples = [rng.normal(mean, sd, 200_000) for mean, sd in ((0.8, 0.03), (0.6, 0.05))]
-    each = [pd.Series(dict(zip(("value", "low", "high"), np.quantile(x, [0.5, 0.025, 0.975]), strict=True))) for x in samples]
-    found = comparison.subtract_intervals(*each)
-    expected = np.quantile(samples[0] - samples[1], [0.025, 0.975])
-    assert [found["low"], found["high"]] == pytest.approx(expected, abs=2e-3)
+def draw_answers(groups, seed, hit=0.8):
+    "Answers of a network that is right about a share of the groups; each group has three pictures, all right or all wrong."
+    rng = np.random.default_rng(seed)
+    right = np.repeat(rng.random(len(groups)) < hit, 3)
+    labels = np.repeat(rng.integers(0, 2, len(groups)), 3)
+    return pd.DataFrame(dict(label=labels, probability=np.where(right, labels, 1 - labels), group=np.repeat(groups, 3)))
+
+
+def test_the_interval_of_a_difference_is_that_of_two_independent_ones_where_no_group_is_shared():
+    first, second = (draw_answers([f"{name}{i}" for i in range(150)], seed) for seed, name in enumerate("ab"))
+    found = comparison.subtract_metrics(first, second, "accuracy", 2000)
+    share = [(frame.probability == frame.label).mean() for frame in (first, second)]
+    spread = 1.96 * np.sqrt(sum(p * (1 - p) / 150 for p in share))
+    assert found["difference"] == pytest.approx(share[0] - share[1])
+    assert [found["low"], found["high"]] == pytest.approx([found["difference"] - spread, found["difference"] + spread], abs=0.02)
+
+
+def test_a_group_in_both_test_sets_is_drawn_for_both():
+    groups = [f"g{i}" for i in range(100)]
+    first = draw_answers(groups, 0)
+    assert comparison.subtract_metrics(first, first.iloc[::-1], "accuracy", 100) == dict(difference=0.0, low=0.0, high=0.0)
+    other = first.assign(group="h" + first["group"])
+    apart = comparison.subtract_metrics(first, other, "accuracy", 100)
+    assert apart["low"] < -0.05 < 0.05 < apart["high"], "the same answers about other people may differ by chance"
+
+
+def test_how_often_a_word_is_right():
+    said = pd.DataFrame(dict(label=[0, 0, 1, 1, 1, 0], probability=[0.1, 0.2, 0.2, 0.9, 0.95, 0.99], group=list("aabbcc")))
+    table = comparison.measure_words(said, 0.2, 0.9, 100).set_index("word")
+    assert table["n"].to_dict() == dict(real=3, fake=3) and table["value"].tolist() == pytest.approx([2 / 3, 2 / 3])
+    assert (table["low"] <= table["value"]).all() and (table["value"] <= table["high"]).all()
+    never = comparison.measure_words(said, None, None, 100)
+    assert never["n"].tolist() == [0, 0] and never[["value", "low", "high"]].isna().all(axis=None)
+    same = comparison.measure_words(said, 0.9, 0.9, 100).set_index("word")["n"]
+    assert same["fake"] == 3 and same.sum() == len(said), "no picture gets both words"
+
+
+def test_validation_orders_the_rows(copy):
+    ranked = comparison.rank_rows(copy, n_resamples=20)
+    areas = {row: roc_auc_score(*read_predictions(copy / "training" / str(row), "validation")[["label", "probability"]].to_numpy().T)
+             for row in (1, 8)}
+    assert ranked["value"].to_dict() == pytest.approx(areas) and ranked["value"].is_monotonic_decreasing
+    assert comparison.best_row(copy) == ranked.index[0] and comparison.rank_rows(copy, crop=True, n_resamples=5).empty
 
 
 # --- row against row, crops, epochs -----------------------------------------------------------------------------------
@@ -305,7 +343,7 @@ def test_rows_are_compared_on_what_both_have(copy):
     table = comparison.compare_rows(copy, 8, n_resamples=20)
     assert table.row.tolist() == [1] and table.n.item() == 6
     own = [read_predictions(copy / "training" / row) for row in ("8", "1")]
-    areas = [comparison.roc_auc_score(frame.label, frame.probability) for frame in own]
+    areas = [roc_auc_score(frame.label, frame.probability) for frame in own]
     assert table.difference.item() == pytest.approx(areas[0] - areas[1])
 
 
