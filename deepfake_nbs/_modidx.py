@@ -275,6 +275,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'deepfake_nbs.baselines._TakesPaths': ('baselines.html#_takespaths', 'deepfake_nbs/baselines.py'),
                                         'deepfake_nbs.baselines._TakesPaths.__sklearn_tags__': ( 'baselines.html#_takespaths.__sklearn_tags__',
                                                                                                  'deepfake_nbs/baselines.py'),
+                                        'deepfake_nbs.baselines._accuracy': ('baselines.html#_accuracy', 'deepfake_nbs/baselines.py'),
                                         'deepfake_nbs.baselines._begin': ('baselines.html#_begin', 'deepfake_nbs/baselines.py'),
                                         'deepfake_nbs.baselines._cache_file': ('baselines.html#_cache_file', 'deepfake_nbs/baselines.py'),
                                         'deepfake_nbs.baselines._identity': ('baselines.html#_identity', 'deepfake_nbs/baselines.py'),

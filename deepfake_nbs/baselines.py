@@ -467,7 +467,7 @@ def plot_search(
     forest: pd.DataFrame,         # As `search_forest` returns it
     majority: float | None = None,  # Share of the larger class in validation
 ) -> "Figure":
-    "Figure 5: accuracy on validation against C of each kernel, and against the number of trees; a star marks the choice."
+    "The report's figure 5: accuracy on validation against C of each kernel, and against the number of trees; a star marks the choice."
     import matplotlib.pyplot as plt
 
     fig, axes = plt.subplots(1, 2, figsize=(9, 4), layout="constrained", sharey=True)
@@ -784,9 +784,12 @@ def plot_rows(
     for shift, (protocol, lines) in zip((-0.12, 0.12), part.groupby("protocol", sort=False), strict=False):
         y = [names.index(name) + shift for name in lines["row"]]
         reach = np.abs(lines[["low", "high"]].to_numpy().T - lines["value"].to_numpy())
-        ax.errorbar(lines["value"], y, xerr=reach, fmt="o", capsize=3, label=f"{protocol} (n={lines['n'].iloc[0]})")
+        fewest, most = lines["n"].min(), lines["n"].max()
+        n = f"{fewest:.0f}" if fewest == most else f"{fewest:.0f} to {most:.0f}"
+        ax.errorbar(lines["value"], y, xerr=reach, fmt="o", capsize=3, label=f"{protocol} (n={n})")
     ax.axvline(0.5, color="grey", ls=":")
-    ax.set(yticks=range(len(names)), yticklabels=names, xlabel=metric.replace("_", " "), xlim=(0, 1))
+    xlabel = metric.upper() if metric in ("auc", "eer") else metric.replace("_", " ")
+    ax.set(yticks=range(len(names)), yticklabels=names, xlabel=xlabel, xlim=(0, 1))
     ax.invert_yaxis()
     ax.legend(fontsize=8, frameon=False, title="split", loc="lower left")
     return ax
@@ -898,13 +901,22 @@ def draw_imbalanced(
     return rows[rows["label"].ne(few) | rank.isin(stay)]
 
 # %% ../nbs/04_baselines.ipynb #c115
+def _accuracy(labels: np.ndarray, said: np.ndarray, groups: np.ndarray, n_resamples: int, name: str = "accuracy") -> dict[str, float]:
+    predictions = pd.DataFrame(dict(label=labels, probability=np.asarray(said, float), group=groups))
+    found = classification_metrics(predictions, n_resamples).loc["accuracy"]
+    return {name: found["value"], f"{name}_low": found["low"], f"{name}_high": found["high"]}
+
+
 def directory_order(
     histograms: dict[str, np.ndarray],   # train, validation, test
     labels: dict[str, np.ndarray],       # The right ones
     seed: int = 0,
-) -> pd.DataFrame:  # classifier, labels, accuracy as its author would read it, accuracy by the right labels, majority, said_majority, n
+    groups: np.ndarray | None = None,    # Of the test pictures, for the intervals; None takes each picture as its own
+    n_resamples: int = 1000,             # Bootstrap resamples of groups
+) -> pd.DataFrame:  # classifier, labels, accuracy (as its author would read it) and accuracy_by_right_labels, each with _low and _high,
+    # majority, said_majority, n
     "Teach both classifiers right labels and labels in directory order; settings chosen on validation as in the report, no class weights."
-    rows = []
+    rows, groups = [], np.arange(len(labels["test"])) if groups is None else groups
     for name in ("right", "directory order"):
         used = {split: attach_in_order(y, seed + i) if name != "right" else np.asarray(y) for i, (split, y) in enumerate(labels.items())}
         train, valid = ((histograms[split], used[split]) for split in ("train", "validation"))
@@ -916,8 +928,8 @@ def directory_order(
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
                 said = classifier.fit(*train).predict(histograms["test"])
-            rows.append(dict(classifier=kind, labels=name, accuracy=np.mean(said == used["test"]),
-                             accuracy_by_right_labels=np.mean(said == labels["test"]),
+            rows.append(dict(classifier=kind, labels=name, **_accuracy(used["test"], said, groups, n_resamples),
+                             **_accuracy(labels["test"], said, groups, n_resamples, "accuracy_by_right_labels"),
                              majority=np.mean(np.asarray(labels["test"]) == larger), said_majority=np.mean(said == larger), n=len(said)))
     return pd.DataFrame(rows)
 

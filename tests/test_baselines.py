@@ -550,10 +550,23 @@ def test_labels_in_directory_order_keep_their_shares_and_lose_their_pictures():
 def test_classifiers_that_learn_labels_in_directory_order_name_the_larger_class():
     rng = np.random.default_rng(0)
     labels = {split: rng.permutation(np.repeat([0, 1, 1], 60)) for split in ("train", "validation", "test")}
-    found = bl.directory_order({split: rng.normal(size=(180, 8)) + 2 * y[:, None] for split, y in labels.items()}, labels)
+    found = bl.directory_order({split: rng.normal(size=(180, 8)) + 2 * y[:, None] for split, y in labels.items()}, labels, n_resamples=50)
     wrong, right = (found[found["labels"].eq(name)] for name in ("directory order", "right"))
     assert (right["accuracy"] > 0.95).all()
     assert (wrong["said_majority"] > 0.85).all() and (wrong["accuracy"] - wrong["majority"]).abs().max() < 0.1
+    for name in ("accuracy", "accuracy_by_right_labels"):
+        assert found[name].between(found[f"{name}_low"], found[f"{name}_high"]).all()
+
+
+def test_intervals_of_accuracy_resample_the_groups_that_are_given():
+    labels = dict.fromkeys(("train", "validation", "test"), np.tile([0, 1, 1], 10))
+    rng = np.random.default_rng(0)
+    histograms = {split: rng.normal(size=(30, 4)) for split in labels}
+    one_group = bl.directory_order(histograms, labels, groups=np.zeros(30, int), n_resamples=20)
+    assert (one_group["accuracy_low"] == one_group["accuracy_high"]).all()
+    alone = bl.directory_order(histograms, labels, n_resamples=20)
+    assert (alone["accuracy_low"] < alone["accuracy_high"]).all()
+    assert (alone["accuracy"] == one_group["accuracy"]).all()
 
 
 def test_an_imbalanced_sample_keeps_classes_of_a_group_together():
@@ -606,6 +619,12 @@ def test_figures_can_be_drawn(easy, tmp_path):
     assert [len(ax.lines) for ax in search.axes] == [2 + 2, 1 + 2] and search.axes[0].get_xscale() == "log"
     rows = bl.plot_rows(metrics)
     assert [tick.get_text() for tick in rows.get_yticklabels()] == list(metrics["row"].unique())
+    n = metrics["n"].iloc[0]
+    fewer = metrics.assign(n=metrics["n"].where(metrics["row"].ne("constant"), n - 3), protocol="published")
+    legend = bl.plot_rows(pd.concat([metrics, fewer])).get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == [f"group (n={n})", f"published (n={n - 3} to {n})"]
+    labels = {metric: bl.plot_rows(metrics, metric).get_xlabel() for metric in ("balanced_accuracy", "auc", "eer")}
+    assert labels == {"balanced_accuracy": "balanced accuracy", "auc": "AUC", "eer": "EER"}
     assert len(bl.plot_confusions(tables["predictions"], list(bl.SIFT_ROWS)).axes) == 2
     assert bl.show_rows(metrics, ("auc",)).index.tolist() == list(metrics["row"].unique())
     plt.close("all")
