@@ -6,8 +6,8 @@
 __all__ = ['IMAGE_FORMATS', 'ARTIFACT_COLUMNS', 'CLAIM_COLUMNS', 'METRICS', 'project_root', 'resolve', 'Settings',
            'read_settings', 'set_seed', 'ImageError', 'read_image', 'write_text', 'write_json', 'file_sha256',
            'run_folder', 'run_record', 'caption_line', 'save_figure', 'save_table', 'forget_artifact', 'save_claims',
-           'classification_metrics', 'walk', 'paired_metrics', 'run_chapter', 'run_chapter_command', 'freeze_inputs',
-           'promote', 'keep_results', 'publish']
+           'classification_metrics', 'walk', 'show_value', 'paired_metrics', 'run_chapter', 'run_chapter_command',
+           'freeze_inputs', 'promote', 'keep_results', 'publish']
 
 # %% ../nbs/00_core.ipynb #c002
 import ast
@@ -528,6 +528,21 @@ def walk(
             continue
         seen.add(real)
         yield place, folders, names
+
+# %% ../nbs/00_core.ipynb #c059b
+def show_value(
+    value: float,             # What was measured; NaN where it is undefined
+    low: float,               # Low end of its interval; NaN where none was drawn
+    high: float,              # High end
+    digits: int = 3,          # After the point
+) -> str:                     # "0.712 [0.652, 0.814]"
+    "A value with its interval, for reading; where all resamples agree, resampling gives none, and the text says so."
+    if value != value:
+        return "undefined"
+    if low != low or high != high:
+        return f"{value:.{digits}f}"
+    interval = "(no interval: all resamples agree)" if abs(high - low) < 1e-9 else f"[{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{value:.{digits}f} {interval}"
 
 # %% ../nbs/00_core.ipynb #c061
 def paired_metrics(

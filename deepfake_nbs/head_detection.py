@@ -51,7 +51,7 @@ from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, generaliz
 from torchvision.transforms import v2
 from torchvision.tv_tensors import BoundingBoxes
 
-from .core import Settings, _to_rgb, file_sha256, read_image, run_record, set_seed, write_json, write_text
+from .core import Settings, _to_rgb, file_sha256, read_image, run_record, set_seed, show_value, write_json, write_text
 
 # %% ../nbs/02_head_detection.ipynb #c004
 if TYPE_CHECKING:  # Finding heads in a photograph needs neither tables nor drawing: they load where they are used
@@ -1830,7 +1830,7 @@ def show_results(
 ) -> "pd.DataFrame":          # For a page: one line a phase and choice
     "The two published numbers beside ours."
     table = results.assign(chosen_by=results["chosen_by"].map(dict(loss="lowest validation loss", ap="highest validation AP50")),
-                           measured=[f"{row.ap50:.3f} [{row.low:.3f}, {row.high:.3f}]" for row in results.itertuples()])
+                           measured=[show_value(row.ap50, row.low, row.high) for row in results.itertuples()])
     return table[
         [
             "phase",
@@ -1862,7 +1862,7 @@ def compare_fresh(
     return evaluate_heads(found, heads, "test", 0.5, n_resamples).loc["ap50"]
 
 
-TARGET_AP = 0.85  # Of the embedded frames under the profile `mini`, after fine-tuning
+TARGET_AP = 0.85  # Of the embedded frames under the profile `mini`, after the second phase
 
 
 def judge_targets(
@@ -1872,12 +1872,13 @@ def judge_targets(
 ) -> str:                # Markdown
     "Say whether the detector reached what it had to."
     reached = "**reached**" if row["ap50"] >= TARGET_AP else "**missed**"
-    target = f"The target of `mini` on embedded frames, AP50 of {TARGET_AP} or more after fine-tuning, is {reached}: {row['ap50']:.3f}. "
+    goal = f"AP50 of {TARGET_AP} or more after the second phase"
+    target = f"The target of `mini` on embedded frames, {goal}, is {reached}: {row['ap50']:.3f}. "
     above = "lies above" if row["low"] > fresh["value"] else "does **not** lie above"
-    chance = f"{fresh['value']:.3f} [{fresh['low']:.3f}, {fresh['high']:.3f}] (n={int(fresh['n'])} frames)"
-    return (target if embedded else "") + (
-        f"The low end of the interval after fine-tuning, {row['low']:.3f}, {above} the AP50 of an untrained network, {chance}."
-    )
+    shown = show_value(row["ap50"], row["low"], row["high"])
+    what, number = ("The low end of the interval", f"{row['low']:.3f}") if shown.endswith("]") else ("AP50", shown)
+    chance = f"{show_value(fresh['value'], fresh['low'], fresh['high'])} (n={int(fresh['n'])} frames)"
+    return (target if embedded else "") + f"{what} after the second phase, {number}, {above} the AP50 of an untrained network, {chance}."
 
 # %% ../nbs/02_head_detection.ipynb #c178
 def plot_losses(
@@ -1893,17 +1894,15 @@ def plot_losses(
         ax.plot(history["iteration"], history["train_loss"], color="tab:orange", ls="--", marker=".", label="loss, train (augmented)")
         ax.plot(history["iteration"], history["validation_loss"], color="tab:orange", marker="o", label="loss, validation")
         twin.plot(history["iteration"], history["validation_ap50"], color="tab:blue", marker="s", label="AP50, validation")
+        epochs = records[phase]["epochs"]
         for choice, (colour, style) in marks.items():
-            at = history.loc[history["epoch"].eq(records[phase]["epochs"][choice]), "iteration"].item()
-            ax.axvline(
-                at,
-                color=colour,
-                ls=style,
-                lw=1,
-                label=f"chosen by {dict(loss='loss', ap='AP50')[choice]}: epoch {records[phase]['epochs'][choice]}",
-            )
+            at = history.loc[history["epoch"].eq(epochs[choice]), "iteration"].item()
+            by = "loss and by AP50" if epochs["loss"] == epochs["ap"] else dict(loss="loss", ap="AP50")[choice]
+            ax.axvline(at, color=colour, ls=style, lw=1, label=f"chosen by {by}: epoch {epochs[choice]}")
+            if epochs["loss"] == epochs["ap"]:  # The second line would hide the first
+                break
         ax.set(title=f"{phase}, batch {records[phase]['phase']['batch_size']}", xlabel="iteration", ylabel="loss", ylim=(0, None))
-        twin.set(ylim=(0, 1), ylabel="AP50")
+        twin.set(ylim=(0, 1.05), ylabel="AP50")
         lines = [*ax.get_legend_handles_labels()[0], *twin.get_legend_handles_labels()[0]]
         ax.legend(
             lines, [line.get_label() for line in lines], loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, fontsize=7, frameon=False

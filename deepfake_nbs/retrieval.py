@@ -11,8 +11,9 @@ __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'NO_CONTRAST', 'THUMBNAIL_SIDE', 'FE
            'check_same_feature', 'save_index', 'open_index', 'list_pool', 'build_index', 'find_similar', 'append_index',
            'recall_against_exact', 'open_shards', 'original_rows', 'Question', 'limit_pool', 'original_question',
            'person_question', 'score_ranking', 'mean_interval', 'disturbed_files', 'evaluate', 'ranking_table',
-           'show_ranking', 'is_reported', 'best_corrected', 'compare_with_reported', 'available_features',
-           'measurement_rows', 'overlap_table', 'plot_results', 'plot_recall']
+           'show_ranking', 'show_disturbed', 'is_reported', 'best_corrected', 'compare_with_reported',
+           'compare_with_best', 'available_features', 'measurement_rows', 'overlap_table', 'plot_results',
+           'plot_recall']
 
 # %% ../nbs/03_retrieval.ipynb #c003
 import hashlib
@@ -37,7 +38,7 @@ from PIL import Image, ImageFilter
 from torch import nn
 from tqdm import tqdm
 
-from .core import CLAIM_COLUMNS, ImageError, _interval, file_sha256, read_image, walk, write_json, write_text
+from .core import CLAIM_COLUMNS, ImageError, _interval, file_sha256, read_image, show_value, walk, write_json, write_text
 
 # %% ../nbs/03_retrieval.ipynb #c004
 if TYPE_CHECKING:  # Tables, figures and faiss load where they are used: what only names this module starts fast
@@ -1264,10 +1265,22 @@ def show_ranking(
     table: "pd.DataFrame",  # From `ranking_table`
 ) -> "pd.DataFrame":        # One row a combination and condition, one column a measure: "value [low, high]"
     "The ranking table for reading."
-    text = table.apply(lambda row: f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]", axis=1)
+    text = [show_value(row.value, row.low, row.high) for row in table.itertuples()]
     keys = [key for key in _KEYS if table[key].nunique() > 1]
     order = [f"recall@{k}" for k in RECALL_AT] + ["map"]
     return table.assign(text=text).pivot_table(index=[*keys, "n"], columns="measure", values="text", aggfunc="first", sort=False)[order]
+
+
+def show_disturbed(
+    table: "pd.DataFrame",  # From `ranking_table`
+    measure: str = "map",   # Of which measure
+) -> "pd.DataFrame":        # One row a combination, one column a disturbance: "value [low, high]"
+    "One measure under every disturbance, for reading."
+    rows = table[table["measure"].eq(measure)]
+    text = [show_value(row.value, row.low, row.high) for row in rows.itertuples()]
+    index = ["n", "pool", "feature", "similarity"]
+    shown = rows.assign(text=text).pivot_table(index=index, columns="disturbance", values="text", aggfunc="first", sort=False)
+    return shown[list(rows["disturbance"].unique())]
 
 # %% ../nbs/03_retrieval.ipynb #c117
 REPORTED = [(feature, similarity) for feature in ("resnet18", "harris") for similarity in ("cosine", "euclidean")]
@@ -1318,6 +1331,24 @@ def compare_with_reported(
                               which=" ".join(which), difference=mean.item(), low=low.item(), high=high.item(), n=len(ours)))
     columns = ["pool", "disturbance", "measure", "corrected", "reported", "which", "difference", "low", "high", "n"]
     return pd.DataFrame(lines, columns=columns)
+
+
+def compare_with_best(
+    table: "pd.DataFrame",           # From `ranking_table`, of one question; may be empty
+    chosen: tuple[str, str] | None,  # From `best_corrected`; None where nothing was chosen
+) -> str:                            # Markdown; empty for an empty table
+    "Say which combination is the best without a disturbance, and in which place the chosen one is."
+    clean, clauses = table[table["disturbance"].eq("none") & table["measure"].isin(["recall@1", "map"])] if len(table) else table, []
+    for (pool, measure), part in clean.groupby(["pool", "measure"], sort=False) if len(clean) else ():
+        ranked = part.assign(place=part["value"].rank(ascending=False, method="min").astype(int))
+        shown = [(f"{row.feature} {row.similarity}", row.place, show_value(row.value, row.low, row.high)) for row in ranked.itertuples()]
+        first = [(name, value) for name, place, value in shown if place == 1]
+        behind = [f" ({name} in place {place} of {len(shown)}, {value})"
+                  for name, place, value in shown if place > 1 and name == " ".join(chosen or ())]
+        words = dict(map="mean average precision").get(measure, measure)
+        clauses.append(f"{words} among {pool} pictures: {' and '.join(name for name, _ in first)}, {first[0][1]}{''.join(behind)}")
+    beside = f", and the place of the chosen {' '.join(chosen)}" if chosen else ""
+    return f"The best without a disturbance{beside} (n={clean['n'].max()} queries): {'; '.join(clauses)}." if clauses else ""
 
 # %% ../nbs/03_retrieval.ipynb #c121
 def available_features(
@@ -1411,7 +1442,7 @@ def plot_recall(
     ax = plt.subplots(figsize=(6.5, 4), layout="constrained")[1]
     ks = np.arange(1, largest + 1)
     marks = [k for k in RECALL_AT if k <= largest]
-    ticks = sorted({*marks, largest})
+    ticks = marks + [largest] * (largest >= 1.3 * marks[-1])  # Labels of 10 and 11 would touch
     features = list(scores["feature"].unique())
     for (feature, similarity), part in scores.groupby(["feature", "similarity"], sort=False):
         recall = (part["first"].to_numpy()[:, None] <= ks).mean(0)

@@ -923,12 +923,15 @@ def test_a_fresh_network_is_measured_on_the_same_frames(film, trained, monkeypat
 
 def test_targets_are_judged():
     fresh = pd.Series(dict(value=0.1, low=0.05, high=0.15, n=40))
-    good, weak = pd.Series(dict(ap50=0.851, low=0.8)), pd.Series(dict(ap50=0.3, low=0.1))
+    good, weak = pd.Series(dict(ap50=0.851, low=0.8, high=0.9)), pd.Series(dict(ap50=0.3, low=0.1, high=0.5))
     assert "is **reached**: 0.851. " in hd.judge_targets(good, fresh, embedded=True)
     assert "is **missed**: 0.300. " in hd.judge_targets(weak, fresh, embedded=True)
     for row, words in ((good, "0.800, lies above"), (weak, "0.100, does **not** lie above")):
         sentence = hd.judge_targets(row, fresh, embedded=False)
         assert words in sentence and "target" not in sentence and "0.100 [0.050, 0.150] (n=40 frames)" in sentence
+    perfect, chance = pd.Series(dict(ap50=1.0, low=1.0, high=1.0)), pd.Series(dict(value=0.0, low=0.0, high=0.0, n=40))
+    sentence = hd.judge_targets(perfect, chance, embedded=False)
+    assert "second phase, 1.000 (no interval: all resamples agree), lies above" in sentence and "[" not in sentence
 
 
 def test_a_page_refuses_a_run_of_other_data(run, film, trained):

@@ -189,7 +189,7 @@ def test_its_references_and_citations_resolve(path):
 def test_its_prose_refers_to_its_figures_and_tables(stem):
     path = ROOT / "nbs" / f"{stem}.ipynb"
     written = "\n".join(without_code(cell["source"]) for cell in cells(path) if cell["cell_type"] == "markdown")
-    named = set(re.findall(r"@((?:fig|tbl)-[a-z0-9-]*[a-z0-9])", written))
+    named = set(re.findall(r"(?:@|\]\(#)((?:fig|tbl)-[a-z0-9-]*[a-z0-9])", written))
     assert named & set(labels(path)), f"{path.name}: its text refers to no figure or table"
 
 
