@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['READINGS', 'RESULT_COLUMNS', 'MORE_COLUMNS', 'CELLS', 'read_run', 'finished_rows', 'usable_runs', 'read_predictions',
            'confusion_table', 'plot_history', 'row_status', 'training_table', 'find_twin', 'results_table',
-           'format_result', 'show_results', 'claim_rows', 'setting_claims', 'method_table', 'subtract_metrics',
-           'compare_protocols', 'common_pictures', 'compare_rows', 'compare_crops', 'compare_epochs', 'epoch_claims',
-           'implied_real_share', 'check_arithmetic', 'rank_rows', 'best_row', 'choose_classifier', 'measure_words']
+           'format_result', 'show_results', 'claim_rows', 'setting_claims', 'method_table', 'compare_protocols',
+           'common_pictures', 'compare_rows', 'compare_crops', 'compare_epochs', 'epoch_claims', 'implied_real_share',
+           'check_arithmetic', 'rank_rows', 'best_row', 'choose_classifier', 'measure_words']
 
 # %% ../nbs/06c_comparison.ipynb #c003
 import json
@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import linprog
 
-from .core import METRICS, _interval, _metrics, _resamples, classification_metrics, file_sha256, paired_metrics
+from .core import classification_metrics, file_sha256, paired_metrics, subtract_metrics
 from .datasets import SPLITS, read_manifest
 from deepfake_nbs.training import (
     OUR_ROWS, PROTOCOLS, SCHEDULES, TrainingError, latest_checkpoint, read_table1, read_table2, record_identity, replace_folder, table_row,
@@ -278,26 +278,6 @@ def method_table(
         rows.append(dict(method=name, n=int(method.eq(name).sum()), n_real=int(method.eq("none").sum()),
                          recall=measured.loc["recall_fake", "value"], auc=auc["value"], low=auc["low"], high=auc["high"]))
     return pd.DataFrame(rows).sort_values("auc", ignore_index=True) if rows else pd.DataFrame(columns=["method", "n", "auc"])
-
-# %% ../nbs/06c_comparison.ipynb #c045
-def subtract_metrics(
-    first: pd.DataFrame,  # Predictions: label, probability, group
-    second: pd.DataFrame,  # The same, on other pictures, some of whose groups may be the same
-    metric: str = "auc",  # A row of `classification_metrics`
-    n_resamples: int = 1000,  # Bootstrap resamples of the groups of both together
-    seed: int = 0,  # Of the resampling
-) -> dict[str, float]:  # difference (first minus second), low, high (95 %)
-    "Difference of one measure between two runs that were tested on different pictures."
-    def subtract(*weights):
-        values = (_metrics(frame["label"].to_numpy(int), frame["probability"].to_numpy(float), weight, 0.5)[METRICS.index(metric)]
-                  for frame, weight in zip((first, second), weights, strict=True))
-        return next(values) - next(values)
-
-    drawn = _resamples(pd.concat([first["group"], second["group"]], ignore_index=True), n_resamples, seed)
-    parts = (np.split(weight, [len(first)]) for weight in drawn)
-    samples = [subtract(*part) if all(weight.any() for weight in part) else np.nan for part in parts]
-    low, high = _interval(np.array(samples)[:, None])
-    return dict(difference=subtract(np.ones(len(first)), np.ones(len(second))), low=low.item(), high=high.item())
 
 # %% ../nbs/06c_comparison.ipynb #c047
 def compare_protocols(

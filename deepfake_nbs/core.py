@@ -6,8 +6,8 @@
 __all__ = ['IMAGE_FORMATS', 'ARTIFACT_COLUMNS', 'CLAIM_COLUMNS', 'METRICS', 'project_root', 'resolve', 'Settings',
            'read_settings', 'set_seed', 'ImageError', 'read_image', 'write_text', 'write_json', 'file_sha256',
            'run_folder', 'run_record', 'caption_line', 'save_figure', 'save_table', 'forget_artifact', 'save_claims',
-           'classification_metrics', 'walk', 'show_value', 'paired_metrics', 'run_chapter', 'run_chapter_command',
-           'freeze_inputs', 'promote', 'keep_results', 'publish']
+           'classification_metrics', 'walk', 'show_value', 'paired_metrics', 'subtract_metrics', 'run_chapter',
+           'run_chapter_command', 'freeze_inputs', 'promote', 'keep_results', 'publish']
 
 # %% ../nbs/00_core.ipynb #c002
 import ast
@@ -567,6 +567,30 @@ def paired_metrics(
     beyond = [((samples <= 0).sum(0) + 1) / (n_resamples + 1), ((samples >= 0).sum(0) + 1) / (n_resamples + 1)]
     return frame.assign(p=np.where(frame["difference"].isna(), np.nan, np.minimum(1, 2 * np.minimum(*beyond))), n=len(label))
 
+# %% ../nbs/00_core.ipynb #c063b
+def subtract_metrics(
+    first: "pd.DataFrame",     # Columns label, probability, group
+    second: "pd.DataFrame",    # The same, on other pictures, some of whose groups may be the same
+    metric: str = "auc",       # One of METRICS
+    n_resamples: int = 1000,   # Bootstrap resamples of the groups of both together
+    seed: int = 0,             # Seed of the resampling
+    threshold: float = 0.5,    # Fake from here on
+) -> dict[str, float]:         # difference (first minus second), low, high (95 %)
+    "Difference of one metric between two classifiers that were tested on different pictures."
+    import pandas as pd
+
+    def subtract(*weights: np.ndarray) -> float:
+        if not all(weight.any() for weight in weights):
+            return float("nan")
+        one, two = (_metrics(frame["label"].to_numpy(int), frame["probability"].to_numpy(float), weight, threshold)[METRICS.index(metric)]
+                    for frame, weight in zip((first, second), weights, strict=True))
+        return one - two
+
+    drawn = _resamples(pd.concat([first["group"], second["group"]], ignore_index=True), n_resamples, seed)
+    samples = [subtract(*np.split(weight, [len(first)])) for weight in drawn]
+    low, high = _interval(np.array(samples)[:, None])
+    return dict(difference=subtract(np.ones(len(first)), np.ones(len(second))), low=low.item(), high=high.item())
+
 # %% ../nbs/00_core.ipynb #c066
 def _known_parameters(notebook: Path) -> dict[str, str]:
     "Name and type of what the cell tagged `parameters` sets; papermill's own reader stumbles over some comments."
@@ -658,7 +682,8 @@ def promote(
             continue
         if any(output.output_type == "error" for output in cell.outputs):
             raise ValueError(f"{executed}: a cell failed; nothing was promoted")
-        place.outputs = cell.outputs
+        hidden = "#| output: false" in cell.source.splitlines()
+        place.outputs = [output for output in cell.outputs if not (hidden and output.output_type == "stream")]
     write_text(source, nbformat.writes(target) + "\n")
     return Path(source)
 
@@ -688,11 +713,12 @@ def publish(
     run, root = run_folder(profile, data, create=False), project_root()
     rows = read_settings(profile).rows
     shown_row = f"-{8 if 8 in rows else rows[-1]}"  # A chapter that ran once a row is shown for one: the report's best
-    changed = []
+    chapters = {}
     for source in sorted((root / "nbs").glob("*.ipynb")):
         executed = [run / "nbs" / f"{source.stem}{ending}.ipynb" for ending in ("", shown_row)]
         found = [path for path in executed if path.is_file()]
         if not found:
             raise FileNotFoundError(f"{executed[0]}: this chapter has not run; `make report PROFILE={profile}` runs it")
-        changed.append(promote(found[0], source))
-    return [*changed, *keep_results(profile, data)]
+        chapters[source] = found[0]
+    kept = keep_results(profile, data)  # First: once a page has changed, the record would say that the code has
+    return [*(promote(executed, source) for source, executed in chapters.items()), *kept]

@@ -16,7 +16,7 @@ from PIL import Image
 from sklearn import metrics as sk
 
 from deepfake_nbs import core
-from deepfake_nbs.core import ImageError, classification_metrics, read_image, read_settings
+from deepfake_nbs.core import ImageError, classification_metrics, read_image, read_settings, subtract_metrics
 
 # --- Settings ---------------------------------------------------------------------------------------------------------
 
@@ -371,6 +371,32 @@ def test_bad_predictions_are_refused(change, words):
         classification_metrics(change(random_predictions()), 10)
 
 
+def draw_answers(groups, seed, hit=0.8):
+    "Answers of a network that is right about a share of the groups; each group has three pictures, all right or all wrong."
+    rng = np.random.default_rng(seed)
+    right = np.repeat(rng.random(len(groups)) < hit, 3)
+    labels = np.repeat(rng.integers(0, 2, len(groups)), 3)
+    return pd.DataFrame(dict(label=labels, probability=np.where(right, labels, 1 - labels), group=np.repeat(groups, 3)))
+
+
+def test_the_interval_of_a_difference_is_that_of_two_independent_ones_where_no_group_is_shared():
+    first, second = (draw_answers([f"{name}{i}" for i in range(150)], seed) for seed, name in enumerate("ab"))
+    found = subtract_metrics(first, second, "accuracy", 2000)
+    share = [(frame.probability == frame.label).mean() for frame in (first, second)]
+    spread = 1.96 * np.sqrt(sum(p * (1 - p) / 150 for p in share))
+    assert found["difference"] == pytest.approx(share[0] - share[1])
+    assert [found["low"], found["high"]] == pytest.approx([found["difference"] - spread, found["difference"] + spread], abs=0.02)
+
+
+def test_a_group_in_both_test_sets_is_drawn_for_both():
+    groups = [f"g{i}" for i in range(100)]
+    first = draw_answers(groups, 0)
+    assert subtract_metrics(first, first.iloc[::-1], "accuracy", 100) == dict(difference=0.0, low=0.0, high=0.0)
+    other = first.assign(group="h" + first["group"])
+    apart = subtract_metrics(first, other, "accuracy", 100)
+    assert apart["low"] < -0.05 < 0.05 < apart["high"], "the same answers about other people may differ by chance"
+
+
 # --- The chapter runner -----------------------------------------------------------------------------------------------
 
 
@@ -398,6 +424,26 @@ def test_a_chapter_runs_and_is_promoted(chapter, capfd):
     nbformat.write(source, chapter / "nbs" / "x.ipynb")
     with pytest.raises(ValueError, match="another version"):
         core.promote(done, chapter / "nbs" / "x.ipynb")
+
+
+def test_what_a_hidden_cell_printed_is_not_promoted(chapter):
+    nb = nbformat.read(chapter / "nbs" / "x.ipynb", 4)
+    nb.cells[-1].source = "#| output: false\nprint('40 of 80')\nrow * 2"
+    nb.cells.append(nbformat.v4.new_code_cell("print('seen')"))
+    nbformat.write(nb, chapter / "nbs" / "x.ipynb")
+    core.promote(core.run_chapter("nbs/x.ipynb", "out/x.ipynb", {}), chapter / "nbs" / "x.ipynb")
+    hidden, shown = nbformat.read(chapter / "nbs" / "x.ipynb", 4).cells[-2:]
+    assert [one.output_type for one in hidden.outputs] == ["execute_result"] and shown.outputs[0].text == "seen\n"
+
+
+def test_the_record_of_what_is_published_was_made_before_the_pages_changed(chapter, root, monkeypatch):
+    shutil.copytree(root / "papers" / "original", chapter / "papers" / "original")
+    run, order = core.run_folder("smoke", "data/miniature"), []
+    core.run_chapter("nbs/x.ipynb", run / "nbs" / "x.ipynb", {})
+    monkeypatch.setattr(core, "keep_results", lambda *args: order.append("kept") or [])
+    monkeypatch.setattr(core, "promote", lambda *args: order.append("promoted"))
+    core.publish("smoke", "data/miniature")
+    assert order == ["kept", "promoted"]
 
 
 def test_a_text_that_looks_like_a_number_stays_a_text(chapter, capfd):
