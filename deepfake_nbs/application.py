@@ -93,7 +93,7 @@ def choose_thresholds(
     real_to = None if real_to is None else -real_to
     if real_to is not None and fake_from is not None and real_to > fake_from:  # Both words would be right: no gap is needed
         real_to = fake_from = (real_to + fake_from) / 2
-    return Thresholds(real_to, fake_from, f"chosen for {precision:.0%} precision on {len(fake)} validation pictures, less on new ones")
+    return Thresholds(real_to, fake_from, f"chosen for {precision:.0%} precision on {len(fake)} validation pictures")
 
 # %% ../nbs/07_application.ipynb #c017
 @dataclass(frozen=True)
