@@ -428,7 +428,7 @@ def test_a_chapter_runs_and_is_promoted(chapter, capfd):
 
 def test_what_a_hidden_cell_printed_is_not_promoted(chapter):
     nb = nbformat.read(chapter / "nbs" / "x.ipynb", 4)
-    nb.cells[-1].source = "#| output: false\nprint('40 of 80')\nrow * 2"
+    nb.cells[-1].source = "#| output: false\nfrom ipywidgets import IntSlider\nprint('40 of 80')\ndisplay(IntSlider())\nrow * 2"
     nb.cells.append(nbformat.v4.new_code_cell("print('seen')"))
     nbformat.write(nb, chapter / "nbs" / "x.ipynb")
     core.promote(core.run_chapter("nbs/x.ipynb", "out/x.ipynb", {}), chapter / "nbs" / "x.ipynb")
