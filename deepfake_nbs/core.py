@@ -683,8 +683,9 @@ def promote(
         if any(output.output_type == "error" for output in cell.outputs):
             raise ValueError(f"{executed}: a cell failed; nothing was promoted")
         hidden = "#| output: false" in cell.source.splitlines()
-        passing = [output.output_type == "stream" or "application/vnd.jupyter.widget-view+json" in output.get("data", {}) for output in cell.outputs]
-        place.outputs = [output for output, passes in zip(cell.outputs, passing, strict=True) if not (hidden and passes)]
+        widget = "application/vnd.jupyter.widget-view+json"
+        passing = [hidden and (output.output_type == "stream" or widget in output.get("data", {})) for output in cell.outputs]
+        place.outputs = [output for output, passes in zip(cell.outputs, passing, strict=True) if not passes]
     write_text(source, nbformat.writes(target) + "\n")
     return Path(source)
 
