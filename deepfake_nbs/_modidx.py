@@ -395,6 +395,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'deepfake_nbs.comparison.results_table': ( 'comparison.html#results_table',
                                                                                     'deepfake_nbs/comparison.py'),
                                          'deepfake_nbs.comparison.row_status': ('comparison.html#row_status', 'deepfake_nbs/comparison.py'),
+                                         'deepfake_nbs.comparison.say_order': ('comparison.html#say_order', 'deepfake_nbs/comparison.py'),
                                          'deepfake_nbs.comparison.setting_claims': ( 'comparison.html#setting_claims',
                                                                                      'deepfake_nbs/comparison.py'),
                                          'deepfake_nbs.comparison.show_results': ( 'comparison.html#show_results',

@@ -7,7 +7,7 @@ __all__ = ['READINGS', 'RESULT_COLUMNS', 'MORE_COLUMNS', 'CELLS', 'read_run', 'f
            'confusion_table', 'plot_history', 'row_status', 'training_table', 'find_twin', 'results_table',
            'format_result', 'show_results', 'claim_rows', 'setting_claims', 'method_table', 'compare_protocols',
            'common_pictures', 'compare_rows', 'compare_crops', 'compare_epochs', 'epoch_claims', 'implied_real_share',
-           'check_arithmetic', 'rank_rows', 'best_row', 'choose_classifier', 'measure_words']
+           'check_arithmetic', 'rank_rows', 'say_order', 'best_row', 'choose_classifier', 'measure_words']
 
 # %% ../nbs/06c_comparison.ipynb #c003
 import json
@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import linprog
 
-from .core import classification_metrics, file_sha256, paired_metrics, subtract_metrics
+from .core import classification_metrics, file_sha256, paired_metrics, show_value, subtract_metrics
 from .datasets import SPLITS, read_manifest
 from deepfake_nbs.training import (
     OUR_ROWS, PROTOCOLS, SCHEDULES, TrainingError, latest_checkpoint, read_table1, read_table2, record_identity, replace_folder, table_row,
@@ -436,6 +436,14 @@ def rank_rows(
     columns = ["value", "low", "high", "n"]
     frame = pd.DataFrame([auc[columns] for auc in measured], index=pd.Index(rows, name="row"), columns=columns)
     return frame.astype(dict(n=int)).sort_values("value", ascending=False, kind="stable")
+
+
+def say_order(
+    ranked: pd.DataFrame,  # As `rank_rows` returns it
+) -> str:  # "row 11 with 0.913 [0.878, 0.946], then row 10 with 0.869 [0.833, 0.900] (n=464)"
+    "The first two of an order, in words."
+    first = [f"row {row.Index} with {show_value(row.value, row.low, row.high)}" for row in ranked.head(2).itertuples()]
+    return f"{', then '.join(first)} (n={ranked['n'].iloc[0]})" if first else "no row"
 
 
 def best_row(
