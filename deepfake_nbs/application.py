@@ -6,7 +6,7 @@
 __all__ = ['CLASSIFIER', 'THRESHOLDS', 'PREPROCESSING', 'MOST_HEADS', 'NEVER_SEEN', 'COLOURS', 'GALLERIES', 'RETRIEVAL',
            'PURPOSE', 'app', 'CARD', 'Thresholds', 'choose_thresholds', 'JudgedHead', 'Match', 'Evidence', 'find_run',
            'read_thresholds', 'OnnxNetwork', 'Pipeline', 'plot_evidence', 'VideoEvidence', 'plot_video', 'Gallery',
-           'photographs_in', 'check_photographs', 'build', 'audit', 'crop', 'index_pictures', 'retrieve',
+           'photographs_in', 'name_row', 'check_photographs', 'build', 'audit', 'crop', 'index_pictures', 'retrieve',
            'export_portable', 'export_model', 'Pair', 'find_pairs', 'evidence_table', 'plot_together',
            'example_photographs', 'evidence_html', 'Demo']
 
@@ -24,7 +24,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import chain, islice
@@ -597,6 +597,7 @@ def _with_matches(evidence: Evidence, photo: str | Path | Image.Image, gallery: 
     notes = (*evidence.notes, f"gallery: {gallery.note}") if gallery.note else evidence.notes
     return replace(evidence, matches=matches, notes=notes, seconds=seconds)
 
+
 def _finish(read: _Read | ImageError, answer: Evidence | ImageError, gallery: "Gallery | None") -> Evidence | ImageError:
     "The answer with its matches, or what was wrong with the photograph."
     if isinstance(read, ImageError):
@@ -644,9 +645,9 @@ def check_many(
     def judge(batch: list[_Read | ImageError]) -> list[tuple]:
         return list(zip(batch, self._judge(batch, whole, max(1, self.batch_size // n)), strict=True))
 
-    with ThreadPoolExecutor(workers) as readers, _judges(n) as judges:
+    with ThreadPoolExecutor(workers) as readers, _judges(n) if n > 1 else nullcontext() as judges:
         batches = _in_batches(_work_ahead(readers, self._read, chain(first, photos), 2 * workers), size, pixels=32_000_000 // n)
-        for pairs in map(judge, batches) if n == 1 else _work_ahead(judges, judge, batches, n):
+        for pairs in _work_ahead(judges, judge, batches, n) if judges else map(judge, batches):
             for read, answer in pairs:
                 yield _finish(read, answer, gallery)
 
@@ -1033,8 +1034,10 @@ def _photographs(places: list[Path]) -> list[Path]:
     return found
 
 # %% ../nbs/07_application.ipynb #c079
-def _name_row(row: int) -> str:
-    "The report's table 1 has nine rows."
+def name_row(
+    row: int,  # As the configuration of a classifier has it
+) -> str:      # "row 8 of table 1"
+    "Say whose row it is: the report's table 1 has nine."
     return f"row {row} of table 1" if 0 < row < 10 else f"row {row}, which is ours"
 
 
@@ -1045,7 +1048,7 @@ def _describe(pipeline: Pipeline, gallery: Gallery | None) -> str:
     real = "never" if thresholds.real_to is None else f"up to {thresholds.real_to:.3f}"
     fake = "never" if thresholds.fake_from is None else f"from {thresholds.fake_from:.3f}"
     lines = [
-        f"{config['net']}, {_name_row(config['row'])}, trained on {config['trained_on']}",
+        f"{config['net']}, {name_row(config['row'])}, trained on {config['trained_on']}",
         f"judges {fed}" + ("" if pipeline.detector else "; this run has no head detector"),
         f"real {real}, fake {fake}, else unsure ({thresholds.origin})",
     ]
@@ -1302,7 +1305,7 @@ def _write_card(place: Path, config: dict, record: dict, thresholds: Thresholds,
     real = "never said" if thresholds.real_to is None else f"up to {thresholds.real_to:.3f}"
     fake = "never said" if thresholds.fake_from is None else f"from {thresholds.fake_from:.3f}"
     size = f"{record['parameters']:,}" if "parameters" in record else "unknown"
-    facts = dict(config, row=_name_row(config["row"]), parameters=size, measured=record["measured"],
+    facts = dict(config, row=name_row(config["row"]), parameters=size, measured=record["measured"],
                  fed="heads, cut out with a margin" if config["crop"] else "whole pictures", drawn=drawn, real=real, fake=fake,
                  origin=thresholds.origin, layout=preprocessing["layout"])
     (place / "README.md").write_text(CARD.format(**facts), encoding="utf-8")
@@ -1510,7 +1513,7 @@ def evidence_html(
         near = f"{Path(best.path).name} ({best.label}, {best.measure} {best.similarity:.3f})"
         rows.append(escape(f"most similar picture of the gallery: {near}"))
     time_spent = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in evidence.seconds.items())
-    origin = f"{evidence.classifier['net']}, {_name_row(evidence.classifier['row'])}, trained on {evidence.classifier['trained_on']}"
+    origin = f"{evidence.classifier['net']}, {name_row(evidence.classifier['row'])}, trained on {evidence.classifier['trained_on']}"
     words = f"{escape(origin)}. Words: {escape(evidence.thresholds.origin)}. <span class='time'>{time_spent}</span>."
     rows.append(f"<small>{words} No verdict of this program proves anything.</small>")
     return "<div class='evidence'>" + "<br>".join(rows) + "</div>"

@@ -440,10 +440,10 @@ def rank_rows(
 
 def say_order(
     ranked: pd.DataFrame,  # As `rank_rows` returns it
-) -> str:  # "row 11 with 0.913 [0.878, 0.946], then row 10 with 0.869 [0.833, 0.900] (n=464)"
+) -> str:  # "row 11 with 0.913 [0.878, 0.946] (n=464), then row 10 with 0.869 [0.833, 0.900] (n=461)"
     "The first two of an order, in words."
-    first = [f"row {row.Index} with {show_value(row.value, row.low, row.high)}" for row in ranked.head(2).itertuples()]
-    return f"{', then '.join(first)} (n={ranked['n'].iloc[0]})" if first else "no row"
+    first = [f"row {row.Index} with {show_value(row.value, row.low, row.high)} (n={row.n})" for row in ranked.head(2).itertuples()]
+    return ", then ".join(first) or "no row"
 
 
 def best_row(

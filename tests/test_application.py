@@ -167,7 +167,7 @@ def test_a_photograph_that_is_gone_before_the_gallery_is_asked_stops_nothing(run
 
 
 def test_rows_of_ours_are_not_called_the_reports(heads_run, photos):
-    assert application._name_row(9) == "row 9 of table 1" and application._name_row(10) == "row 10, which is ours"
+    assert application.name_row(9) == "row 9 of table 1" and application.name_row(10) == "row 10, which is ours"
     assert "of table 1, trained on" in invoke("check", sorted(photos.iterdir())[0], "--run", heads_run).stdout
 
 

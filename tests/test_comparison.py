@@ -273,7 +273,7 @@ def test_validation_orders_the_rows(copy):
     areas = {row: roc_auc_score(*read_predictions(copy / "training" / str(row), "validation")[["label", "probability"]].to_numpy().T)
              for row in (1, 8)}
     assert ranked["value"].to_dict() == pytest.approx(areas) and ranked["value"].is_monotonic_decreasing
-    assert comparison.say_order(ranked).startswith(f"row {ranked.index[0]} with ") and comparison.say_order(ranked).endswith("(n=6)")
+    assert comparison.say_order(ranked).startswith(f"row {ranked.index[0]} with ") and comparison.say_order(ranked).count("(n=6)") == 2
     assert comparison.say_order(ranked[:0]) == "no row" and comparison.best_row(copy) == ranked.index[0]
     assert comparison.rank_rows(copy, crop=True, n_resamples=5).empty
 
