@@ -1,12 +1,13 @@
-"""Training and judging beside timm's legacy_xception: speed, agreement, and what row 11 reaches beside a plain loop and a published row.
+"""Training and judging beside timm's legacy_xception: speed, agreement, and what row 11 reaches beside a plain loop and published rows.
 
 python bench/bench_training.py speed
-python bench/bench_training.py compare --data ../shared/real --epochs 8 --image-size 128 [--keep papers/results/training-compare-real.csv]
+python bench/bench_training.py compare --data ../shared/real --epochs 8 --image-size 128 --rows 1 [--keep FILE.csv]
+python bench/bench_training.py compare --data ../shared/real --epochs 16 --image-size 192 --images 0 --width 0.25 --no-peer --precision bfloat16
 
-`compare` trains three networks on one group split for the same number of epochs: row 11; its recipe (augmentation, windows, schedule,
-batch norms measured on whole pictures) in a plain loop with the peer; and the recipe of the report's row 1, whose pictures are as large
-as row 11's windows. timm's network has one width; with another --width the peer is our own class, and the numbers say so. Finished
-trainings are kept, so it can be stopped and started again.
+`compare` trains networks on one group split of whole pictures for the same number of epochs: row 11; each recipe of the report's table 1
+(network, optimiser, learning rate, batch size, schedule), on pictures as large as row 11's windows; and row 11's recipe (augmentation,
+windows, schedule, batch norms measured on whole pictures) in a plain loop with the peer. timm's network has one width; with another
+--width the peer is our own class, and the numbers say so. Finished trainings are kept, so it can be stopped and started again.
 """
 
 import argparse
@@ -29,8 +30,8 @@ from deepfake_nbs.comparison import read_predictions
 from deepfake_nbs.core import CLAIM_COLUMNS, classification_metrics, paired_metrics, run_record, set_seed, write_json, write_text
 from deepfake_nbs.datasets import MANIFEST_COLUMNS, build_cvcs_dfd
 from deepfake_nbs.training import (
-    SCHEDULES, ManifestImages, SeededLoader, TrainingConfig, WholePictures, best_epoch, choose_precision, make_learner, make_loss, predict,
-    read_splits, score, table_row, train, train_epoch,
+    PRECISIONS, SCHEDULES, ManifestImages, SeededLoader, TrainingConfig, WholePictures, best_epoch, choose_precision, make_learner,
+    make_loss, predict, read_splits, read_table1, score, table_row, train, train_epoch,
 )
 from deepfake_nbs.xception import create_model, images_per_second
 
@@ -202,16 +203,25 @@ def peer_name(config: TrainingConfig) -> str:
     return "timm's legacy_xception, plain loop" if config.width == 1 else "our own Xception (timm's has no width), plain loop"
 
 
+def distinct_rows() -> list[int]:
+    "Rows of table 1 whose recipes differ once all take whole pictures and as many epochs: the first of each kind."
+    kinds = {row: replace(table_row(row), row=0, epochs=1, crop=False) for row in read_table1().index}
+    return [row for row, kind in kinds.items() if list(kinds.values()).index(kind) == list(kinds).index(row)]
+
+
 def train_all(args: argparse.Namespace) -> tuple[dict[str, pd.DataFrame], dict[str, dict]]:
-    "Predictions on the test split and run records of ours, peer and published."
+    "Predictions on the test split and run records of ours, of each published row, and of the peer."
     out = Path(args.out)
     dataset, name = out / f"cvcs_dfd-{args.images}", f"{args.image_size}-{args.epochs}-{args.images}-{args.width:g}"
     build_cvcs_dfd(args.data, dataset, image_limit=args.images)
-    same = dict(row=0, epochs=args.epochs, width=args.width, crop=False)
+    same = dict(row=0, epochs=args.epochs, width=args.width, crop=False, precision=args.precision)
     config = replace(table_row(11), image_size=args.image_size, **same)
-    configs = dict(ours=config, published=replace(table_row(1), image_size=round(args.image_size * config.window), **same))
+    windows = round(args.image_size * config.window)
+    configs = dict(ours=config) | {f"row{row}": replace(table_row(row), image_size=windows, **same) for row in args.rows or distinct_rows()}
     records = {key: train(each, dataset, out / f"{key}-{name}") for key, each in configs.items()}
     frames = {key: read_predictions(out / f"{key}-{name}") for key in configs}
+    if args.no_peer:
+        return frames, records
     table, about = out / f"peer-whole-{name}.csv", out / f"peer-whole-{name}.json"
     if not about.is_file() or json.loads(about.read_text())["manifest_sha256"] != records["ours"]["manifest_sha256"]:
         frame, record = train_peer(config, dataset)
@@ -221,18 +231,19 @@ def train_all(args: argparse.Namespace) -> tuple[dict[str, pd.DataFrame], dict[s
 
 
 def compare(args: argparse.Namespace) -> None:
-    "Row 11, the peer and the recipe of row 1, on the same test pictures."
+    "Row 11, the published recipes and the peer, on the same test pictures."
     frames, records = train_all(args)
-    peer, rows = records["peer"]["network"], []
-    for key in ("ours", "peer", "published"):
-        area = classification_metrics(frames[key], 1000).loc["auc"]
-        rows.append(dict(id=f"training-compare-{key}-auc", measured=area["value"], low=area["low"], high=area["high"]))
-    for key, what in dict(peer=peer, published="the recipe of row 1").items():
+    areas = {key: classification_metrics(frame, 1000).loc["auc"] for key, frame in frames.items()}
+    rows = [dict(id=f"training-compare-{key}-auc", measured=area["value"], low=area["low"], high=area["high"])
+            for key, area in areas.items()]
+    for key in (key for key in frames if key != "ours"):
         pair = paired_metrics(frames["ours"], frames[key]).loc["auc"]
         rows.append(dict(id=f"training-compare-ours-minus-{key}-auc", measured=pair["difference"], low=pair["low"], high=pair["high"]))
         reached, wanted = (pair["high"] >= 0, "interval reaches 0") if key == "peer" else (pair["low"] > 0, "interval above 0")
+        what = records[key]["network"] if key == "peer" else f"the recipe of {key.replace('row', 'row ')}"
         report(f"AUC, row 11 - {what}", pair["difference"], wanted, reached)
-    protocol = f"group, {args.epochs} epochs, {args.image_size} px, width {args.width:g}; peer: {peer}"
+    protocol = f"group, {args.epochs} epochs, {args.image_size} px, width {args.width:g}, {records['ours']['config']['precision']}"
+    protocol += "" if args.no_peer else f"; peer: {records['peer']['network']}"
     table = pd.DataFrame(rows).assign(published="", status="measured", n=len(frames["ours"]), protocol=protocol, data=Path(args.data).name)
     table = table.reindex(columns=CLAIM_COLUMNS).round(4)
     print(table[["id", "measured", "low", "high", "n"]].to_string(index=False))
@@ -245,12 +256,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("speed", help="speed and agreement, as ratios")
-    both = commands.add_parser("compare", help="row 11, timm's network and the recipe of row 1 trained on one group split")
+    both = commands.add_parser("compare", help="row 11, the published recipes and timm's network, trained on one group split")
     both.add_argument("--data", required=True, help="data root, as of make report")
     both.add_argument("--epochs", type=int, default=8)
     both.add_argument("--image-size", type=int, default=128, help="pixels of one side")
     both.add_argument("--images", type=int, default=1500, help="most pictures of the dataset, 0 = all")
     both.add_argument("--width", type=float, default=1.0, help="multiplier of all channels; the peer is timm's network at 1 only")
+    both.add_argument("--precision", default="auto", choices=PRECISIONS, help="of all networks")
+    both.add_argument("--rows", type=int, nargs="*", help="rows of table 1 to train; left out, one of each recipe")
+    both.add_argument("--no-peer", action="store_true", help="leave the plain loop out")
     both.add_argument("--out", default="data/runs/bench-training")
     both.add_argument("--keep", help="CSV for the numbers; the records of the runs go beside it, as .json")
     args = parser.parse_args()
