@@ -1,8 +1,8 @@
 """Training and judging beside timm's legacy_xception: speed, agreement, and what row 11 reaches beside a plain loop and published rows.
 
 python bench/bench_training.py speed
-python bench/bench_training.py compare --data ../shared/real --epochs 8 --image-size 128 --rows 1 [--keep FILE.csv]
-python bench/bench_training.py compare --data ../shared/real --epochs 16 --image-size 192 --images 0 --width 0.25 --no-peer --precision bfloat16
+python bench/bench_training.py compare --data ../shared/real --epochs 8 --image-size 128 --rows 1
+python bench/bench_training.py compare --data ../shared/real --epochs 16 --image-size 192 --images 0 --width 0.25 --no-peer
 
 `compare` trains networks on one group split of whole pictures for the same number of epochs: row 11; each recipe of the report's table 1
 (network, optimiser, learning rate, batch size, schedule), on pictures as large as row 11's windows; and row 11's recipe (augmentation,
@@ -217,9 +217,12 @@ def train_all(args: argparse.Namespace) -> tuple[dict[str, pd.DataFrame], dict[s
     same = dict(row=0, epochs=args.epochs, width=args.width, crop=False, precision=args.precision)
     config = replace(table_row(11), image_size=args.image_size, **same)
     windows = round(args.image_size * config.window)
-    configs = dict(ours=config) | {f"row{row}": replace(table_row(row), image_size=windows, **same) for row in args.rows or distinct_rows()}
-    records = {key: train(each, dataset, out / f"{key}-{name}") for key, each in configs.items()}
-    frames = {key: read_predictions(out / f"{key}-{name}") for key in configs}
+    configs = dict(ours=config)
+    configs |= {f"row{row}": replace(table_row(row), image_size=windows, **same) for row in args.rows or distinct_rows()}
+    places = {key: out / f"{key}-{name}" for key in configs}
+    records = {key: train(each, dataset, places[key]) for key, each in configs.items()}
+    records = {key: record | dict(history=pd.read_csv(places[key] / "history.csv").to_dict("records")) for key, record in records.items()}
+    frames = {key: read_predictions(place) for key, place in places.items()}
     if args.no_peer:
         return frames, records
     table, about = out / f"peer-whole-{name}.csv", out / f"peer-whole-{name}.json"
