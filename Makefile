@@ -105,9 +105,11 @@ $(DONE)/02a_head_detection_results.ipynb: $(HEADS) $(INPUTS) $(RUN)/cvcs_dfd/dat
 $(DONE)/03a_retrieval_results.ipynb: $(RETRIEVAL) $(call module,xception) $(INPUTS) $(RUN)/cvcs_dfd/dataset.json $(DONE)/06b_training_results.ipynb | $(DONE)/03_retrieval.ipynb
 $(DONE)/04a_baseline_results.ipynb: $(BASELINES) $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/04_baselines.ipynb
 $(DONE)/06b_training_results.ipynb: $(COMPARISON) $(call module,baselines) $(RUN)/settings.json $(DONE)/04a_baseline_results.ipynb $(foreach row,$(ROWS),$(DONE)/06a_training_run-$(row).ipynb) | $(DONE)/06c_comparison.ipynb
+# It shows kept numbers, of no run of this report
+$(DONE)/06d_photographs.ipynb: $(CORE) $(call module,baselines) $(call module,comparison) $(wildcard papers/results/*) | $(DONE)/06b_training_results.ipynb
 $(DONE)/07a_our_faces.ipynb $(DONE)/08_demo.ipynb: $(APPLICATION) $(DONE)/06b_training_results.ipynb $(DONE)/03a_retrieval_results.ipynb $(FOUND_HEADS) | $(DONE)/07_application.ipynb
 $(DONE)/09_ethics.ipynb: $(CORE) $(DONE)/06b_training_results.ipynb | $(DONE)/08_demo.ipynb
-$(DONE)/index.ipynb: $(CORE) $(DONE)/01b_dataset_results.ipynb $(FOUND_HEADS) $(DONE)/03a_retrieval_results.ipynb $(DONE)/04a_baseline_results.ipynb $(DONE)/06b_training_results.ipynb $(DONE)/07a_our_faces.ipynb | $(DONE)/08_demo.ipynb $(DONE)/09_ethics.ipynb
+$(DONE)/index.ipynb: $(CORE) $(DONE)/01b_dataset_results.ipynb $(FOUND_HEADS) $(DONE)/03a_retrieval_results.ipynb $(DONE)/04a_baseline_results.ipynb $(DONE)/06b_training_results.ipynb $(DONE)/07a_our_faces.ipynb | $(DONE)/06d_photographs.ipynb $(DONE)/08_demo.ipynb $(DONE)/09_ethics.ipynb
 
 # The dataset's marker is older than the chapter that checked it when nothing had to be rebuilt
 $(RUN)/cvcs_dfd/dataset.json: $(DONE)/01b_dataset_results.ipynb ;
@@ -120,7 +122,7 @@ changes-of-run = $(patsubst seed%,-p seed %,$(filter seed%,$(words-of-run))) $(p
 $(DONE)/06a_training_run-%.ipynb: nbs/06a_training_run.ipynb $(COMPARISON) $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/06_training.ipynb
 	$(CHAPTER) $< $@ $(FROM_RUN) -p row $(word 1,$(words-of-run)) $(strip $(changes-of-run)) -p overwrite True
 
-$(DONE)/01b_dataset_results.ipynb $(DONE)/02a_head_detection_results.ipynb $(DONE)/03a_retrieval_results.ipynb $(DONE)/04a_baseline_results.ipynb $(DONE)/06b_training_results.ipynb $(DONE)/07a_our_faces.ipynb $(DONE)/08_demo.ipynb $(DONE)/09_ethics.ipynb $(DONE)/index.ipynb: $(DONE)/%.ipynb: nbs/%.ipynb
+$(DONE)/01b_dataset_results.ipynb $(DONE)/02a_head_detection_results.ipynb $(DONE)/03a_retrieval_results.ipynb $(DONE)/04a_baseline_results.ipynb $(DONE)/06b_training_results.ipynb $(DONE)/06d_photographs.ipynb $(DONE)/07a_our_faces.ipynb $(DONE)/08_demo.ipynb $(DONE)/09_ethics.ipynb $(DONE)/index.ipynb: $(DONE)/%.ipynb: nbs/%.ipynb
 	$(CHAPTER) $< $@ $(FROM_RUN)
 
 $(DONE)/%.ipynb: nbs/%.ipynb

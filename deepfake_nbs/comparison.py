@@ -6,13 +6,15 @@
 __all__ = ['READINGS', 'RESULT_COLUMNS', 'MORE_COLUMNS', 'CELLS', 'read_run', 'finished_rows', 'usable_runs', 'read_predictions',
            'confusion_table', 'plot_history', 'row_status', 'training_table', 'find_twin', 'results_table',
            'format_result', 'show_results', 'claim_rows', 'setting_claims', 'method_table', 'compare_protocols',
-           'common_pictures', 'compare_rows', 'compare_crops', 'compare_epochs', 'epoch_claims', 'implied_real_share',
-           'check_arithmetic', 'rank_rows', 'say_order', 'best_row', 'choose_classifier', 'measure_words']
+           'common_pictures', 'compare_rows', 'plot_differences', 'plot_epochs', 'compare_crops', 'compare_epochs',
+           'epoch_claims', 'implied_real_share', 'check_arithmetic', 'rank_rows', 'say_order', 'best_row',
+           'choose_classifier', 'measure_words']
 
 # %% ../nbs/06c_comparison.ipynb #c003
 import json
 import os
 import shutil
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -326,6 +328,39 @@ def compare_rows(
             rows.append(dict(row=row, value=found["second"], reference=found["first"], n=int(found["n"]),
                              **found[["difference", "low", "high", "p"]]))
     return pd.DataFrame(rows, columns=["row", "value", "reference", "difference", "low", "high", "p", "n"])
+
+# %% ../nbs/06c_comparison.ipynb #c052b
+def plot_differences(
+    pairs: pd.DataFrame,  # row, difference, low, high, n
+    xlabel: str = "AUC of the reference minus that of the row",  # What the difference is of
+) -> "Axes":
+    "Differences with their intervals, one line a row."
+    import matplotlib.pyplot as plt
+
+    _, ax = plt.subplots(figsize=(7, 0.4 * len(pairs) + 1.2), layout="constrained")
+    reach = np.abs(pairs[["low", "high"]].to_numpy().T - pairs["difference"].to_numpy())
+    ax.errorbar(pairs["difference"], range(len(pairs)), xerr=reach, fmt="o", capsize=3)
+    ax.axvline(0, color="grey", ls=":")
+    names = [f"{pair.row} (n={pair.n})" for pair in pairs.itertuples()]
+    ax.set(yticks=range(len(pairs)), yticklabels=names, ylim=(len(pairs) - 0.4, -0.6), xlabel=xlabel)
+    return ax
+
+# %% ../nbs/06c_comparison.ipynb #c052e
+def plot_epochs(
+    histories: dict[str, pd.DataFrame],  # Name in the legend: history.csv
+    column: str = "validation_auc",  # Of the histories
+) -> "Axes":
+    "One number of several runs against the epoch."
+    import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
+
+    _, ax = plt.subplots(figsize=(7, 4), layout="constrained")
+    for (name, history), marker in zip(histories.items(), cycle("osD^v<>*X"), strict=False):
+        ax.plot(history["epoch"], history[column], marker=marker, ms=4, label=name)
+    ax.set(xlabel="epoch", ylabel=column.replace("_", " ").replace("auc", "AUC"))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return ax
 
 # %% ../nbs/06c_comparison.ipynb #c054
 def compare_crops(

@@ -1,4 +1,4 @@
-"Contracts of chapters 06a, 06b and 06c: what is read from runs, how it is compared, what the pages show."
+"Contracts of chapters 06a to 06d: what is read from runs, how it is compared, what the pages show."
 
 import json
 import shutil
@@ -133,6 +133,26 @@ def run_page(root, name, replaced, **parameters):
 
 def page_settings(profile):
     return replace(read_settings("smoke"), image_size=48, width=0.1, epoch_limit=2, n_resamples=20)
+
+
+def test_06d_with_what_is_kept(root, tmp_path):
+    names = run_page(root, "06d_photographs", dict(run_folder=lambda *args: tmp_path))
+    areas = names["areas"]
+    assert set(areas.data) == {"miniature", "real"} and areas.value.between(0, 1).all()
+    assert {"file only", "row 11, xception"} <= set(areas[areas.data.eq("real")].row)
+    kept = pd.read_csv(root / "papers/results/mini-real.csv", index_col="id")
+    shown = areas[areas.data.eq("real") & areas.row.eq("row 11, xception")].iloc[0]
+    assert shown.value == kept.measured["table2-11-auc"] and shown.n == kept.n["table2-11-auc"]
+    assert list(names["lines"].row) == ["row 11", *(f"row {row}" for row in (1, 2, 4, 5, 6, 7))]
+    assert names["lines"].difference.notna().sum() == 6 and all(len(record["history"]) > 1 for record in names["records"].values())
+    artifacts = pd.read_csv(tmp_path / "artifacts.csv", index_col="id")
+    assert {"fig-photographs", "fig-recipes", "fig-recipe-epochs", "table-recipes"} <= set(artifacts.index)
+
+
+def test_06d_without_kept_numbers(root, tmp_path):
+    names = run_page(root, "06d_photographs", dict(run_folder=lambda *args: tmp_path), profile="full")
+    assert names["areas"].empty and not names["said"]
+    assert not (tmp_path / "figures/fig-photographs.png").exists()
 
 
 def test_06b_with_no_row_at_all(root, tmp_path):

@@ -154,10 +154,10 @@ ROWS = {"06a_training_run-1", "06a_training_run-8", "06a_training_run-1-seed2-pu
         ("deepfake_nbs/application.py", {"07_application", "07a_our_faces", "08_demo", "index"}),
         ("nbs/01b_dataset_results.ipynb", {"01b_dataset_results", "index"}),  # the dataset itself was found unchanged
         ("deepfake_nbs/retrieval.py", {"03_retrieval", "03a_retrieval_results", "07_application", "07a_our_faces", "08_demo", "index"}),
-        ("deepfake_nbs/baselines.py", {"04_baselines", "04a_baseline_results", *TRAINED}),
+        ("deepfake_nbs/baselines.py", {"04_baselines", "04a_baseline_results", "06d_photographs", *TRAINED}),
         ("nbs/06b_training_results.ipynb", TRAINED),
         ("deepfake_nbs/training.py", {"06_training", "06c_comparison", *ROWS, *TRAINED}),
-        ("deepfake_nbs/comparison.py", {"06c_comparison", *ROWS, *TRAINED}),
+        ("deepfake_nbs/comparison.py", {"06c_comparison", "06d_photographs", *ROWS, *TRAINED}),
         ("data/runs/smoke-miniature/inputs.csv", {"01b_dataset_results", *PAGES}),
         ("data/runs/smoke-miniature/settings.json", {"01b_dataset_results", "04a_baseline_results", *ROWS, *TRAINED}),
         ("data/runs/smoke-miniature/cvcs_dfd/dataset.json", {"04a_baseline_results", *ROWS, *TRAINED}),
