@@ -142,7 +142,7 @@ def test_06d_with_what_is_kept(root, tmp_path):
     assert {"file only", "row 11, xception"} <= set(areas[areas.data.eq("real")].row)
     kept = pd.read_csv(root / "papers/results/mini-real.csv", index_col="id")
     shown = areas[areas.data.eq("real") & areas.row.eq("row 11, xception")].iloc[0]
-    assert shown.value == kept.measured["table2-11-auc"] and shown.n == kept.n["table2-11-auc"]
+    assert shown.value == float(kept.measured["table2-11-auc"]) and shown.n == kept.n["table2-11-auc"]
     assert list(names["lines"].row) == ["row 11", *(f"row {row}" for row in (1, 2, 4, 5, 6, 7))]
     assert names["lines"].difference.notna().sum() == 6 and all(len(record["history"]) > 1 for record in names["records"].values())
     artifacts = pd.read_csv(tmp_path / "artifacts.csv", index_col="id")
