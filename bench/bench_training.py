@@ -4,6 +4,8 @@ python bench/bench_training.py speed
 python bench/bench_training.py compare --data ../shared/real --epochs 8 --image-size 128 --rows 1
 python bench/bench_training.py compare --data ../shared/real --epochs 16 --image-size 192 --images 0 --width 0.25 --no-peer
 
+The second is small, for timm's network has the full width only; the third was run with --precision bfloat16.
+
 `compare` trains networks on one group split of whole pictures for the same number of epochs: row 11; each recipe of the report's table 1
 (network, optimiser, learning rate, batch size, schedule), on pictures as large as row 11's windows; and row 11's recipe (augmentation,
 windows, schedule, batch norms measured on whole pictures) in a plain loop with the peer. timm's network has one width; with another
@@ -205,8 +207,10 @@ def peer_name(config: TrainingConfig) -> str:
 
 def distinct_rows() -> list[int]:
     "Rows of table 1 whose recipes differ once all take whole pictures and as many epochs: the first of each kind."
-    kinds = {row: replace(table_row(row), row=0, epochs=1, crop=False) for row in read_table1().index}
-    return [row for row, kind in kinds.items() if list(kinds.values()).index(kind) == list(kinds).index(row)]
+    kinds = {}
+    for row in read_table1().index:
+        kinds.setdefault(replace(table_row(row), row=0, epochs=1, crop=False), row)
+    return list(kinds.values())
 
 
 def train_all(args: argparse.Namespace) -> tuple[dict[str, pd.DataFrame], dict[str, dict]]:
@@ -217,8 +221,8 @@ def train_all(args: argparse.Namespace) -> tuple[dict[str, pd.DataFrame], dict[s
     same = dict(row=0, epochs=args.epochs, width=args.width, crop=False, precision=args.precision)
     config = replace(table_row(11), image_size=args.image_size, **same)
     windows = round(args.image_size * config.window)
-    configs = dict(ours=config)
-    configs |= {f"row{row}": replace(table_row(row), image_size=windows, **same) for row in args.rows or distinct_rows()}
+    published = {f"row{row}": replace(table_row(row), image_size=windows, **same) for row in args.rows or distinct_rows()}
+    configs = dict(ours=config) | published
     places = {key: out / f"{key}-{name}" for key in configs}
     records = {key: train(each, dataset, places[key]) for key, each in configs.items()}
     records = {key: record | dict(history=pd.read_csv(places[key] / "history.csv").to_dict("records")) for key, record in records.items()}

@@ -170,7 +170,9 @@ def test_an_impossible_precision_is_refused(noise, tmp_path, device, precision, 
 
 
 def test_auto_takes_what_the_processor_has(monkeypatch):
-    for able, expected in (({}, "float32"), ({"avx512_bf16": True}, "float32"), ({"amx_bf16": True}, "bfloat16")):
+    amd, intel = ({"avx512_bf16": True, "cpu_name": name} for name in ("AMD EPYC", "Intel(R) Xeon(R)"))
+    for able, expected in (({}, "float32"), ({"avx512_bf16": True}, "float32"), ({"amx_bf16": True}, "bfloat16"),
+                           (amd, "bfloat16"), (intel, "float32"), ({"cpu_name": "AMD EPYC"}, "float32")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: able)
         assert training.choose_precision("auto", "cpu") == expected
     assert training.choose_precision("float32", "cpu") == "float32"
