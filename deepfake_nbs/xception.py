@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['VARIANTS', 'IMAGENET_URL', 'CLASSIFIER_KEYS', 'MEAN', 'STD', 'STAGE_COLOURS', 'SeparableConv2d', 'block_layers',
-           'Block', 'scale_channels', 'block_arguments', 'check_arguments', 'initialise', 'full_precision', 'Xception',
-           'variant_arguments', 'read_state', 'load_state', 'imagenet_state', 'create_model', 'is_number', 'is_triple',
-           'load_classifier', 'resize_square', 'normalise', 'trace_shapes', 'summarise_variants', 'images_per_second',
-           'describe_stages', 'plot_architecture']
+           'Block', 'scale_channels', 'block_arguments', 'check_arguments', 'initialise', 'full_precision',
+           'entry_parts', 'Xception', 'variant_arguments', 'read_state', 'load_state', 'imagenet_state', 'create_model',
+           'is_number', 'is_triple', 'load_classifier', 'resize_square', 'normalise', 'trace_shapes',
+           'summarise_variants', 'images_per_second', 'describe_stages', 'plot_architecture']
 
 # %% ../nbs/05_xception.ipynb #c003
 import json
+import math
 import os
 import pickle
 import time
@@ -162,6 +163,15 @@ def full_precision(
     known = torch.amp.is_autocast_available(x.device.type)
     return torch.autocast(x.device.type, enabled=False) if known else nullcontext()
 
+# %% ../nbs/05_xception.ipynb #c033d
+def entry_parts(
+    x: Tensor,  # batch x channels x height x width
+    width: float = 1.0,  # Of the network
+    pixels: int = 90_000,  # Of pictures at width 1 whose maps stay in the caches of a processor, measured; 299 x 299 is 89,401
+) -> int:  # Parts of the batch that go through the entry flow one after the other; 1 on a GPU
+    "How far to divide a batch so that the largest maps stay in a processor's caches."
+    return max(1, math.ceil(len(x) * x.shape[-2] * x.shape[-1] * width / pixels)) if x.device.type == "cpu" else 1
+
 # %% ../nbs/05_xception.ipynb #c034
 class Xception(nn.Module):
     "Xception (Chollet 2017) and the report's variants of it; input is RGB in [-1, 1], output is one logit a class."
@@ -182,7 +192,7 @@ class Xception(nn.Module):
         self.conv1, self.bn1 = nn.Conv2d(in_channels, c32, 3, stride=2, bias=False), nn.BatchNorm2d(c32)
         self.conv2, self.bn2 = nn.Conv2d(c32, c64, 3, bias=False), nn.BatchNorm2d(c64)
         blocks = block_arguments(n_middle, width)
-        self.n_blocks = len(blocks)
+        self.n_blocks, self.width = len(blocks), width
         for i, arguments in enumerate(blocks, 1):
             self.add_module(f"block{i}", Block(**arguments, channels_per_group=channels_per_group, project_skip=project_every_skip))
         self.conv3, self.bn3 = SeparableConv2d(c1024, c1536, channels_per_group), nn.BatchNorm2d(c1536)
@@ -197,10 +207,18 @@ class Xception(nn.Module):
             x = self.bn1(self.conv1(x)).relu_()
             return self.bn2(self.conv2(x)).relu_()
 
+    def entry_flow(self, x: Tensor) -> Tensor:
+        "Stem and the first three blocks: batch x channels x height/16 x width/16."
+        x = self.stem(x)
+        for i in (1, 2, 3):
+            x = self.get_submodule(f"block{i}")(x)
+        return x
+
     def features(self, x: Tensor) -> Tensor:
         "Feature map before pooling: batch x channels x height/32 x width/32."
-        x = self.stem(x)
-        for i in range(1, self.n_blocks + 1):
+        n_parts = 1 if self.training else entry_parts(x, self.width)  # In training, batch norms measure the whole batch
+        x = torch.cat([self.entry_flow(part) for part in x.chunk(n_parts)])
+        for i in range(4, self.n_blocks + 1):
             x = self.get_submodule(f"block{i}")(x)
         x = self.bn3(self.conv3(x)).relu_()
         return self.bn4(self.conv4(x)).relu_()

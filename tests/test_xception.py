@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from deepfake_nbs import xception
 from deepfake_nbs.xception import (
-    VARIANTS, Xception, create_model, load_classifier, load_state, normalise, read_state, resize_square,
+    VARIANTS, Xception, create_model, entry_parts, load_classifier, load_state, normalise, read_state, resize_square,
     trace_shapes,
 )
 
@@ -70,6 +70,24 @@ def test_dropout_acts_in_training_only():
     model.eval()
     assert torch.equal(model(x), model(x))
     assert Xception(**{**SMALL, "dropout": 0.0}).dropout.p == 0
+
+
+def test_a_processor_takes_few_pictures_through_the_entry_flow_and_says_the_same(monkeypatch):
+    torch.manual_seed(0)
+    model, x, seen = Xception(**SMALL), torch.rand(5, 3, 64, 64), []
+    model.conv1.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    whole = model.eval()(x)
+    monkeypatch.setattr(xception, "entry_parts", lambda x, width: 3)
+    assert torch.allclose(model(x), whole, atol=1e-5)
+    model.train()(x)
+    assert seen == [5, 2, 2, 1, 5]  # Batch norms measure the whole batch
+
+
+def test_parts_follow_size_width_and_device():
+    assert [entry_parts(torch.zeros(16, 3, side, side)) for side in (64, 192, 299)] == [1, 7, 16]
+    assert entry_parts(torch.zeros(16, 3, 192, 192), width=0.25) == 2
+    assert entry_parts(torch.zeros(4, 3, 64, 64), pixels=64 * 64) == 4
+    assert entry_parts(torch.zeros(16, 3, 299, 299, device="meta")) == entry_parts(torch.zeros(0, 3, 299, 299)) == 1
 
 
 def test_no_argument_is_untested():
