@@ -19,6 +19,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -28,14 +29,15 @@ from timing import best, report
 from torchvision.transforms.functional import to_tensor
 from torch.optim.swa_utils import update_bn
 
+from deepfake_nbs import xception
 from deepfake_nbs.comparison import read_predictions
 from deepfake_nbs.core import CLAIM_COLUMNS, classification_metrics, paired_metrics, run_record, set_seed, write_json, write_text
-from deepfake_nbs.datasets import MANIFEST_COLUMNS, build_cvcs_dfd
+from deepfake_nbs.datasets import MANIFEST_COLUMNS, build_cvcs_dfd, read_manifest
 from deepfake_nbs.training import (
     PRECISIONS, SCHEDULES, ManifestImages, SeededLoader, TrainingConfig, WholePictures, best_epoch, choose_precision, make_learner,
     make_loss, predict, read_splits, read_table1, score, table_row, train, train_epoch,
 )
-from deepfake_nbs.xception import create_model, images_per_second
+from deepfake_nbs.xception import create_model, images_per_second, load_classifier, summarise_variants
 
 
 def make_peer(width: float = 1.0) -> torch.nn.Module:
@@ -111,22 +113,32 @@ def judging_speed(frame: pd.DataFrame, folder: Path) -> float:
     return min(time for time, _ in times) / min(time for _, time in times)
 
 
-def half_precision(run: Path) -> tuple[float, int, int]:
-    "Largest change of a probability by half precision on pictures of a run, verdicts changed away from the threshold, and pictures."
-    from deepfake_nbs.xception import load_classifier
+def parts_speed(image_size: int = 299, batch_size: int = 16) -> float:
+    "Seconds of a batch that goes through the entry flow whole over those of one that goes in parts, float32."
+    model = create_model("xception")
 
-    model, config = load_classifier(run / "models" / "classifier")
-    folder = run / ("cvcs_cropped_dfd" if config["crop"] else "cvcs_dfd")
-    frame = pd.read_csv(folder / "manifest.csv", dtype={"group": str})
-    images = ManifestImages(frame.sample(min(1000, len(frame)), random_state=0), folder, config["image_size"], workers=2)
+    def rate(entry_parts=xception.entry_parts):
+        with mock.patch.object(xception, "entry_parts", entry_parts):
+            return images_per_second(model, image_size, batch_size)
+
+    rates = [(rate(), rate(lambda x, width: 1)) for _ in range(2)]
+    return max(parts for parts, _ in rates) / max(whole for _, whole in rates)
+
+
+def half_precision(run: Path) -> tuple[float, int, int]:
+    "Largest change of a probability by half precision, verdicts changed away from the threshold, pictures: held-out ones first."
+    model, config = load_classifier(run / "model")
+    threshold, folder = config["threshold"], run / json.loads((run / "run.json").read_text())["dataset"]
+    frame = read_manifest(folder).sample(frac=1, random_state=0).sort_values("split", key=lambda split: split == "train", kind="stable")
+    images = ManifestImages(frame.head(1000), folder, config["image_size"], workers=2)
     model = model.to(memory_format=torch.channels_last)
     exact, half = (predict(model, images, 16, precision=precision) for precision in ("float32", "bfloat16"))
-    away = np.abs(exact - 0.5) > 0.02
-    return float(np.abs(exact - half).max()), int(((exact >= 0.5) != (half >= 0.5))[away].sum()), len(images)
+    away = np.abs(exact - threshold) > 0.02
+    return float(np.abs(exact - half).max()), int(((exact >= threshold) != (half >= threshold))[away].sum()), len(images)
 
 
-def report_training(report, runs: Path = Path("data/runs")) -> None:
-    "Print the comparisons; `report(name, measured, wanted, reached)` as in timing.py."
+def report_training(report, run: Path | None = None) -> None:
+    "Print the comparisons; `report(name, measured, wanted, reached)` as in timing.py. Half precision is tried on a run, the newest."
     error = agreement()
     report("logits, ours - timm's, same weights, times 10,000", error * 1e4, "<= 1", error <= 1e-4)
     with tempfile.TemporaryDirectory() as name:
@@ -138,15 +150,18 @@ def report_training(report, runs: Path = Path("data/runs")) -> None:
         has_half = choose_precision("auto", "cpu") == "bfloat16"
         wanted, ratio = 2.0 if has_half else 1.2, judging_speed(frame.head(48), folder)
         report(f"judging files, 299 px ({choose_precision('auto', 'cpu')}) / timm eager float32", ratio, f">= {wanted}", ratio >= wanted)
-    nets = {net: create_model(net) for net in ("xception", "light")}
+    parts = parts_speed()
+    report("judging, 299 px: entry flow in parts / whole batches of 16", parts, "> 1", parts > 1)
+    nets, counted = {net: create_model(net) for net in ("xception", "light")}, summarise_variants()["multiply_adds"]
     speed = {net: max(images_per_second(model) for _ in range(3)) for net, model in nets.items()}
     ratio = speed["light"] / speed["xception"]
-    report("Light / Xception, images per second, 299 px", ratio, ">= 1.4", ratio >= 1.4)
-    trained = sorted(runs.glob("*/models/classifier/model.safetensors"), key=lambda path: path.stat().st_mtime)
-    if not trained:
-        print("half precision on a trained network: not measured, no run in data/runs")
+    fewer = counted.xception / counted.light
+    report(f"Light / Xception, images per second, 299 px (arithmetic {fewer:.3f})", ratio, ">= 1.4", ratio >= 1.4)
+    run = run or max(Path("data/runs").glob("*/training/*/run.json"), key=lambda path: path.stat().st_mtime, default=Path()).parent
+    if not (run / "run.json").is_file():
+        print("half precision on a trained network: not measured, no finished run in data/runs")
         return
-    change, verdicts, n = half_precision(trained[-1].parents[2])
+    change, verdicts, n = half_precision(run)
     report(f"half precision on {n} pictures: largest change of a probability", change, "<= 0.01", change <= 0.01)
     report(f"half precision on {n} pictures: verdicts changed", verdicts, "= 0", verdicts == 0)
 
@@ -262,7 +277,8 @@ def compare(args: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("speed", help="speed and agreement, as ratios")
+    speed = commands.add_parser("speed", help="speed and agreement, as ratios")
+    speed.add_argument("--run", type=Path, help="trained run on whose pictures half precision is tried; left out, the newest")
     both = commands.add_parser("compare", help="row 11, the published recipes and timm's network, trained on one group split")
     both.add_argument("--data", required=True, help="data root, as of make report")
     both.add_argument("--epochs", type=int, default=8)
@@ -275,7 +291,7 @@ def main() -> None:
     both.add_argument("--out", default="data/runs/bench-training")
     both.add_argument("--keep", help="CSV for the numbers; the records of the runs go beside it, as .json")
     args = parser.parse_args()
-    compare(args) if args.command == "compare" else report_training(report)
+    compare(args) if args.command == "compare" else report_training(report, args.run)
 
 
 if __name__ == "__main__":

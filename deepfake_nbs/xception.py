@@ -170,7 +170,9 @@ def entry_parts(
     pixels: int = 90_000,  # Of pictures at width 1 whose maps stay in the caches of a processor, measured; 299 x 299 is 89,401
 ) -> int:  # Parts of the batch that go through the entry flow one after the other; 1 on a GPU
     "How far to divide a batch so that the largest maps stay in a processor's caches."
-    return max(1, math.ceil(len(x) * x.shape[-2] * x.shape[-1] * width / pixels)) if x.device.type == "cpu" else 1
+    if x.device.type != "cpu" or torch.compiler.is_compiling():  # What is exported, to ONNX say, takes batches of any size
+        return 1
+    return max(1, math.ceil(len(x) * x.shape[-2] * x.shape[-1] * width / pixels))
 
 # %% ../nbs/05_xception.ipynb #c034
 class Xception(nn.Module):
@@ -217,7 +219,7 @@ class Xception(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         "Feature map before pooling: batch x channels x height/32 x width/32."
         n_parts = 1 if self.training else entry_parts(x, self.width)  # In training, batch norms measure the whole batch
-        x = torch.cat([self.entry_flow(part) for part in x.chunk(n_parts)])
+        x = torch.cat([self.entry_flow(part) for part in x.chunk(n_parts)]) if n_parts > 1 else self.entry_flow(x)
         for i in range(4, self.n_blocks + 1):
             x = self.get_submodule(f"block{i}")(x)
         x = self.bn3(self.conv3(x)).relu_()

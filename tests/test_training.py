@@ -680,7 +680,7 @@ def read_run_without_place(folder):
     return json.loads((folder / "run.json").read_text())
 
 
-# --- the peer of the bench --------------------------------------------------------------------------------------------
+# --- the bench ---------------------------------------------------------------------------------------------------------
 
 def test_the_peer_gets_the_whole_recipe(root, noise, monkeypatch):
     monkeypatch.syspath_prepend(root / "bench")
@@ -690,6 +690,21 @@ def test_the_peer_gets_the_whole_recipe(root, noise, monkeypatch):
     assert len(seen) == 2 and sum(shape[0] for shape in seen[0]) == 18, "batch norms are measured after each epoch, on training pictures"
     assert {shape[1:] for batches in seen for shape in batches} == {(3, 48, 48)}, "whole ones"
     assert len(frame) == record["n"] == 6 and record["best_epoch"] in (1, 2) and record["network"].startswith("our own Xception")
+
+
+def test_the_bench_tries_half_precision_on_held_out_pictures_first(root, noise, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(root / "bench")
+    bench, splits = importlib.import_module("bench_training"), []
+    train(replace(TINY, epochs=1), noise, tmp_path / "out", device="cpu")
+
+    def say(model, images, batch_size, precision):
+        splits.append(list(images.frame["split"]))
+        return np.full(len(images), 0.4 if precision == "float32" else 0.6)
+
+    monkeypatch.setattr(bench, "predict", say)
+    change, verdicts, n = bench.half_precision(tmp_path / "out")
+    assert change == pytest.approx(0.2) and verdicts == n == len(pd.read_csv(noise / "manifest.csv"))
+    assert set(splits[0][splits[0].index("train"):]) == {"train"}
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
