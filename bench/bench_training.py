@@ -152,11 +152,12 @@ def report_training(report, run: Path | None = None) -> None:
         report(f"judging files, 299 px ({choose_precision('auto', 'cpu')}) / timm eager float32", ratio, f">= {wanted}", ratio >= wanted)
     parts = parts_speed()
     report("judging, 299 px: entry flow in parts / whole batches of 16", parts, "> 1", parts > 1)
-    nets, counted = {net: create_model(net) for net in ("xception", "light")}, summarise_variants()["multiply_adds"]
-    speed = {net: max(images_per_second(model) for _ in range(3)) for net, model in nets.items()}
-    ratio = speed["light"] / speed["xception"]
-    fewer = counted.xception / counted.light
-    report(f"Light / Xception, images per second, 299 px (arithmetic {fewer:.3f})", ratio, ">= 1.4", ratio >= 1.4)
+    nets = {net: create_model(net) for net in ("xception", "light")}
+    for image_size, batch_size in [(299, 8), (299, 1), (96, 1)]:
+        counted = summarise_variants(image_size)["multiply_adds"]
+        speed = {net: max(images_per_second(model, image_size, batch_size) for _ in range(3)) for net, model in nets.items()}
+        ratio, name = speed["light"] / speed["xception"], f"Light / Xception, {image_size} px, batches of {batch_size}"
+        report(f"{name} (arithmetic: {counted.xception / counted.light:.3f})", ratio, ">= 1.4", ratio >= 1.4)
     run = run or max(Path("data/runs").glob("*/training/*/run.json"), key=lambda path: path.stat().st_mtime, default=Path()).parent
     if not (run / "run.json").is_file():
         print("half precision on a trained network: not measured, no finished run in data/runs")
