@@ -541,6 +541,7 @@ def processes(
     finally:
         if several:
             dist.destroy_process_group()
+            time.sleep(0.5)  # Gloo's threads live on and still drop what they sent; if Python ends meanwhile, the process aborts
 
 
 def this_part() -> tuple[int, int]:
