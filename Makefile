@@ -70,7 +70,7 @@ endif
 chapters: $(DONE)/index.ipynb
 
 module = deepfake_nbs/$(1).py
-CORE := $(call module,core)
+CORE := $(foreach name,core images files metrics,$(call module,$(name)))
 DATASETS := $(CORE) $(call module,datasets)
 HEADS := $(DATASETS) $(call module,head_detection)
 RETRIEVAL := $(HEADS) $(call module,retrieval)
@@ -86,7 +86,10 @@ CROPS := $(if $(FOUND_HEADS),$(RUN)/cvcs_cropped_dfd/dataset.json)
 
 # A chapter that teaches: no parameters, depends on its notebook and on the modules it uses; behind | stands mere order
 $(DONE)/00_core.ipynb: $(CORE)
-$(DONE)/01_datasets.ipynb: $(DATASETS) | $(DONE)/00_core.ipynb
+$(DONE)/00b_images.ipynb: $(CORE) | $(DONE)/00_core.ipynb
+$(DONE)/00c_files.ipynb: $(CORE) | $(DONE)/00b_images.ipynb
+$(DONE)/00e_metrics.ipynb: $(CORE) | $(DONE)/00c_files.ipynb
+$(DONE)/01_datasets.ipynb: $(DATASETS) | $(DONE)/00e_metrics.ipynb
 $(DONE)/01a_miniature.ipynb: $(CORE) $(call module,miniature) | $(DONE)/01_datasets.ipynb
 $(DONE)/02_head_detection.ipynb: $(HEADS) | $(DONE)/01b_dataset_results.ipynb
 $(DONE)/03_retrieval.ipynb: $(RETRIEVAL) | $(DONE)/02_head_detection.ipynb $(FOUND_HEADS)

@@ -40,7 +40,8 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.ops import SqueezeExcitation
 
-from .core import IMAGE_FORMATS, ImageError, _to_rgb, file_sha256, project_root, read_image, resolve, write_json
+from .core import file_sha256, project_root, resolve, write_json
+from .images import IMAGE_FORMATS, ImageError, to_rgb, read_image
 from .head_detection import DETECTOR, Head, HeadDetector, SeparableConv, crop_head, letterbox, main_head, pick_device
 from .xception import SeparableConv2d, load_classifier, normalise, resize_square
 
@@ -491,7 +492,7 @@ def _fold_norms(model: nn.Module) -> nn.Module:
 def _in_rgb(image: Image.Image) -> Image.Image:
     "A picture in memory, as `read_image` would give it. Raises `ImageError`."
     try:
-        return _to_rgb(ImageOps.exif_transpose(image))
+        return to_rgb(ImageOps.exif_transpose(image))
     except Exception as error:  # A picture that was opened and not yet decoded fails as a file does
         raise ImageError("photograph", f"cannot be decoded ({type(error).__name__}: {error})") from error
 
@@ -1283,7 +1284,7 @@ sha256 of each file.
 
 def _measured(run: Path, record: dict) -> str:
     "What the predictions of the training run say about the test split; a portable model has that in its record."
-    from deepfake_nbs.core import classification_metrics
+    from deepfake_nbs.metrics import classification_metrics
 
     path = run / "training" / str(record.get("run")) / "predictions.csv"
     if not path.is_file():

@@ -53,9 +53,9 @@ from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from deepfake_nbs.core import (
-    IMAGE_FORMATS, ImageError, classification_metrics, file_sha256, read_image, run_record, write_json, write_text,
-)
+from .core import file_sha256, run_record, write_json, write_text
+from .images import IMAGE_FORMATS, ImageError, read_image
+from .metrics import classification_metrics
 from .datasets import SPLITS, read_manifest
 
 # %% ../nbs/04_baselines.ipynb #c004
@@ -737,7 +737,7 @@ def measure_rows(
     predictions: pd.DataFrame,   # As `predict_rows` returns it, of one split
     n_resamples: int = 1000,     # Bootstrap resamples of groups
 ) -> pd.DataFrame:               # row, metric, value, low, high, n, groups
-    "Metrics of each row, with intervals, through `core.classification_metrics`."
+    "Metrics of each row, with intervals, through `metrics.classification_metrics`."
     rows = predictions.groupby("row", sort=False)
     parts = [classification_metrics(part, n_resamples).reset_index().assign(row=name) for name, part in rows]
     return pd.concat(parts, ignore_index=True)[["row", "metric", "value", "low", "high", "n", "groups"]]

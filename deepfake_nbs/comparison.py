@@ -22,7 +22,8 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import linprog
 
-from .core import classification_metrics, file_sha256, paired_metrics, show_value, subtract_metrics
+from .core import file_sha256
+from .metrics import classification_metrics, paired_metrics, show_value, subtract_metrics
 from .datasets import SPLITS, read_manifest
 from deepfake_nbs.training import (
     OUR_ROWS, PROTOCOLS, SCHEDULES, TrainingError, latest_checkpoint, read_table1, read_table2, record_identity, replace_folder, table_row,
@@ -170,7 +171,7 @@ def find_twin(
     return next((name for name, other in runs.items() if same(other) == same(record, **changes)), None)
 
 # %% ../nbs/06c_comparison.ipynb #c028
-RESULT_COLUMNS = dict(  # Column of table 2: (split, name in core.classification_metrics); class 0 is real, 1 is fake
+RESULT_COLUMNS = dict(  # Column of table 2: (split, name in metrics.classification_metrics); class 0 is real, 1 is fake
     validation_accuracy=("validation", "accuracy"),
     test_accuracy=("test", "accuracy"),
     precision_0=("test", "precision_real"),

@@ -34,7 +34,8 @@ from defusedxml import ElementTree
 from PIL import Image
 from tqdm import tqdm
 
-from .core import ImageError, file_sha256, read_image, walk, write_json
+from .core import file_sha256, walk, write_json
+from .images import ImageError, read_image
 
 # %% ../nbs/01_datasets.ipynb #c004
 if TYPE_CHECKING:  # matplotlib loads only where a figure is drawn

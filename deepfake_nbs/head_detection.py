@@ -51,7 +51,9 @@ from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, generaliz
 from torchvision.transforms import v2
 from torchvision.tv_tensors import BoundingBoxes
 
-from .core import Settings, _to_rgb, file_sha256, read_image, run_record, set_seed, show_value, write_json, write_text
+from .core import Settings, file_sha256, run_record, set_seed, write_json, write_text
+from .images import to_rgb, read_image
+from .metrics import show_value
 
 # %% ../nbs/02_head_detection.ipynb #c004
 if TYPE_CHECKING:  # Finding heads in a photograph needs neither tables nor drawing: they load where they are used
@@ -428,7 +430,7 @@ def letterbox(
     "Fit a picture into the upper left of a square."
     scale = image_size / max(image.size)
     width, height = (min(image_size, max(1, round(side * scale))) for side in image.size)
-    image = image if image.mode == "RGB" else _to_rgb(image)
+    image = image if image.mode == "RGB" else to_rgb(image)
     square = np.empty((image_size, image_size, 3), np.uint8)
     square[:] = FILL
     square[:height, :width] = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0))

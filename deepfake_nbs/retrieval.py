@@ -38,7 +38,9 @@ from PIL import Image, ImageFilter
 from torch import nn
 from tqdm import tqdm
 
-from .core import CLAIM_COLUMNS, ImageError, _interval, file_sha256, read_image, show_value, walk, write_json, write_text
+from .core import CLAIM_COLUMNS, file_sha256, walk, write_json, write_text
+from .images import ImageError, read_image
+from .metrics import _interval, show_value
 
 # %% ../nbs/03_retrieval.ipynb #c004
 if TYPE_CHECKING:  # Tables, figures and faiss load where they are used: what only names this module starts fast

@@ -62,8 +62,18 @@ from torch.optim.swa_utils import update_bn
 from torch.utils.data import Dataset
 
 from deepfake_nbs.core import (
-    Settings, file_sha256, project_root, read_image, read_settings, resolve, run_folder, run_record, set_seed, write_json, write_text,
+    Settings,
+    file_sha256,
+    project_root,
+    read_settings,
+    resolve,
+    run_folder,
+    run_record,
+    set_seed,
+    write_json,
+    write_text,
 )
+from .images import read_image
 from .datasets import SPLITS, read_manifest, split_manifest
 from .xception import MEAN, STD, create_model, normalise, read_state, resize_square, variant_arguments
 
@@ -384,7 +394,7 @@ class ManifestImages(Dataset):
                     self.pixels[i] = picture
 
     def read(self, i: int) -> np.ndarray:
-        "Decode and resize one picture; `core.ImageError` names a file that cannot be read."
+        "Decode and resize one picture; `images.ImageError` names a file that cannot be read."
         return resize_square(read_image(self.folder / self.paths[i]), self.image_size)
 
     def __len__(self) -> int:

@@ -18,7 +18,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 
 from deepfake_nbs import baselines as bl
-from deepfake_nbs.core import METRICS, ImageError, file_sha256
+from deepfake_nbs.core import file_sha256
+from deepfake_nbs.images import ImageError
+from deepfake_nbs.metrics import METRICS
 
 SMALL = bl.BaselineConfig(n_words=8, kernels=("linear", "rbf"), C=(0.1, 10.0), n_trees=(10, 30), max_descriptors=2000)
 

@@ -2,10 +2,8 @@
 import json
 import os
 import shutil
-import struct
 import subprocess
 import sys
-import zlib
 from dataclasses import replace
 
 import nbformat
@@ -13,10 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from sklearn import metrics as sk
 
 from deepfake_nbs import core
-from deepfake_nbs.core import ImageError, classification_metrics, read_image, read_settings, subtract_metrics
+from deepfake_nbs.core import read_settings
 
 # --- Settings ---------------------------------------------------------------------------------------------------------
 
@@ -83,133 +80,6 @@ def test_seed_gives_the_same_numbers():
         return random.random(), np.random.rand(), torch.rand(1).item()
 
     assert draw() == draw()
-
-
-# --- The door for images ----------------------------------------------------------------------------------------------
-
-RED = (255, 0, 0)
-
-
-def save(path, image, **options):
-    image.save(path, **options)
-    return path
-
-
-def png_header(width, height):
-    "A PNG that claims a size and holds next to nothing."
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
-
-
-def test_good_pictures_come_out_right(tmp_path):
-    red = Image.new("RGB", (20, 10), RED)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    deep = Image.fromarray(np.full((10, 20), 40_000, np.uint16))
-    palette = red.convert("P")
-    glass = Image.new("RGBA", (20, 10), (0, 0, 0, 0))
-    marked = Image.new("P", (20, 10), 0)
-    marked.putpalette([0, 0, 0, 255, 0, 0])
-    cases = {
-        "plain.png": (red, {}, (20, 10), RED),
-        "a name with spaces, ümläut 写真.png": (red, {}, (20, 10), RED),
-        "one pixel.png": (Image.new("RGB", (1, 1), RED), {}, (1, 1), RED),
-        "grey.png": (Image.new("L", (20, 10), 77), {}, (20, 10), (77, 77, 77)),
-        "sixteen bits.png": (deep, {}, (20, 10), (156, 156, 156)),
-        "palette.png": (palette, {}, (20, 10), RED),
-        "palette with alpha.png": (marked, {"transparency": 0}, (20, 10), (255, 255, 255)),
-        "glass.png": (glass, {}, (20, 10), (255, 255, 255)),
-        "grey with alpha.png": (Image.new("LA", (20, 10), (9, 0)), {}, (20, 10), (255, 255, 255)),
-        "one bit.png": (Image.new("1", (20, 10), 1), {}, (20, 10), (255, 255, 255)),
-        "print.jpg": (red.convert("CMYK"), {"quality": 95}, (20, 10), RED),
-        "print.tif": (red.convert("CMYK"), {}, (20, 10), RED),
-        "turned.jpg": (red, {"exif": exif, "quality": 95}, (10, 20), RED),
-        "moving.gif": (red, {"save_all": True, "append_images": [Image.new("RGB", (20, 10), (0, 0, 255))]}, (20, 10), RED),
-    }
-    for name, (image, options, size, colour) in cases.items():
-        picture = read_image(save(tmp_path / name, image, **options))
-        assert picture.mode == "RGB" and picture.size == size, name
-        assert np.abs(np.array(picture.getpixel((0, 0))) - colour).max() <= 3, (name, picture.getpixel((0, 0)))
-
-
-def test_sixteen_bits_keep_their_gradient(tmp_path):
-    ramp = np.linspace(0, 65535, 256).astype(np.uint16)[None].repeat(4, 0)
-    picture = np.asarray(read_image(save(tmp_path / "ramp.png", Image.fromarray(ramp))))[0, :, 0].astype(int)
-    assert picture[0] == 0 and picture[-1] == 255 and np.abs(picture - np.arange(256)).max() <= 1
-
-
-def whole_jpeg(tmp_path):
-    noise = np.random.default_rng(0).integers(0, 255, (200, 200, 3), np.uint8)
-    return save(tmp_path / "whole.jpg", Image.fromarray(noise), quality=90).read_bytes()
-
-
-def bad_files(tmp_path):
-    "Name, maker and the word that the message must hold."
-    data = whole_jpeg(tmp_path)
-    yield "missing.jpg", lambda path: None, "no such file"
-    yield "folder.jpg", lambda path: path.mkdir(), "folder"
-    yield "empty.jpg", lambda path: path.write_bytes(b""), "empty"
-    yield "text.jpg", lambda path: path.write_text("<html>404</html>"), "not an image"
-    yield "cut.jpg", lambda path: path.write_bytes(data[: len(data) // 2]), "decoded"
-    yield "header only.jpg", lambda path: path.write_bytes(data[:40]), "decoded"
-    yield "cut.png", lambda path: path.write_bytes(png_header(30, 30)), "decoded"
-    yield "70 megapixels.png", lambda path: path.write_bytes(png_header(10_000, 7_000)), "70 megapixels"
-    yield "bomb.png", lambda path: path.write_bytes(png_header(100_000, 100_000)), "megapixels"
-    yield "float.tif", lambda path: Image.fromarray(np.ones((4, 4), np.float32)).save(path), "floating-point"
-    yield "script.eps", lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), "not an image"
-
-
-def test_bad_files_give_one_error_that_names_them(tmp_path):
-    for name, make, word in bad_files(tmp_path):
-        make(tmp_path / name)
-        with pytest.raises(ImageError) as error:
-            read_image(tmp_path / name)
-        assert name in str(error.value) and word in str(error.value), (name, str(error.value))
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-def test_unreadable_file_for_a_user(tmp_path):
-    path = save(tmp_path / "locked.png", Image.new("RGB", (4, 4)))
-    path.chmod(0)
-    with pytest.raises(ImageError, match="locked.png"):
-        read_image(path)
-
-
-def test_unreadable_file_whoever_runs_this(tmp_path, monkeypatch):
-    path = save(tmp_path / "locked.png", Image.new("RGB", (4, 4)))
-
-    def refuse(*_, **__):
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(core.Image, "open", refuse)
-    with pytest.raises(ImageError, match="locked.png: cannot be decoded .PermissionError"):
-        read_image(path)
-
-
-def test_random_damage_never_shows_a_library_error(tmp_path):
-    rng, data = np.random.default_rng(3), whole_jpeg(tmp_path)
-    for kind in ("jpg", "png", "webp", "gif", "tif", "bmp"):
-        whole = save(tmp_path / f"a.{kind}", Image.open(tmp_path / "whole.jpg").resize((40, 40))).read_bytes() if kind != "jpg" else data
-        for trial in range(30):
-            damaged = bytearray(whole)
-            for place in rng.integers(0, len(damaged), 8):
-                damaged[place] = rng.integers(256)
-            path = tmp_path / f"damaged-{trial}.{kind}"
-            path.write_bytes(damaged[: rng.integers(1, len(damaged) + 1)])
-            try:
-                assert read_image(path).mode == "RGB"
-            except ImageError as error:
-                assert path.name in str(error)
-
-
-def test_image_error_survives_a_worker_process():
-    import pickle
-
-    error = pickle.loads(pickle.dumps(ImageError("a.jpg", "why")))
-    assert (error.path, error.reason, str(error)) == ("a.jpg", "why", "a.jpg: why")
 
 
 # --- Files and records ------------------------------------------------------------------------------------------------
@@ -294,107 +164,6 @@ def test_inputs_are_rewritten_only_when_they_change(tmp_path, monkeypatch, root)
     core.freeze_inputs("smoke", "photos")
     after = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
     assert after["inputs.csv"] != before["inputs.csv"] and after["settings.json"] == before["settings.json"]
-
-
-# --- Metrics ----------------------------------------------------------------------------------------------------------
-
-
-def random_predictions(seed=0, n=300):
-    rng = np.random.default_rng(seed)
-    label = rng.integers(0, 2, n)
-    probability = (0.35 + 0.3 * label + rng.normal(0, 0.2, n)).clip(0, 1)
-    return pd.DataFrame({"label": label, "probability": probability, "group": rng.integers(0, 60, n)})
-
-
-def test_metrics_agree_with_sklearn():
-    frame = random_predictions()
-    said, value = (frame.probability >= 0.5).astype(int), classification_metrics(frame, 50)["value"]
-    expected = {
-        "accuracy": sk.accuracy_score(frame.label, said),
-        "balanced_accuracy": sk.balanced_accuracy_score(frame.label, said),
-        "precision_real": sk.precision_score(frame.label, said, pos_label=0),
-        "precision_fake": sk.precision_score(frame.label, said),
-        "recall_real": sk.recall_score(frame.label, said, pos_label=0),
-        "recall_fake": sk.recall_score(frame.label, said),
-        "auc": sk.roc_auc_score(frame.label, frame.probability),
-        "brier": sk.brier_score_loss(frame.label, frame.probability),
-    }
-    for name, number in expected.items():
-        assert value[name] == pytest.approx(number), name
-
-
-def test_equal_error_rate_by_hand():
-    # Cutting at .6: one of four real ones is called fake, one of four fakes is called real
-    frame = pd.DataFrame({"label": [0, 0, 0, 0, 1, 1, 1, 1], "probability": [0.1, 0.2, 0.3, 0.7, 0.4, 0.6, 0.8, 0.9], "group": range(8)})
-    assert classification_metrics(frame, 10).value.eer == pytest.approx(0.25)
-
-
-def test_interval_holds_the_value_and_repeats_with_its_seed():
-    frame = random_predictions(1)
-    first, again, other = (classification_metrics(frame, 200, seed=seed) for seed in (0, 0, 1))
-    pd.testing.assert_frame_equal(first, again)
-    assert (first.low <= first.value).all() and (first.value <= first.high).all()
-    assert not first.low.equals(other.low)
-    assert (first.n == 300).all() and (first.groups == frame.group.nunique()).all()
-
-
-def test_interval_covers_the_truth_as_often_as_it_says():
-    rng, hits, trials = np.random.default_rng(5), 0, 100
-    for trial in range(trials):
-        right = rng.random(40) < 0.7  # A group is right or wrong as a whole
-        frame = pd.DataFrame({"label": np.tile([0, 1], 40), "group": np.repeat(np.arange(40), 2)})
-        frame["probability"] = np.where(np.repeat(right, 2), frame.label, 1 - frame.label).astype(float)
-        row = classification_metrics(frame, 100, seed=trial).loc["accuracy"]
-        hits += row.low <= 0.7 <= row.high
-    assert 0.86 <= hits / trials <= 0.99
-
-
-def test_one_class_gives_nan_not_a_number():
-    frame = pd.DataFrame({"label": [1, 1], "probability": [0.9, 0.2], "group": [0, 1]})
-    row = classification_metrics(frame, 20)
-    assert row.value[["accuracy", "recall_fake"]].tolist() == [0.5, 0.5]
-    assert row.value[["auc", "eer", "recall_real", "balanced_accuracy"]].isna().all() and row.low[["auc", "eer"]].isna().all()
-
-
-@pytest.mark.parametrize(
-    "change, words",
-    [
-        (lambda frame: frame.drop(columns="group"), "group"),
-        (lambda frame: frame.iloc[:0], "no rows"),
-        (lambda frame: frame.assign(probability=np.nan), "without NaN"),
-        (lambda frame: frame.assign(label=2), "0 or 1"),
-        (lambda frame: frame.assign(probability=1.5), "between 0 and 1"),
-    ],
-)
-def test_bad_predictions_are_refused(change, words):
-    with pytest.raises(ValueError, match=words):
-        classification_metrics(change(random_predictions()), 10)
-
-
-def draw_answers(groups, seed, hit=0.8):
-    "Answers of a network that is right about a share of the groups; each group has three pictures, all right or all wrong."
-    rng = np.random.default_rng(seed)
-    right = np.repeat(rng.random(len(groups)) < hit, 3)
-    labels = np.repeat(rng.integers(0, 2, len(groups)), 3)
-    return pd.DataFrame(dict(label=labels, probability=np.where(right, labels, 1 - labels), group=np.repeat(groups, 3)))
-
-
-def test_the_interval_of_a_difference_is_that_of_two_independent_ones_where_no_group_is_shared():
-    first, second = (draw_answers([f"{name}{i}" for i in range(150)], seed) for seed, name in enumerate("ab"))
-    found = subtract_metrics(first, second, "accuracy", 2000)
-    share = [(frame.probability == frame.label).mean() for frame in (first, second)]
-    spread = 1.96 * np.sqrt(sum(p * (1 - p) / 150 for p in share))
-    assert found["difference"] == pytest.approx(share[0] - share[1])
-    assert [found["low"], found["high"]] == pytest.approx([found["difference"] - spread, found["difference"] + spread], abs=0.02)
-
-
-def test_a_group_in_both_test_sets_is_drawn_for_both():
-    groups = [f"g{i}" for i in range(100)]
-    first = draw_answers(groups, 0)
-    assert subtract_metrics(first, first.iloc[::-1], "accuracy", 100) == dict(difference=0.0, low=0.0, high=0.0)
-    other = first.assign(group="h" + first["group"])
-    apart = subtract_metrics(first, other, "accuracy", 100)
-    assert apart["low"] < -0.05 < 0.05 < apart["high"], "the same answers about other people may differ by chance"
 
 
 # --- The chapter runner -----------------------------------------------------------------------------------------------

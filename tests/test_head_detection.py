@@ -18,7 +18,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from deepfake_nbs import head_detection as hd
-from deepfake_nbs.core import read_image, read_settings
+from deepfake_nbs.core import read_settings
+from deepfake_nbs.images import read_image
 from deepfake_nbs.datasets import build_cvcs_dfd, read_annotation_files, read_list_files, read_manifest
 
 TINY = hd.DetectionConfig(

@@ -29,7 +29,8 @@ from torchvision.models import resnet18
 
 from deepfake_nbs import core
 from deepfake_nbs import retrieval as rt
-from deepfake_nbs.core import CLAIM_COLUMNS, ImageError, file_sha256, read_settings
+from deepfake_nbs.core import CLAIM_COLUMNS, file_sha256, read_settings
+from deepfake_nbs.images import ImageError
 from deepfake_nbs.datasets import _locked, _perceptual_hash
 
 ROOT = Path(__file__).resolve().parents[1]
