@@ -146,6 +146,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'deepfake_nbs/application.py'),
                                           'deepfake_nbs.application._photographs': ( 'application.html#_photographs',
                                                                                      'deepfake_nbs/application.py'),
+                                          'deepfake_nbs.application._pixels': ('application.html#_pixels', 'deepfake_nbs/application.py'),
                                           'deepfake_nbs.application._png': ('application.html#_png', 'deepfake_nbs/application.py'),
                                           'deepfake_nbs.application._printable': ( 'application.html#_printable',
                                                                                    'deepfake_nbs/application.py'),

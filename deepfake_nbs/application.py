@@ -35,13 +35,13 @@ import numpy as np
 import torch
 import typer
 from fastcore.basics import patch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.ops import SqueezeExcitation
 
 from .core import file_sha256, project_root, resolve, write_json
-from .images import IMAGE_FORMATS, ImageError, to_rgb, read_image
+from .images import IMAGE_FORMATS, MAX_PIXELS, ImageError, read_header, read_image, upright_rgb
 from .head_detection import DETECTOR, Head, HeadDetector, SeparableConv, crop_head, letterbox, main_head, pick_device
 from .xception import SeparableConv2d, load_classifier, normalise, resize_square
 
@@ -338,19 +338,37 @@ class _Read(NamedTuple):
     seconds: float
 
 
-def _work_ahead(pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable, n: int) -> Iterator[Any]:
-    "What `work` makes of each item, in order; n items are worked on ahead."
-    waiting: deque[Future] = deque()
+def _work_ahead(
+    pool: ThreadPoolExecutor, work: Callable[[Any], Any], items: Iterable, n: int, pixels: Callable[[Any], int] = lambda item: 0
+) -> Iterator[Any]:
+    "What `work` makes of each item, in order; n items are worked on ahead, fewer where they have more than `MAX_PIXELS`."
+    waiting: deque[tuple[Future, int]] = deque()
     try:
         for item in items:
-            waiting.append(pool.submit(work, item))
+            n_pixels = pixels(item)
+            while waiting and sum(held for _, held in waiting) + n_pixels > MAX_PIXELS:
+                yield waiting.popleft()[0].result()
+            waiting.append((pool.submit(work, item), n_pixels))
             if len(waiting) > n:
-                yield waiting.popleft().result()
+                yield waiting.popleft()[0].result()
         while waiting:
-            yield waiting.popleft().result()
+            yield waiting.popleft()[0].result()
     finally:  # Nobody waits for the rest after an error, or where the answers are not wanted any more
-        for future in waiting:
+        for future, _ in waiting:
             future.cancel()
+
+
+def _pixels(one: Any) -> int:
+    "Of a photograph before it is read, or of a batch that was read."
+    if isinstance(one, list):
+        return sum(read.image.width * read.image.height for read in one if not isinstance(read, ImageError))
+    if isinstance(one, Image.Image):
+        return one.width * one.height
+    try:
+        header = read_header(one)
+    except ImageError:  # It is read nevertheless, for the reason
+        return 0
+    return header.width * header.height
 
 
 @contextmanager
@@ -492,7 +510,7 @@ def _fold_norms(model: nn.Module) -> nn.Module:
 def _in_rgb(image: Image.Image) -> Image.Image:
     "A picture in memory, as `read_image` would give it. Raises `ImageError`."
     try:
-        return to_rgb(ImageOps.exif_transpose(image))
+        return upright_rgb(image)
     except Exception as error:  # A picture that was opened and not yet decoded fails as a file does
         raise ImageError("photograph", f"cannot be decoded ({type(error).__name__}: {error})") from error
 
@@ -647,8 +665,8 @@ def check_many(
         return list(zip(batch, self._judge(batch, whole, max(1, self.batch_size // n)), strict=True))
 
     with ThreadPoolExecutor(workers) as readers, _judges(n) if n > 1 else nullcontext() as judges:
-        batches = _in_batches(_work_ahead(readers, self._read, chain(first, photos), 2 * workers), size, pixels=32_000_000 // n)
-        for pairs in _work_ahead(judges, judge, batches, n) if judges else map(judge, batches):
+        batches = _in_batches(_work_ahead(readers, self._read, chain(first, photos), 2 * workers, _pixels), size, 32_000_000 // n)
+        for pairs in _work_ahead(judges, judge, batches, n, _pixels) if judges else map(judge, batches):
             for read, answer in pairs:
                 yield _finish(read, answer, gallery)
 

@@ -54,7 +54,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from .core import file_sha256, run_record, write_json, write_text
-from .images import IMAGE_FORMATS, ImageError, read_image
+from .images import KNOWN_FORMATS, ImageError, read_header, read_image
 from .metrics import classification_metrics
 from .datasets import SPLITS, read_manifest
 
@@ -551,17 +551,13 @@ class FileFacts(_PictureFeatures):
 
     def describe(self, path: str) -> np.ndarray:
         "Numbers of one file. Raises `ImageError`."
-        try:
-            with Image.open(path, formats=IMAGE_FORMATS) as image:
-                (width, height), kind, tables = image.size, image.format, getattr(image, "quantization", None) or {}
-            n_bytes = os.stat(path).st_size
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ImageError(path, f"cannot be opened ({error})") from error
+        header = read_header(path)
+        width, height = header.width, header.height
         steps = np.zeros((2, 64))
-        for number, table in list(tables.items())[:2]:
+        for number, table in list(header.quantization.items())[:2]:
             steps[number % 2] = table[:64]
-        formats = [kind == name for name in IMAGE_FORMATS]
-        return np.array([width, height, width / height, n_bytes / (width * height), *formats, *steps.ravel()])
+        formats = [header.format == name for name in KNOWN_FORMATS]
+        return np.array([width, height, width / height, header.n_bytes / (width * height), *formats, *steps.ravel()])
 
 # %% ../nbs/04_baselines.ipynb #c076
 def mask_face(

@@ -871,9 +871,8 @@ def audit_split(
 def _look(file: Path) -> dict[str, Any]:
     "Size, format and hash of a picture, or the reason why it cannot be read."
     try:
-        width, height = read_image(file).size
-        with Image.open(file) as image:
-            return dict(width=width, height=height, format=image.format, sha256=file_sha256(file))
+        image = read_image(file)
+        return dict(width=image.width, height=image.height, format=image.format, sha256=file_sha256(file))
     except ImageError as error:
         return dict(reason=error.reason)
     except OSError as error:  # It was readable a moment ago

@@ -10,6 +10,7 @@ __all__ = ['VIDEO_SUFFIXES', 'HIDDEN_FOLDERS', 'HIDDEN_FILES', 'image_suffixes',
 import csv
 import os
 import stat
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from .core import whole_file
-from .images import IMAGE_FORMATS
+from .images import KNOWN_FORMATS, ImageError, read_header
 
 # %% ../nbs/00c_files.ipynb #d003
 if TYPE_CHECKING:  # pandas loads only where a table is read: classifying a photograph starts fast
@@ -31,7 +32,7 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpe
 def image_suffixes() -> set[str]:  # ".jpg", ".jfif", ".mpo", ...
     "Endings of the formats that are read, in lower case."
     Image.init()
-    return {suffix for suffix, name in Image.registered_extensions().items() if name in IMAGE_FORMATS}
+    return {suffix for suffix, name in Image.registered_extensions().items() if name in KNOWN_FORMATS}
 
 
 def looks_like_image(
@@ -39,10 +40,10 @@ def looks_like_image(
 ) -> bool:
     "Whether the first bytes are those of a format that is read, whatever the name says."
     try:
-        with Image.open(path, formats=IMAGE_FORMATS):
-            return True
-    except Exception:  # Decoders fail with a dozen exception types, and each of them means no
+        read_header(path, max_pixels=sys.maxsize)
+    except ImageError:
         return False
+    return True
 
 # %% ../nbs/00c_files.ipynb #d011
 HIDDEN_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information")
