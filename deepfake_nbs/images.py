@@ -12,6 +12,7 @@ import os
 import re
 import stat
 import struct
+import warnings
 import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -23,9 +24,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from .core import printable
+
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # Broken metadata are dropped, and nobody can mend them here
 
 # %% ../nbs/00b_images.ipynb #c024
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")  # Opened
@@ -410,6 +413,8 @@ def upright_rgb(
     image: Image.Image,  # Of any mode; decoded here where it is not yet
 ) -> Image.Image:        # RGB, 8 bits a channel, upright, a new image
     "An image in memory as `read_image` would give it."
+    if isinstance(image, ImageFile.ImageFile):
+        image.filename = ""  # Else Pillow maps the file into memory, and turns a grey TIFF wrongly
     image.load()
     return _turned(to_rgb(image), _turn(image))
 

@@ -532,6 +532,28 @@ def test_memory_holds_a_few_photographs_whatever_the_folder(heads_run):
     assert [len(batch) for batch in application._in_batches([large] * 5, 8)] == [2, 2, 1]
 
 
+def test_large_photographs_are_not_decoded_ahead(tmp_path):
+    started = []
+
+    class Pool:
+        def submit(self, work, item):
+            started.append(item)
+            future = application.Future()
+            future.set_result(work(item))
+            return future
+
+    for megapixels, ahead in ((1, 5), (20, 3), (40, 1), (64, 1), (300, 1)):  # 64 are held at most, or one photograph
+        started.clear()
+        results = application._work_ahead(Pool(), int, range(20), 4, lambda i, n=megapixels: n * 1_000_000)
+        assert next(results) == 0 and len(started) == ahead, megapixels
+        assert list(results) == list(range(1, 20))
+    Image.new("RGB", (300, 200)).save(tmp_path / "a.jpg")
+    read = application._Read("x", Image.new("L", (60, 40)), None, 0.0)
+    batch = [read, ImageError("x", "y"), read]
+    assert [application._pixels(one) for one in (tmp_path / "a.jpg", tmp_path / "gone.jpg", read.image, batch)] == [60_000, 0, 2400, 4800]
+
+
+
 # --- Video ------------------------------------------------------------------------------------------------------------
 
 

@@ -233,6 +233,15 @@ def test_nonsense_in_exif_turns_nothing(tmp_path):
         assert image.format == kind and np.array_equal(image, pixels.get(kind, NOISE)), kind
 
 
+def test_broken_metadata_print_nothing(tmp_path):
+    jpeg = saved(Image.fromarray(NOISE), "JPEG", exif=orientation(6))
+    place = jpeg.index(b"MM\0*") + 8
+    (tmp_path / "a.jpg").write_bytes(jpeg[:place] + b"\xff\xff" + jpeg[place + 2 :])  # 65,535 entries where there are two
+    program = "import sys; from deepfake_nbs.images import read_image; print(read_image(sys.argv[1]).size)"
+    told = subprocess.run([sys.executable, "-c", program, tmp_path / "a.jpg"], capture_output=True, text=True, check=True)
+    assert (told.stdout, told.stderr) == ("(30, 40)\n", "")
+
+
 def test_images_in_memory_are_turned_alike():
     good = Image.open(io.BytesIO(saved(Image.fromarray(NOISE), "PNG", exif=orientation(6))))
     broken = Image.open(io.BytesIO(with_chunks(saved(Image.fromarray(NOISE), "PNG"), before=chunk(b"tEXt", RAW_PROFILE))))
@@ -378,6 +387,7 @@ def test_grey_tiff_without_compression_is_turned(tmp_path):
                          7: pixels[::-1, ::-1].T, 8: np.rot90(pixels)}.items():
         path.write_bytes(tiff(pixels, 8, value))
         assert np.array_equal(np.asarray(read_image(path))[..., 0], shown), value
+        assert np.array_equal(np.asarray(upright_rgb(Image.open(path)))[..., 0], shown), value
         path.write_bytes(tiff(pixels.astype(np.uint16) << 8, 16, value))
         assert np.array_equal(np.asarray(read_image(path))[..., 0], shown), value
 
