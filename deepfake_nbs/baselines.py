@@ -764,8 +764,9 @@ def show_rows(
     index: tuple[str, ...] = ("row",),  # Columns that name a line
 ) -> pd.DataFrame:           # One line a row; cells "value [low, high]"
     "The table for a page."
-    cells = metrics.assign(cell=[f"{row.value:.3f} {show_interval(row.low, row.high, 2, row.why)}" if row.value == row.value else "undefined"
-                                 for row in metrics.itertuples()])
+    text = [f"{row.value:.3f} {show_interval(row.low, row.high, 2, row.why)}" if row.value == row.value else "undefined"
+            for row in metrics.itertuples()]
+    cells = metrics.assign(cell=text)
     lines = cells[list(index)].drop_duplicates()
     wide = cells.pivot(index=list(index), columns="metric", values="cell")[list(names)]
     return wide.loc[list(lines.itertuples(index=False, name=None)) if len(index) > 1 else lines[index[0]]].rename_axis(columns=None)
@@ -913,8 +914,8 @@ def directory_order(
     seed: int = 0,
     groups: np.ndarray | None = None,    # Of the test pictures, for the intervals; None takes each picture as its own
     n_resamples: int = 1000,             # 1: the values alone; an interval draws nothing
-) -> pd.DataFrame:  # classifier, labels, accuracy (as its author would read it) and accuracy_by_right_labels, each with _low, _high and _why,
-    # majority, said_majority, n
+) -> pd.DataFrame:  # classifier, labels, accuracy (as its author would read it) and accuracy_by_right_labels, each with
+    # _low, _high and _why, majority, said_majority, n
     "Teach both classifiers right labels and labels in directory order; settings chosen on validation as in the report, no class weights."
     rows, groups = [], np.arange(len(labels["test"])) if groups is None else groups
     for name in ("right", "directory order"):

@@ -186,7 +186,7 @@ def results_table(
     run: str | os.PathLike,  # Run folder
     n_resamples: int = 1000,  # 1: the values alone; an interval draws nothing
     reading: str = "corrected",  # A name of `READINGS`
-) -> pd.DataFrame:  # row, column, published, measured, low, high, why, n, status; NaN where a number is not published, not measured, or not given
+) -> pd.DataFrame:  # row, column, published, measured, low, high, why, n, status; NaN where a number is missing
     "Table 2, and our rows: published numbers beside measured ones."
     (protocol, checkpoint), rows, runs, table = READINGS[reading], [], usable_runs(run)[0], read_table2()
     for row in [*table.index, *OUR_ROWS]:
@@ -199,7 +199,8 @@ def results_table(
             value = metrics[split].loc[metric] if metrics else {}
             published = table.loc[row].get(column, np.nan) if row in table.index else np.nan
             numbers = {key: value.get(part, np.nan) for key, part in dict(measured="value", low="low", high="high").items()}
-            rows.append(dict(row=row, column=column, published=published, n=int(value.get("n", 0)), status=status, **numbers, why=value.get("why", "")))
+            numbers |= dict(why=value.get("why", ""), n=int(value.get("n", 0)))
+            rows.append(dict(row=row, column=column, published=published, status=status, **numbers))
     return pd.DataFrame(rows)
 
 # %% ../nbs/06c_comparison.ipynb #c031
@@ -478,8 +479,8 @@ def say_order(
     ranked: pd.DataFrame,  # As `rank_rows` returns it
 ) -> str:  # "row 11 with 0.913 [0.878, 0.946] (n=464), then row 10 with 0.869 [0.833, 0.900] (n=461)"
     "The first two of an order, in words."
-    first = [f"row {row.Index} with {show_value(row.value, row.low, row.high, why=row.why)} (n={row.n})" for row in ranked.head(2).itertuples()]
-    return ", then ".join(first) or "no row"
+    first = [(row, show_value(row.value, row.low, row.high, why=row.why)) for row in ranked.head(2).itertuples()]
+    return ", then ".join(f"row {row.Index} with {value} (n={row.n})" for row, value in first) or "no row"
 
 
 def best_row(
@@ -519,5 +520,6 @@ def measure_words(
     for word, said, threshold in (("real", real, 1.1), ("fake", fake, 0.0)):  # All said real, all said fake: the accuracy is the share
         part = predictions[said]
         right = classification_metrics(part, n_resamples, threshold=threshold).loc["accuracy"] if len(part) else {}
-        rows.append(dict(word=word, n=len(part), **{key: right.get(key, np.nan) for key in ("value", "low", "high")}, why=right.get("why", "")))
+        numbers = {key: right.get(key, np.nan) for key in ("value", "low", "high")}
+        rows.append(dict(word=word, n=len(part), **numbers, why=right.get("why", "")))
     return pd.DataFrame(rows)

@@ -1008,7 +1008,8 @@ def evaluate_heads(
         for name, left_out, counts in (("ap50", ap["ap50"], matches.n_heads), ("ap75", ap["ap75"], matches.n_heads),
                                        ("false_heads_per_headless_frame", false, empty)):
             limits = None if name.startswith("false") else (0, 1)
-            table.loc[name, ["low", "high", "why"]] = jackknife_interval(values[name], np.array(left_out), np.bincount(film, counts), limits)
+            low, high, why = jackknife_interval(values[name], np.array(left_out), np.bincount(film, counts), limits)
+            table.loc[name, ["low", "high", "why"]] = low, high, why.replace("group", "film")
     return table
 
 # %% ../nbs/02_head_detection.ipynb #c122

@@ -1327,7 +1327,8 @@ def compare_with_best(
     clean, clauses = table[table["disturbance"].eq("none") & table["measure"].isin(["recall@1", "map"])] if len(table) else table, []
     for (pool, measure), part in clean.groupby(["pool", "measure"], sort=False) if len(clean) else ():
         ranked = part.assign(place=part["value"].rank(ascending=False, method="min").astype(int))
-        shown = [(f"{row.feature} {row.similarity}", row.place, show_value(row.value, row.low, row.high, why=row.why)) for row in ranked.itertuples()]
+        shown = [(f"{row.feature} {row.similarity}", row.place, show_value(row.value, row.low, row.high, why=row.why))
+                 for row in ranked.itertuples()]
         first = [(name, value) for name, place, value in shown if place == 1]
         behind = [f" ({name} in place {place} of {len(shown)}, {value})"
                   for name, place, value in shown if place > 1 and name == " ".join(chosen or ())]
