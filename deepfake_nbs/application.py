@@ -1302,7 +1302,7 @@ sha256 of each file.
 
 def _measured(run: Path, record: dict) -> str:
     "What the predictions of the training run say about the test split; a portable model has that in its record."
-    from deepfake_nbs.metrics import classification_metrics
+    from deepfake_nbs.metrics import classification_metrics, show_value
 
     path = run / "training" / str(record.get("run")) / "predictions.csv"
     if not path.is_file():
@@ -1312,9 +1312,9 @@ def _measured(run: Path, record: dict) -> str:
     test = _read_predictions(path, "test")
     found = classification_metrics(pd.DataFrame(test, columns=["label", "probability", "group"]))
     chosen = found.loc[["auc", "balanced_accuracy"]].iterrows()
-    lines = [f"- {name.replace('_', ' ')}: {row.value:.3f} [{row.low:.3f}, {row.high:.3f}]" for name, row in chosen]
+    lines = [f"- {name.replace('_', ' ')}: {show_value(row.value, row.low, row.high, why=row.why)}" for name, row in chosen]
     split = record.get("config", {}).get("protocol", "unknown")
-    return "\n".join([f"On {len(test)} test pictures, {split} split, with 95 % intervals from resampled groups:", *lines])
+    return "\n".join([f"On {len(test)} test pictures, {split} split, with 95 % intervals over groups:", *lines])
 
 # %% ../nbs/07_application.ipynb #c092
 def _write_card(place: Path, config: dict, record: dict, thresholds: Thresholds, preprocessing: dict) -> None:

@@ -55,7 +55,7 @@ from tqdm import tqdm
 
 from .core import file_sha256, run_record, write_json, write_text
 from .images import KNOWN_FORMATS, ImageError, read_header, read_image
-from .metrics import classification_metrics
+from .metrics import classification_metrics, show_interval
 from .datasets import SPLITS, read_manifest
 
 # %% ../nbs/04_baselines.ipynb #c004
@@ -731,24 +731,24 @@ def predict_rows(
 
 def measure_rows(
     predictions: pd.DataFrame,   # As `predict_rows` returns it, of one split
-    n_resamples: int = 1000,     # Bootstrap resamples of groups
-) -> pd.DataFrame:               # row, metric, value, low, high, n, groups
+    n_resamples: int = 1000,     # 1: the values alone; an interval draws nothing
+) -> pd.DataFrame:               # row, metric, value, low, high, n, groups, why
     "Metrics of each row, with intervals, through `metrics.classification_metrics`."
     rows = predictions.groupby("row", sort=False)
     parts = [classification_metrics(part, n_resamples).reset_index().assign(row=name) for name, part in rows]
-    return pd.concat(parts, ignore_index=True)[["row", "metric", "value", "low", "high", "n", "groups"]]
+    return pd.concat(parts, ignore_index=True)[["row", "metric", "value", "low", "high", "n", "groups", "why"]]
 
 # %% ../nbs/04_baselines.ipynb #c095
 def honest_rows(
     manifest: pd.DataFrame,      # Of a dataset, with its split
     folder: str | Path,          # The dataset
     split: str = "test",         # Split to measure on
-    n_resamples: int = 1000,     # Bootstrap resamples of groups
+    n_resamples: int = 1000,     # 1: the values alone; an interval draws nothing
     seed: int = 0,
     n_jobs: int | None = None,   # Threads
     boxes: dict | None = None,   # Head boxes by path, for the border
     progress: bool = False,
-) -> pd.DataFrame:               # row, metric, value, low, high, n, groups
+) -> pd.DataFrame:               # row, metric, value, low, high, n, groups, why
     "Measure the honest rows on any manifest, for any table."
     predictions = predict_rows(honest_estimators(seed, n_jobs, boxes), manifest, folder, (split,), progress)
     return measure_rows(predictions, n_resamples)
@@ -760,8 +760,9 @@ def show_rows(
     index: tuple[str, ...] = ("row",),  # Columns that name a line
 ) -> pd.DataFrame:           # One line a row; cells "value [low, high]"
     "The table for a page."
-    cells = metrics.assign(cell=[f"{row.value:.3f} [{row.low:.2f}, {row.high:.2f}]" if row.value == row.value else "undefined"
-                                 for row in metrics.itertuples()])
+    text = [f"{row.value:.3f} {show_interval(row.low, row.high, 2, row.why)}" if row.value == row.value else "undefined"
+            for row in metrics.itertuples()]
+    cells = metrics.assign(cell=text)
     lines = cells[list(index)].drop_duplicates()
     wide = cells.pivot(index=list(index), columns="metric", values="cell")[list(names)]
     return wide.loc[list(lines.itertuples(index=False, name=None)) if len(index) > 1 else lines[index[0]]].rename_axis(columns=None)
@@ -900,7 +901,7 @@ def draw_imbalanced(
 def _accuracy(labels: np.ndarray, said: np.ndarray, groups: np.ndarray, n_resamples: int, name: str = "accuracy") -> dict[str, float]:
     predictions = pd.DataFrame(dict(label=labels, probability=np.asarray(said, float), group=groups))
     found = classification_metrics(predictions, n_resamples).loc["accuracy"]
-    return {name: found["value"], f"{name}_low": found["low"], f"{name}_high": found["high"]}
+    return {name: found["value"], f"{name}_low": found["low"], f"{name}_high": found["high"], f"{name}_why": found["why"]}
 
 
 def directory_order(
@@ -908,9 +909,9 @@ def directory_order(
     labels: dict[str, np.ndarray],       # The right ones
     seed: int = 0,
     groups: np.ndarray | None = None,    # Of the test pictures, for the intervals; None takes each picture as its own
-    n_resamples: int = 1000,             # Bootstrap resamples of groups
-) -> pd.DataFrame:  # classifier, labels, accuracy (as its author would read it) and accuracy_by_right_labels, each with _low and _high,
-    # majority, said_majority, n
+    n_resamples: int = 1000,             # 1: the values alone; an interval draws nothing
+) -> pd.DataFrame:  # classifier, labels, accuracy (as its author would read it) and accuracy_by_right_labels, each with
+    # _low, _high and _why, majority, said_majority, n
     "Teach both classifiers right labels and labels in directory order; settings chosen on validation as in the report, no class weights."
     rows, groups = [], np.arange(len(labels["test"])) if groups is None else groups
     for name in ("right", "directory order"):

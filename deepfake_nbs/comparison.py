@@ -23,7 +23,7 @@ import pandas as pd
 from scipy.optimize import linprog
 
 from .core import file_sha256
-from .metrics import classification_metrics, paired_metrics, show_value, subtract_metrics
+from .metrics import classification_metrics, paired_metrics, show_interval, show_value, subtract_metrics
 from .datasets import SPLITS, read_manifest
 from deepfake_nbs.training import (
     OUR_ROWS, PROTOCOLS, SCHEDULES, TrainingError, latest_checkpoint, read_table1, read_table2, record_identity, replace_folder, table_row,
@@ -184,9 +184,9 @@ MORE_COLUMNS = dict(balanced_accuracy=("test", "balanced_accuracy"), auc=("test"
 
 def results_table(
     run: str | os.PathLike,  # Run folder
-    n_resamples: int = 1000,  # Bootstrap resamples behind an interval
+    n_resamples: int = 1000,  # 1: the values alone; an interval draws nothing
     reading: str = "corrected",  # A name of `READINGS`
-) -> pd.DataFrame:  # row, column, published, measured, low, high, n, status; NaN where a number is not published, or not measured
+) -> pd.DataFrame:  # row, column, published, measured, low, high, why, n, status; NaN where a number is missing
     "Table 2, and our rows: published numbers beside measured ones."
     (protocol, checkpoint), rows, runs, table = READINGS[reading], [], usable_runs(run)[0], read_table2()
     for row in [*table.index, *OUR_ROWS]:
@@ -199,7 +199,8 @@ def results_table(
             value = metrics[split].loc[metric] if metrics else {}
             published = table.loc[row].get(column, np.nan) if row in table.index else np.nan
             numbers = {key: value.get(part, np.nan) for key, part in dict(measured="value", low="low", high="high").items()}
-            rows.append(dict(row=row, column=column, published=published, n=int(value.get("n", 0)), status=status, **numbers))
+            numbers |= dict(why=value.get("why", ""), n=int(value.get("n", 0)))
+            rows.append(dict(row=row, column=column, published=published, status=status, **numbers))
     return pd.DataFrame(rows)
 
 # %% ../nbs/06c_comparison.ipynb #c031
@@ -212,7 +213,7 @@ def format_result(
         return f"{published}{value['status']}"
     if np.isnan(value["measured"]):
         return f"{published}undefined"
-    return f"{published}{value['measured']:.3f} [{value['low']:.2f}, {value['high']:.2f}]"
+    return f"{published}{value['measured']:.3f} {show_interval(value['low'], value['high'], 2, value['why'])}"
 
 
 def show_results(
@@ -268,9 +269,9 @@ def setting_claims(
 # %% ../nbs/06c_comparison.ipynb #c041
 def method_table(
     folder: str | os.PathLike,  # training/<name>
-    n_resamples: int = 1000,  # Bootstrap resamples behind an interval
+    n_resamples: int = 1000,  # 1: the values alone; an interval draws nothing
     split: str = "test",  # validation or test
-) -> pd.DataFrame:  # A row a method: method, n (its fakes), n_real, recall of its fakes, auc with low and high
+) -> pd.DataFrame:  # A row a method: method, n (its fakes), n_real, recall of its fakes, auc with low, high and why
     "How well the fakes of each method are told from real pictures."
     record, predictions = read_run(folder), read_predictions(folder, split)
     methods = read_manifest(Path(folder) / record["dataset"]).set_index("path")["method"]
@@ -279,15 +280,15 @@ def method_table(
         measured = classification_metrics(predictions[method.isin([name, "none"])], n_resamples)
         auc = measured.loc["auc"]
         rows.append(dict(method=name, n=int(method.eq(name).sum()), n_real=int(method.eq("none").sum()),
-                         recall=measured.loc["recall_fake", "value"], auc=auc["value"], low=auc["low"], high=auc["high"]))
+                         recall=measured.loc["recall_fake", "value"], auc=auc["value"], low=auc["low"], high=auc["high"], why=auc["why"]))
     return pd.DataFrame(rows).sort_values("auc", ignore_index=True) if rows else pd.DataFrame(columns=["method", "n", "auc"])
 
 # %% ../nbs/06c_comparison.ipynb #c047
 def compare_protocols(
     run: str | os.PathLike,  # Run folder
     metric: str = "auc",  # A row of `classification_metrics`
-    n_resamples: int = 1000,  # Bootstrap resamples behind an interval
-) -> pd.DataFrame:  # net, crop, seed, schedule, published, group, difference, low, high, n_published, n_group; no rows without a pair
+    n_resamples: int = 1000,  # As in `subtract_metrics`
+) -> pd.DataFrame:  # net, crop, seed, schedule, published, group, difference, low, high, why, n_published, n_group; no rows without a pair
     "Every two runs that differ in their split protocol alone."
     rows, runs = [], usable_runs(run)[0]
     for own, record in runs.items():
@@ -300,7 +301,7 @@ def compare_protocols(
             values = {name: each[name]["value"] for name in PROTOCOLS} | {f"n_{name}": int(each[name]["n"]) for name in PROTOCOLS}
             chosen = {key: config[key] for key in ("net", "crop", "seed", "schedule")}
             rows.append(chosen | values | subtract_metrics(last["published"], last["group"], metric, n_resamples))
-    columns = ["net", "crop", "seed", "schedule", "published", "group", "difference", "low", "high", "n_published", "n_group"]
+    columns = ["net", "crop", "seed", "schedule", "published", "group", "difference", "low", "high", "why", "n_published", "n_group"]
     return pd.DataFrame(rows, columns=columns)
 
 # %% ../nbs/06c_comparison.ipynb #c051
@@ -318,8 +319,8 @@ def compare_rows(
     run: str | os.PathLike,  # Run folder
     reference: int,  # Row that all others are compared with
     metric: str = "auc",  # A row of `classification_metrics`
-    n_resamples: int = 1000,  # Bootstrap resamples behind an interval
-) -> pd.DataFrame:  # row, its value, the reference's on the same pictures, difference (reference minus row), low, high, p, n
+    n_resamples: int = 1000,  # Random draws behind p; an interval draws nothing
+) -> pd.DataFrame:  # row, its value, the reference's on the same pictures, difference (reference minus row), low, high, p, n, why
     "Paired comparison of one row with every other, on the test pictures that both have."
     rows, ours = [], read_predictions(Path(run) / "training" / str(reference))
     for row in finished_rows(run):
@@ -327,8 +328,8 @@ def compare_rows(
         if row != reference and len(pair[0]):
             found = paired_metrics(*pair, n_resamples).loc[metric]
             rows.append(dict(row=row, value=found["second"], reference=found["first"], n=int(found["n"]),
-                             **found[["difference", "low", "high", "p"]]))
-    return pd.DataFrame(rows, columns=["row", "value", "reference", "difference", "low", "high", "p", "n"])
+                             **found[["difference", "low", "high", "p", "why"]]))
+    return pd.DataFrame(rows, columns=["row", "value", "reference", "difference", "low", "high", "p", "n", "why"])
 
 # %% ../nbs/06c_comparison.ipynb #c052b
 def plot_differences(
@@ -367,8 +368,8 @@ def plot_epochs(
 def compare_crops(
     run: str | os.PathLike,  # Run folder
     metric: str = "auc",  # A row of `classification_metrics`
-    n_resamples: int = 1000,  # Bootstrap resamples behind an interval
-) -> pd.DataFrame:  # cropped and whole row, their values on common pictures, difference (cropped minus whole), low, high, p, n
+    n_resamples: int = 1000,  # Random draws behind p; an interval draws nothing
+) -> pd.DataFrame:  # cropped and whole row, their values on common pictures, difference (cropped minus whole), low, high, p, n, why
     "Rows that saw crops against rows that saw whole pictures, on the pictures that both were tested on."
     def alike(record): return record_identity(record) | dict(row=0, crop=False, epochs=0, manifest_sha256="")
 
@@ -378,16 +379,16 @@ def compare_crops(
             frames = [read_predictions(Path(run) / "training" / str(row)) for row in (cropped, whole)]
             found = paired_metrics(*common_pictures(*frames), n_resamples).loc[metric]
             rows.append(dict(cropped_row=cropped, whole_row=whole, cropped=found["first"], whole=found["second"], n=int(found["n"]),
-                             n_cropped=len(frames[0]), n_whole=len(frames[1]), **found[["difference", "low", "high", "p"]]))
-    columns = ["cropped_row", "whole_row", "cropped", "whole", "difference", "low", "high", "p", "n", "n_cropped", "n_whole"]
+                             n_cropped=len(frames[0]), n_whole=len(frames[1]), **found[["difference", "low", "high", "p", "why"]]))
+    columns = ["cropped_row", "whole_row", "cropped", "whole", "difference", "low", "high", "p", "n", "n_cropped", "n_whole", "why"]
     return pd.DataFrame(rows, columns=columns)
 
 # %% ../nbs/06c_comparison.ipynb #c058
 def compare_epochs(
     run: str | os.PathLike,  # Run folder
     metric: str = "accuracy",  # A row of `classification_metrics`
-    n_resamples: int = 1000,  # Bootstrap resamples behind an interval
-) -> pd.DataFrame:  # run, schedule, early_epoch, last_epoch, early, last, difference (early minus last), low, high, p, n
+    n_resamples: int = 1000,  # Random draws behind p; an interval draws nothing
+) -> pd.DataFrame:  # run, schedule, early_epoch, last_epoch, early, last, difference (early minus last), low, high, p, n, why
     "Early epoch against the last, for every finished run on the group split."
     rows = []
     for name, record in usable_runs(run)[0].items():
@@ -396,14 +397,14 @@ def compare_epochs(
             found = paired_metrics(*(read_predictions(folder, "test", epoch) for epoch in ("early", "last")), n_resamples).loc[metric]
             facts = dict(run=name, schedule=record["config"]["schedule"], early_epoch=record["early_epoch"])
             facts |= dict(last_epoch=record["epochs"], early=found["first"], last=found["second"], n=int(found["n"]))
-            rows.append(dict(facts, **found[["difference", "low", "high", "p"]]))
-    columns = ["run", "schedule", "early_epoch", "last_epoch", "early", "last", "difference", "low", "high", "p", "n"]
+            rows.append(dict(facts, **found[["difference", "low", "high", "p", "why"]]))
+    columns = ["run", "schedule", "early_epoch", "last_epoch", "early", "last", "difference", "low", "high", "p", "n", "why"]
     return pd.DataFrame(rows, columns=columns)
 
 # %% ../nbs/06c_comparison.ipynb #c061
 def epoch_claims(
     run: str | os.PathLike,  # Run folder
-    n_resamples: int = 1000,  # Bootstrap resamples behind an interval
+    n_resamples: int = 1000,  # 1: the values alone; an interval draws nothing
 ) -> list[dict]:  # For core.save_claims; "not yet" unless row 8 was trained for 24 epochs or more
     "What the report states of its row 8 after epochs 8 and 24."
     folder, record = Path(run) / "training" / "8", finished_rows(run).get(8)
@@ -463,13 +464,13 @@ def check_arithmetic(
 def rank_rows(
     run: str | os.PathLike,  # Run folder
     crop: bool = False,  # Only rows that were trained on heads
-    n_resamples: int = 1000,  # Bootstrap resamples behind an interval
-) -> pd.DataFrame:  # By row, the best AUC on validation first: value, low, high, n
+    n_resamples: int = 1000,  # 1: the values alone; an interval draws nothing
+) -> pd.DataFrame:  # By row, the best AUC on validation first: value, low, high, n, why
     "Finished rows in the order in which validation puts them."
     rows = [row for row, record in finished_rows(run).items() if record["crop"] or not crop]
     places = [Path(run) / "training" / str(row) for row in rows]
     measured = [classification_metrics(read_predictions(place, "validation"), n_resamples).loc["auc"] for place in places]
-    columns = ["value", "low", "high", "n"]
+    columns = ["value", "low", "high", "n", "why"]
     frame = pd.DataFrame([auc[columns] for auc in measured], index=pd.Index(rows, name="row"), columns=columns)
     return frame.astype(dict(n=int)).sort_values("value", ascending=False, kind="stable")
 
@@ -478,8 +479,8 @@ def say_order(
     ranked: pd.DataFrame,  # As `rank_rows` returns it
 ) -> str:  # "row 11 with 0.913 [0.878, 0.946] (n=464), then row 10 with 0.869 [0.833, 0.900] (n=461)"
     "The first two of an order, in words."
-    first = [f"row {row.Index} with {show_value(row.value, row.low, row.high)} (n={row.n})" for row in ranked.head(2).itertuples()]
-    return ", then ".join(first) or "no row"
+    first = [(row, show_value(row.value, row.low, row.high, why=row.why)) for row in ranked.head(2).itertuples()]
+    return ", then ".join(f"row {row.Index} with {value} (n={row.n})" for row, value in first) or "no row"
 
 
 def best_row(
@@ -510,8 +511,8 @@ def measure_words(
     predictions: pd.DataFrame,  # label, probability, group; of the test split
     real_to: float | None,  # "real" is said up to this probability of fake, or never
     fake_from: float | None,  # "fake" is said from here on, or never
-    n_resamples: int = 1000,  # Bootstrap resamples behind an interval
-) -> pd.DataFrame:  # word, n (pictures it is said of), value (share that is right), low, high; NaN for a word that is never said
+    n_resamples: int = 1000,  # 1: the values alone; an interval draws nothing
+) -> pd.DataFrame:  # word, n (pictures it is said of), value (share that is right), low, high, why; NaN for a word that is never said
     "How often a word of the application is right, of the pictures that it is said of."
     fake = predictions["probability"] >= (np.inf if fake_from is None else fake_from)
     real = ~fake & (predictions["probability"] <= (-np.inf if real_to is None else real_to))
@@ -519,5 +520,6 @@ def measure_words(
     for word, said, threshold in (("real", real, 1.1), ("fake", fake, 0.0)):  # All said real, all said fake: the accuracy is the share
         part = predictions[said]
         right = classification_metrics(part, n_resamples, threshold=threshold).loc["accuracy"] if len(part) else {}
-        rows.append(dict(word=word, n=len(part), **{key: right.get(key, np.nan) for key in ("value", "low", "high")}))
+        numbers = {key: right.get(key, np.nan) for key in ("value", "low", "high")}
+        rows.append(dict(word=word, n=len(part), **numbers, why=right.get("why", "")))
     return pd.DataFrame(rows)

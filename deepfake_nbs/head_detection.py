@@ -53,7 +53,7 @@ from torchvision.tv_tensors import BoundingBoxes
 
 from .core import Settings, file_sha256, run_record, set_seed, write_json, write_text
 from .images import to_rgb, read_image
-from .metrics import show_value
+from .metrics import jackknife_interval, show_value
 
 # %% ../nbs/02_head_detection.ipynb #c004
 if TYPE_CHECKING:  # Finding heads in a photograph needs neither tables nor drawing: they load where they are used
@@ -986,27 +986,31 @@ def evaluate_heads(
     heads: HeadSet,          # Frames and their boxes
     split: str,              # train, validation or test
     threshold: float,        # Score from which a box is called a head
-    n_resamples: int = 1000,  # Draws of frames, for the interval
-    seed: int = 0,           # Of the drawing
-) -> "pd.DataFrame":         # One row a metric: value, low, high (95 %), n (frames), heads
-    "Measure found boxes; intervals from resampled frames."
+    n_resamples: int = 1000,  # 1: the values alone; an interval draws nothing
+    seed: int = 0,           # Of nothing
+) -> "pd.DataFrame":         # One row a metric: value, low, high (95 %), n (frames), heads, films, why (no interval)
+    "Measure found boxes; intervals from leaving out one film at a time."
     import pandas as pd
 
-    paths = heads.split(split)
-    matches, rng = match_frames(found, heads, paths), np.random.default_rng(seed)
-    values = coco_metrics(found, heads, paths)
-    false_heads = np.bincount(matches.frame[matches.scores >= threshold], minlength=len(paths))[matches.n_heads == 0]
+    paths, films = heads.split(split), heads.frames.set_index("path")["group"] if "group" in heads.frames else {}
+    film = pd.factorize(pd.Series([str(films.get(path, path)) for path in paths], dtype=object))[0]
+    matches, values = match_frames(found, heads, paths), coco_metrics(found, heads, paths)
+    empty = matches.n_heads == 0
+    false_heads = np.bincount(matches.frame[matches.scores >= threshold], minlength=len(paths))[empty]
     values["false_heads_per_headless_frame"] = float(false_heads.mean()) if len(false_heads) else float("nan")
-    drawn = {name: [] for name in values}
-    for _ in range(n_resamples):
-        weight = np.bincount(rng.integers(len(paths), size=len(paths)), minlength=len(paths)).astype(float)
-        drawn["ap50"].append(matches.ap(0.5, weight))
-        drawn["ap75"].append(matches.ap(0.75, weight))
-        if len(false_heads):
-            drawn["false_heads_per_headless_frame"].append(np.average(false_heads, weights=weight[matches.n_heads == 0] + 1e-12))
-    low, high = ({name: np.nanpercentile(x, q) if len(x) else np.nan for name, x in drawn.items()} for q in (2.5, 97.5))
-    n = {name: len(false_heads) if name.startswith("false") else len(paths) for name in values}
-    return pd.DataFrame(dict(value=values, low=low, high=high, n=n)).assign(heads=int(matches.n_heads.sum())).rename_axis("metric")
+    table = pd.DataFrame(dict(value=values, low=np.nan, high=np.nan, n=len(paths))).rename_axis("metric").assign(
+        heads=int(matches.n_heads.sum()), films=film.max(initial=-1) + 1, why="not estimated")
+    table.loc["false_heads_per_headless_frame", "n"] = len(false_heads)
+    if n_resamples > 1:
+        rest = [film != one for one in range(film.max(initial=-1) + 1)]
+        ap = {name: [matches.ap(overlap, part.astype(float)) for part in rest] for name, overlap in dict(ap50=0.5, ap75=0.75).items()}
+        false = [false_heads[part[empty]].mean() if part[empty].any() else np.nan for part in rest]
+        for name, left_out, counts in (("ap50", ap["ap50"], matches.n_heads), ("ap75", ap["ap75"], matches.n_heads),
+                                       ("false_heads_per_headless_frame", false, empty)):
+            limits = None if name.startswith("false") else (0, 1)
+            low, high, why = jackknife_interval(values[name], np.array(left_out), np.bincount(film, counts), limits)
+            table.loc[name, ["low", "high", "why"]] = low, high, why.replace("group", "film")
+    return table
 
 # %% ../nbs/02_head_detection.ipynb #c122
 def _is_side(value: Any) -> bool:
@@ -1762,7 +1766,7 @@ PUBLISHED_AP = dict(phase1=0.85, phase2=0.88)  # Of the report, section 3.3
 def results_table(
     run: Path,        # Run folder
     heads: HeadSet,   # Frames and their boxes
-    n_resamples: int = 1000,  # Draws of frames, for the interval
+    n_resamples: int = 1000,  # As in `evaluate_heads`
 ) -> "pd.DataFrame":  # One row a phase and choice: published, epoch, validation_loss, validation_ap50, and test metrics with intervals
     "Before and after fine-tuning, for both ways to choose the epoch."
     import pandas as pd
@@ -1787,6 +1791,7 @@ def results_table(
                     ap50=metrics.value["ap50"],
                     low=metrics.low["ap50"],
                     high=metrics.high["ap50"],
+                    why=metrics.why["ap50"],
                     **{
                         name: metrics.value[name]
                         for name in ("ap75", "ap", "ap50_95_small", "ap50_95_medium", "ap50_95_large", "false_heads_per_headless_frame")
@@ -1832,7 +1837,7 @@ def show_results(
 ) -> "pd.DataFrame":          # For a page: one line a phase and choice
     "The two published numbers beside ours."
     table = results.assign(chosen_by=results["chosen_by"].map(dict(loss="lowest validation loss", ap="highest validation AP50")),
-                           measured=[show_value(row.ap50, row.low, row.high) for row in results.itertuples()])
+                           measured=[show_value(row.ap50, row.low, row.high, why=row.why) for row in results.itertuples()])
     return table[
         [
             "phase",
@@ -1854,8 +1859,8 @@ def show_results(
 def compare_fresh(
     heads: HeadSet,            # Frames and their boxes
     records: dict[str, dict],  # Of a training: its phi, size and seed are used
-    n_resamples: int = 1000,   # Of the frames, for the interval
-) -> "pd.Series":              # AP50 on the test split, as `evaluate_heads` has it: value, low, high, n, heads
+    n_resamples: int = 1000,   # As in `evaluate_heads`
+) -> "pd.Series":              # AP50 on the test split, as `evaluate_heads` has it: value, low, high, n, heads, films, why
     "AP of a network that has learned nothing, on the same frames: what chance gives."
     config = records["phase2"]["config"]
     set_seed(config["seed"])
@@ -1876,10 +1881,11 @@ def judge_targets(
     reached = "**reached**" if row["ap50"] >= TARGET_AP else "**missed**"
     goal = f"AP50 of {TARGET_AP} or more after the second phase"
     target = f"The target of `mini` on embedded frames, {goal}, is {reached}: {row['ap50']:.3f}. "
-    above = "lies above" if row["low"] > fresh["value"] else "does **not** lie above"
-    shown = show_value(row["ap50"], row["low"], row["high"])
+    known = row["low"] == row["low"]
+    above = "lies above" if row["low"] > fresh["value"] else "does **not** lie above" if known else "is not shown to lie above"
+    shown = show_value(row["ap50"], row["low"], row["high"], why=row.get("why", ""))
     what, number = ("The low end of the interval", f"{row['low']:.3f}") if shown.endswith("]") else ("AP50", shown)
-    chance = f"{show_value(fresh['value'], fresh['low'], fresh['high'])} (n={int(fresh['n'])} frames)"
+    chance = f"{show_value(fresh['value'], fresh['low'], fresh['high'], why=fresh.get('why', ''))} (n={int(fresh['n'])} frames)"
     return (target if embedded else "") + f"{what} after the second phase, {number}, {above} the AP50 of an untrained network, {chance}."
 
 # %% ../nbs/02_head_detection.ipynb #c178

@@ -10,10 +10,9 @@ __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'NO_CONTRAST', 'THUMBNAIL_SIDE', 'FE
            'make_feature', 'extract', 'extract_parallel', 'index_recipe', 'Index', 'Sketch', 'make_index',
            'check_same_feature', 'save_index', 'open_index', 'list_pool', 'build_index', 'find_similar', 'append_index',
            'recall_against_exact', 'open_shards', 'original_rows', 'Question', 'limit_pool', 'original_question',
-           'person_question', 'score_ranking', 'mean_interval', 'disturbed_files', 'evaluate', 'ranking_table',
-           'show_ranking', 'show_disturbed', 'is_reported', 'best_corrected', 'compare_with_reported',
-           'compare_with_best', 'available_features', 'measurement_rows', 'overlap_table', 'plot_results',
-           'plot_recall']
+           'person_question', 'score_ranking', 'disturbed_files', 'evaluate', 'ranking_table', 'show_ranking',
+           'show_disturbed', 'is_reported', 'best_corrected', 'compare_with_reported', 'compare_with_best',
+           'available_features', 'measurement_rows', 'overlap_table', 'plot_results', 'plot_recall']
 
 # %% ../nbs/03_retrieval.ipynb #c003
 import hashlib
@@ -40,7 +39,7 @@ from tqdm import tqdm
 
 from .core import CLAIM_COLUMNS, file_sha256, walk, write_json, write_text
 from .images import ImageError, read_image
-from .metrics import _interval, show_value
+from .metrics import mean_interval, show_value
 
 # %% ../nbs/03_retrieval.ipynb #c004
 if TYPE_CHECKING:  # Tables, figures and faiss load where they are used: what only names this module starts fast
@@ -1109,22 +1108,6 @@ def score_ranking(
     precision = np.arange(1, len(ranks) + 1) / ranks
     return float(ranks[0]) if len(ranks) else math.inf, float(precision.sum() / len(relevant)) if len(relevant) else math.nan
 
-# %% ../nbs/03_retrieval.ipynb #c101
-def mean_interval(
-    values: np.ndarray,        # queries x measures
-    group: Iterable[str],      # Of each query
-    n_resamples: int = 1000,   # Bootstrap resamples
-    seed: int = 0,             # Seed of the resampling
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # Mean, low and high (95 %) of each measure
-    "Means with an interval over groups of queries."
-    _, code = np.unique(np.asarray(list(group), str), return_inverse=True)
-    n = code.max() + 1
-    sums, counts = np.zeros((n, values.shape[1])), np.bincount(code)
-    np.add.at(sums, code, values)
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=n_resamples)
-    low, high = _interval(drawn @ sums / (drawn @ counts)[:, None])
-    return values.mean(0), low, high
-
 # %% ../nbs/03_retrieval.ipynb #c105
 def _jpeg(image: Image.Image) -> Image.Image:
     _, data = cv2.imencode(".jpg", np.asarray(image)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 50])
@@ -1249,17 +1232,17 @@ _KEYS = ["question", "pool", "disturbance", "feature", "similarity"]
 
 def ranking_table(
     scores: "pd.DataFrame",    # From `evaluate`, of one or more features
-    n_resamples: int = 1000,   # Bootstrap resamples
-    seed: int = 0,             # Seed of the resampling
-) -> "pd.DataFrame":           # question, pool, disturbance, feature, similarity, measure, value, low, high, n
+    n_resamples: int = 1000,   # Of nothing: an interval draws nothing
+    seed: int = 0,             # Of nothing
+) -> "pd.DataFrame":           # question, pool, disturbance, feature, similarity, measure, value, low, high, why, n
     "Recall@1, @5, @10 and mean average precision of each combination, with intervals over groups of queries."
     import pandas as pd
 
     measures, lines = [f"recall@{k}" for k in RECALL_AT] + ["map"], []
     for key, part in scores.groupby(_KEYS, sort=False):
         values = np.column_stack([*(part["first"].to_numpy() <= k for k in RECALL_AT), part["ap"]]).astype(float)
-        for name, value, low, high in zip(measures, *mean_interval(values, part["group"], n_resamples, seed), strict=True):
-            lines.append(dict(zip(_KEYS, key, strict=True)) | dict(measure=name, value=value, low=low, high=high, n=len(part)))
+        for name, value, low, high, why in zip(measures, *mean_interval(values, part["group"], (0, 1)), strict=True):
+            lines.append(dict(zip(_KEYS, key, strict=True)) | dict(measure=name, value=value, low=low, high=high, why=why, n=len(part)))
     return pd.DataFrame(lines)
 
 
@@ -1267,7 +1250,7 @@ def show_ranking(
     table: "pd.DataFrame",  # From `ranking_table`
 ) -> "pd.DataFrame":        # One row a combination and condition, one column a measure: "value [low, high]"
     "The ranking table for reading."
-    text = [show_value(row.value, row.low, row.high) for row in table.itertuples()]
+    text = [show_value(row.value, row.low, row.high, why=row.why) for row in table.itertuples()]
     keys = [key for key in _KEYS if table[key].nunique() > 1]
     order = [f"recall@{k}" for k in RECALL_AT] + ["map"]
     return table.assign(text=text).pivot_table(index=[*keys, "n"], columns="measure", values="text", aggfunc="first", sort=False)[order]
@@ -1279,7 +1262,7 @@ def show_disturbed(
 ) -> "pd.DataFrame":        # One row a combination, one column a disturbance: "value [low, high]"
     "One measure under every disturbance, for reading."
     rows = table[table["measure"].eq(measure)]
-    text = [show_value(row.value, row.low, row.high) for row in rows.itertuples()]
+    text = [show_value(row.value, row.low, row.high, why=row.why) for row in rows.itertuples()]
     index = ["n", "pool", "feature", "similarity"]
     shown = rows.assign(text=text).pivot_table(index=index, columns="disturbance", values="text", aggfunc="first", sort=False)
     return shown[list(rows["disturbance"].unique())]
@@ -1312,9 +1295,9 @@ def best_corrected(
 def compare_with_reported(
     scores: "pd.DataFrame",     # From `evaluate`; half 1 is used, where there is one
     corrected: tuple[str, str],  # From `best_corrected`
-    n_resamples: int = 1000,    # Bootstrap resamples
-    seed: int = 0,              # Seed of the resampling
-) -> "pd.DataFrame":  # pool, disturbance, measure, corrected, reported, which (of the four), difference, low, high, n
+    n_resamples: int = 1000,    # Of nothing: an interval draws nothing
+    seed: int = 0,              # Of nothing
+) -> "pd.DataFrame":  # pool, disturbance, measure, corrected, reported, which (of the four), difference, low, high, why, n
     "The corrected combination beside whichever of the report's four does best under each condition, query by query."
     import pandas as pd
 
@@ -1328,10 +1311,11 @@ def compare_with_reported(
                 continue
             which = max(four, key=four.get)
             ours, theirs = pairs[corrected][column].to_numpy(), pairs[which][column].to_numpy()
-            mean, low, high = mean_interval((ours - theirs)[:, None], pairs[which]["group"], n_resamples, seed)
+            mean, low, high, why = mean_interval((ours - theirs)[:, None], pairs[which]["group"])
             lines.append(dict(pool=pool, disturbance=change, measure=measure, corrected=ours.mean(), reported=theirs.mean(),
-                              which=" ".join(which), difference=mean.item(), low=low.item(), high=high.item(), n=len(ours)))
-    columns = ["pool", "disturbance", "measure", "corrected", "reported", "which", "difference", "low", "high", "n"]
+                              which=" ".join(which), difference=mean.item(), low=low.item(), high=high.item(),
+                              why=why[0], n=len(ours)))
+    columns = ["pool", "disturbance", "measure", "corrected", "reported", "which", "difference", "low", "high", "why", "n"]
     return pd.DataFrame(lines, columns=columns)
 
 
@@ -1343,7 +1327,8 @@ def compare_with_best(
     clean, clauses = table[table["disturbance"].eq("none") & table["measure"].isin(["recall@1", "map"])] if len(table) else table, []
     for (pool, measure), part in clean.groupby(["pool", "measure"], sort=False) if len(clean) else ():
         ranked = part.assign(place=part["value"].rank(ascending=False, method="min").astype(int))
-        shown = [(f"{row.feature} {row.similarity}", row.place, show_value(row.value, row.low, row.high)) for row in ranked.itertuples()]
+        shown = [(f"{row.feature} {row.similarity}", row.place, show_value(row.value, row.low, row.high, why=row.why))
+                 for row in ranked.itertuples()]
         first = [(name, value) for name, place, value in shown if place == 1]
         behind = [f" ({name} in place {place} of {len(shown)}, {value})"
                   for name, place, value in shown if place > 1 and name == " ".join(chosen or ())]
@@ -1384,9 +1369,9 @@ def measurement_rows(
 # %% ../nbs/03_retrieval.ipynb #c124
 def overlap_table(
     scores: "pd.DataFrame",    # From `evaluate`; undisturbed queries are used
-    n_resamples: int = 1000,   # Bootstrap resamples
-    seed: int = 0,             # Seed of the resampling
-) -> "pd.DataFrame":           # first, second (feature similarity), common, low, high, n
+    n_resamples: int = 1000,   # Of nothing: an interval draws nothing
+    seed: int = 0,             # Of nothing
+) -> "pd.DataFrame":           # first, second (feature similarity), common, low, high, why, n
     "How many of ten results any two combinations have in common, on average."
     import pandas as pd
 
@@ -1397,9 +1382,9 @@ def overlap_table(
         for other in names[i + 1 :]:
             pairs = zip(tops[one]["top"], tops[other]["top"], strict=True)
             common = np.array([[len(set(a) & set(b))] for a, b in pairs], float)
-            mean, low, high = mean_interval(common, tops[one]["group"], n_resamples, seed)
-            lines.append(dict(first=one, second=other, common=mean.item(), low=low.item(), high=high.item(), n=len(common)))
-    return pd.DataFrame(lines, columns=["first", "second", "common", "low", "high", "n"])
+            mean, low, high, why = mean_interval(common, tops[one]["group"], (0, 10))
+            lines.append(dict(first=one, second=other, common=mean.item(), low=low.item(), high=high.item(), why=why[0], n=len(common)))
+    return pd.DataFrame(lines, columns=["first", "second", "common", "low", "high", "why", "n"])
 
 # %% ../nbs/03_retrieval.ipynb #c128
 def plot_results(

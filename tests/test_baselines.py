@@ -524,7 +524,10 @@ def test_claims_have_both_accuracies_with_interval_and_the_rows_that_were_not_pu
     metrics = bl.measure_rows(bl.read_baselines(tmp_path / "run")["predictions"].query("split == 'test'"), 20)
     rows = {row["id"]: row for row in bl.claim_rows(metrics.assign(protocol="group"), {"group": record})}
     assert {"baselines-svm-accuracy", "baselines-forest-accuracy", "baselines-codebook-words", "baselines-forest-trees"} <= set(rows)
-    assert rows["baselines-svm-accuracy"]["n"] == 12 and rows["baselines-svm-accuracy"]["low"] is not None
+    numbers = rows["baselines-svm-accuracy"]
+    assert numbers["n"] == 12 and numbers["measured"] is not None and numbers["low"] is None, "few groups give no interval"
+    wide = bl.claim_rows(metrics.assign(protocol="group", low=0.25, high=0.75), {"group": record})
+    assert next(row for row in wide if row["id"] == "baselines-svm-accuracy")["low"] == 0.25
     assert rows["baselines-group-constant-balanced_accuracy"]["measured"] == 0.5
     text = save_claims(list(rows.values()), tmp_path).read_text()
     assert "baselines-svm-accuracy,.6756," in text and "baselines-group-file_only-auc,," in text
@@ -560,12 +563,12 @@ def test_classifiers_that_learn_labels_in_directory_order_name_the_larger_class(
         assert found[name].between(found[f"{name}_low"], found[f"{name}_high"]).all()
 
 
-def test_intervals_of_accuracy_resample_the_groups_that_are_given():
+def test_intervals_of_accuracy_are_over_the_groups_that_are_given():
     labels = dict.fromkeys(("train", "validation", "test"), np.tile([0, 1, 1], 10))
     rng = np.random.default_rng(0)
     histograms = {split: rng.normal(size=(30, 4)) for split in labels}
     one_group = bl.directory_order(histograms, labels, groups=np.zeros(30, int), n_resamples=20)
-    assert (one_group["accuracy_low"] == one_group["accuracy_high"]).all()
+    assert one_group[["accuracy_low", "accuracy_high"]].isna().all(axis=None) and (one_group["accuracy_why"] == "1 group").all()
     alone = bl.directory_order(histograms, labels, n_resamples=20)
     assert (alone["accuracy_low"] < alone["accuracy_high"]).all()
     assert (alone["accuracy"] == one_group["accuracy"]).all()

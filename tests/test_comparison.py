@@ -215,7 +215,8 @@ def test_methods_are_measured_against_all_real_pictures(run):
     predictions = read_predictions(run / "training" / "1")
     assert table["method"].tolist() == ["smooth"] and table["n"].item() + table["n_real"].item() == len(predictions)
     expected = roc_auc_score(predictions["label"], predictions["probability"])
-    assert table["auc"].item() == pytest.approx(expected) and table["low"].item() <= expected <= table["high"].item()
+    assert table["auc"].item() == pytest.approx(expected)
+    assert np.isnan(table["low"].item()) and table["why"].item().endswith("groups"), "six images are too few for an interval"
 
 
 def test_only_runs_that_differ_in_nothing_but_the_split_are_compared(copy):
@@ -280,7 +281,10 @@ def test_how_often_a_word_is_right():
     said = pd.DataFrame(dict(label=[0, 0, 1, 1, 1, 0], probability=[0.1, 0.2, 0.2, 0.9, 0.95, 0.99], group=list("aabbcc")))
     table = comparison.measure_words(said, 0.2, 0.9, 100).set_index("word")
     assert table["n"].to_dict() == dict(real=3, fake=3) and table["value"].tolist() == pytest.approx([2 / 3, 2 / 3])
-    assert (table["low"] <= table["value"]).all() and (table["value"] <= table["high"]).all()
+    assert table["low"].isna().all() and (table["why"] == "2 groups").all(), "two of three groups are too few for an interval"
+    many = pd.concat([said.assign(group=said["group"] + str(i)) for i in range(12)])
+    table = comparison.measure_words(many, 0.2, 0.9, 100).set_index("word")
+    assert (table["low"] < table["value"]).all() and (table["value"] < table["high"]).all()
     never = comparison.measure_words(said, None, None, 100)
     assert never["n"].tolist() == [0, 0] and never[["value", "low", "high"]].isna().all(axis=None)
     same = comparison.measure_words(said, 0.9, 0.9, 100).set_index("word")["n"]
@@ -418,7 +422,7 @@ def test_06b_with_everything(root, copy):
     tables = pd.read_csv(copy / "artifacts.csv", index_col="id").query("status == 'measured'").index
     wanted = {"table-1", "table-2", "table-2-published", "table-row-against-row", "table-crops-and-whole", "table-methods",
               "table-protocols", "table-epochs", "table-arithmetic", "table-variants", "table-all-rows", "fig-9", "fig-all-rows"}
-    assert wanted <= set(tables) and len(names["against"]) == 3 and (names["against"].holm >= names["against"].p).all()
+    assert wanted <= set(tables) and len(names["against"]) == 3 and not (names["against"].holm < names["against"].p).any()
     claims = pd.read_csv(copy / "claims.csv", index_col="id").status
     assert claims["table2-1-auc"] == claims["table2-1-test_accuracy-published"] == claims["table1-1-net"] == "measured"
     assert claims["epoch-8-accuracy"] == "not yet"

@@ -312,6 +312,24 @@ def test_evaluation_keeps_frames_without_heads():
     assert hd.evaluate_heads(less, heads, "test", 0.5, n_resamples=2).value["ap50"] >= result.value["ap50"]
 
 
+def test_intervals_leave_out_films_not_frames():
+    pytest.importorskip("torchmetrics")
+    heads, found = random_set(1, n=60)
+    table = {}
+    for n in (60, 20, 5):
+        films = heads.frames.assign(group=[f"film {i * n // 60}" for i in range(60)])
+        table[n] = hd.evaluate_heads(found, hd.HeadSet(heads.root, heads.folder, films, heads.boxes, heads.rejected), "test", 0.5)
+    assert (table[20].value.dropna() == table[60].value.dropna()).all() and (table[20].films == 20).all() and (table[20].n["ap50"] == 60)
+    assert (table[60].why[["ap50", "ap75"]] == "").all() and table[20].low["ap50"] < table[20].value["ap50"] < table[20].high["ap50"]
+    assert table[5][["low", "high"]].isna().all(axis=None) and table[5].why["ap50"] == "5 films"
+    without = hd.match_frames(found, heads, heads.split("test")).ap(0.5, (np.arange(60) >= 3).astype(float))
+    rest = [hd.match_frames(found, heads, heads.split("test")).ap(0.5, (np.arange(60) // 3 != i).astype(float)) for i in range(20)]
+    from deepfake_nbs.metrics import jackknife_interval
+    size = [sum(len(heads.boxes[path]) for path in heads.split("test")[3 * i : 3 * i + 3]) for i in range(20)]
+    low, high, _ = jackknife_interval(table[20].value["ap50"], np.array(rest), np.array(size))
+    assert rest[0] == without and (table[20].low["ap50"], table[20].high["ap50"]) == pytest.approx((low, high), abs=1e-6)
+
+
 def test_threshold_balances_precision_and_recall():
     heads, found = random_set(2)
     matches = hd.match_frames(found, heads, heads.split("test"))
@@ -908,7 +926,8 @@ def test_lists_that_cut_a_film_are_said_to(copy, tmp_path, run, film, trained):
 def test_a_fresh_network_is_measured_on_the_same_frames(film, trained, monkeypatch):
     pytest.importorskip("torchmetrics")
     honest = hd.compare_fresh(film, trained[1], n_resamples=5)
-    assert 0 <= honest["low"] <= honest["value"] <= honest["high"] < 0.5 and honest["n"] == len(film.split("test"))
+    assert 0 <= honest["value"] < 0.5 and np.isnan(honest["low"]) and honest["n"] == len(film.split("test"))
+    assert "film" in honest["why"] and honest["films"] < 10, "frames of a few films are no interval"
     hd.set_seed(TINY.seed)
     fresh = hd.EfficientDet().state_dict()
 
@@ -933,6 +952,8 @@ def test_targets_are_judged():
     perfect, chance = pd.Series(dict(ap50=1.0, low=1.0, high=1.0)), pd.Series(dict(value=0.0, low=0.0, high=0.0, n=40))
     sentence = hd.judge_targets(perfect, chance, embedded=False)
     assert "second phase, 1.000 (no interval: all resamples agree), lies above" in sentence and "[" not in sentence
+    few = pd.Series(dict(ap50=0.9, low=np.nan, high=np.nan, why="4 films"))
+    assert "second phase, 0.900 (no interval: 4 films), is not shown to lie above" in hd.judge_targets(few, fresh, embedded=False)
 
 
 def test_a_page_refuses_a_run_of_other_data(run, film, trained):

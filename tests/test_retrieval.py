@@ -792,13 +792,17 @@ def test_measures_by_hand():
                                first=[1, 4, 11, math.inf], ap=[1, 0.5, 0.1, 0.0], group=["a", "a", "b", "c"]))
     table = rt.ranking_table(scores, 200).set_index("measure")
     assert table.value.to_dict() == dict(zip(["recall@1", "recall@5", "recall@10", "map"], [0.25, 0.5, 0.5, 0.4], strict=True))
-    assert (table.low <= table.value).all() and (table.value <= table.high).all() and (table.n == 4).all()
+    assert table.low.isna().all() and (table.why == "3 groups").all() and (table.n == 4).all()
+    many = rt.ranking_table(pd.concat([scores.assign(group=scores["group"] + str(i)) for i in range(10)]), 200).set_index("measure")
+    assert (many.low < many.value).all() and (many.value < many.high).all() and (many.n == 40).all()
 
 
-def test_an_interval_resamples_groups():
-    alone = rt.mean_interval(np.array([[0.0], [1.0]] * 50), map(str, range(100)), 500)
-    kin = rt.mean_interval(np.array([[0.0], [1.0]] * 50), ["a", "b"] * 50, 500)
-    assert alone[2] - alone[1] < 0.25 and kin[2] - kin[1] == 1
+def test_an_interval_leaves_out_groups():
+    alone = rt.mean_interval(np.array([[0.0], [1.0]] * 50), map(str, range(100)), (0, 1))
+    kin = rt.mean_interval(np.array([[0.0], [1.0]] * 50), ["a", "b"] * 50, (0, 1))
+    assert alone[2] - alone[1] < 0.25 and np.isnan(kin[1:3]).all() and kin[3] == ["2 groups"]
+    people = rt.mean_interval(np.repeat([[0.0], [1.0]] * 10, 5, axis=0), np.repeat(np.arange(20), 5), (0, 1))
+    assert 0.4 < (people[2] - people[1]).item() < 0.5, "a hundred queries of twenty people are twenty"
 
 
 def test_overlap_and_comparison_by_hand():
