@@ -706,7 +706,7 @@ def _find_mirror(path: Path) -> Callable[[np.ndarray], np.ndarray] | None:
     return None
 
 # %% ../nbs/01_datasets.ipynb #c062
-_PATIENCE = 16  # OpenCV gives up after 64 damaged packets in a row; asked again, it goes on behind them
+_PATIENCE = 1000  # OpenCV says no for each damaged frame as it does at the end; asked again, it goes on. 1000 questions cost 3 ms
 _MAX_PIXELS = 64_000_000  # Of a frame, as of a photograph
 
 
