@@ -20,7 +20,6 @@ import stat
 import struct
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +34,7 @@ from tqdm import tqdm
 
 from .core import file_sha256, printable, walk, write_json
 from .images import ImageError, read_image
-from .parallel import in_processes
+from .parallel import in_processes, worker_threads
 
 # %% ../nbs/01_datasets.ipynb #c004
 if TYPE_CHECKING:  # matplotlib loads only where a figure is drawn
@@ -996,7 +995,7 @@ def audit_split(
         touched = part["split"].eq("test") & part[column].map(crosses).eq(True)
         rows.append((what, len(crosses), int(crosses.sum()), int(touched.sum())))
     if folder is not None:
-        with ThreadPoolExecutor(workers) as pool:
+        with worker_threads(workers) as pool:
             hashes = list(pool.map(_perceptual_hash, [Path(folder, path) for path in manifest["path"]]))
         known = np.array([one is not None for one in hashes], bool)
         near = _seen_elsewhere(np.array([one for one in hashes if one is not None], np.uint64), split.to_numpy(str)[known], max_distance)
@@ -1033,7 +1032,7 @@ def _look_at_all(files: list[Path], notes_file: Path, workers: int, progress: bo
     notes, keys = _read_notes(notes_file), [f"{file}:{_stamp(file)}" for file in files]
     todo = [(key, file) for key, file in zip(keys, files, strict=True) if key not in notes]
     bar = tqdm(total=len(todo), desc="pictures", disable=not progress)
-    with ThreadPoolExecutor(workers) as pool, open(notes_file, "a", encoding="utf-8") as log, bar:
+    with worker_threads(workers) as pool, open(notes_file, "a", encoding="utf-8") as log, bar:
         for start in range(0, len(todo), 256):
             block = todo[start : start + 256]
             for (key, _), note in zip(block, pool.map(_look, [file for _, file in block]), strict=True):
@@ -1220,7 +1219,7 @@ def _write_pictures(rows: pd.DataFrame, staging: Path, link: bool, workers: int,
         if not text.exists() or text.read_text() != f"{row.label}\n":
             text.write_text(f"{row.label}\n")
 
-    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(rows), desc="files", disable=not progress) as bar:
+    with worker_threads(workers) as pool, tqdm(total=len(rows), desc="files", disable=not progress) as bar:
         for start in range(0, len(rows), 1024):
             block = list(rows[start : start + 1024].itertuples())
             list(pool.map(write, block))

@@ -53,6 +53,7 @@ from torchvision.tv_tensors import BoundingBoxes
 
 from .core import Settings, file_sha256, run_record, set_seed, write_json, write_text
 from .images import to_rgb, read_image
+from .parallel import worker_threads
 from .metrics import show_value
 
 # %% ../nbs/02_head_detection.ipynb #c004
@@ -1560,7 +1561,7 @@ def crop_pictures(
     from tqdm import tqdm
 
     size, bar = detector.config["image_size"], tqdm(total=len(rows), desc="heads", disable=not progress, mininterval=1)
-    with ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(workers) as writers, bar:
+    with worker_threads(workers) as readers, worker_threads(workers) as writers, bar:
         for batch, read in _ahead(readers, lambda row: _prepare(folder / row["path"], size), _batches(rows, batch_size)):
             found = detector.find_in_squares([square for _, square in read], [image.size for image, _ in read], threshold)
             jobs = []

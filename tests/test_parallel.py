@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from deepfake_nbs.parallel import _interruptions_later, in_processes
+from deepfake_nbs.parallel import _interruptions_later, in_processes, worker_threads
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc to see processes")
 
@@ -34,6 +35,24 @@ def test_an_interruption_waits_until_the_workers_are_started():
     finally:
         signal.signal(signal.SIGINT, before)
     assert came == ["started", "interrupted"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError])
+def test_threads_drop_what_nobody_waits_for(error):
+    started, gate, done = threading.Event(), threading.Event(), []
+
+    def wait():
+        started.set()
+        gate.wait()
+
+    with pytest.raises(error), worker_threads(1) as pool:
+        jobs = [pool.submit(wait), *(pool.submit(done.append, i) for i in range(50))]
+        jobs[-1].add_done_callback(lambda _: gate.set())  # Dropped: only then the first one ends
+        started.wait()
+        raise error
+    assert done == [] and [job.cancelled() for job in jobs] == [False] + [True] * 50
+    with worker_threads(2) as pool:
+        assert list(pool.map(abs, [-1, -2])) == [1, 2]
 
 
 def processes(session):
