@@ -48,7 +48,7 @@ def _interruptions_later() -> Iterator[None]:
         return
     came: list[int] = []
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+    handlers = {number: handler for number, handler in handlers.items() if handler not in (None, signal.SIG_IGN)}
     for number in handlers:
         signal.signal(number, lambda number, frame: came.append(number))
     try:

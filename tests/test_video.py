@@ -331,3 +331,14 @@ def test_frames_of_an_earlier_rule_are_taken_again(tmp_path, rule):
     note = {key: value for key, value in note.items() if key != "rule"} | ({"rule": rule} if rule else {})
     (folder / "frames.json").write_text(datasets.json.dumps(note | {"numbers": [5]}))
     assert datasets._save_frames(path, folder, 2) == [5, 15]
+
+
+def test_a_full_disk_names_the_frame(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    path = draw(tmp_path / "a.mp4")
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*frames/000005\.png'"):
+        datasets._save_frames(path, tmp_path / "frames", 2)
+    assert list((tmp_path / "frames").iterdir()) == []
