@@ -40,7 +40,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.ops import SqueezeExcitation
 
-from .core import file_sha256, project_root, resolve, write_json
+from .core import file_sha256, printable, project_root, resolve, write_json
 from .images import IMAGE_FORMATS, MAX_PIXELS, ImageError, read_header, read_image, upright_rgb
 from .head_detection import DETECTOR, Head, HeadDetector, SeparableConv, crop_head, letterbox, main_head, pick_device
 from .xception import SeparableConv2d, load_classifier, normalise, resize_square
@@ -845,10 +845,10 @@ def _follow(heads: list[list[Head]]) -> list[Head | None]:
 def check_video(
     self: Pipeline,
     video: str | Path,   # The file
-    n_frames: int = 16,  # Frames to look at, spread evenly
+    n_frames: int = 16,  # Frames to look at, spread evenly; all where there are not more
     whole: bool = False, # Judge the whole picture of frames without a head
 ) -> VideoEvidence:
-    "Judge a video by the strongest head of its frames. Raises `datasets.VideoError`."
+    "Judge a video by one head that is followed through its frames. Raises `datasets.VideoError`; `ValueError` for fewer than 1 frame."
     from deepfake_nbs.datasets import read_frames
 
     start = time.perf_counter()
@@ -918,7 +918,7 @@ def plot_video(
         ylabel="probability of fake",
         ylim=(-0.02, 1.02),
     )
-    ax.set_title(f"{Path(evidence.video).name}: {evidence.verdict or evidence.reason}", parse_math=False)
+    ax.set_title(printable(f"{Path(evidence.video).name}: {evidence.verdict or evidence.reason}"), parse_math=False)
     ax.spines[["top", "right"]].set_visible(False)
     return figure
 

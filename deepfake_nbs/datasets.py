@@ -13,19 +13,17 @@ import csv
 import fcntl
 import hashlib
 import json
-import multiprocessing
 import os
 import re
 import shutil
+import stat
 import struct
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -34,8 +32,9 @@ from defusedxml import ElementTree
 from PIL import Image
 from tqdm import tqdm
 
-from .core import file_sha256, walk, write_json
+from .core import file_sha256, printable, walk, whole_file, write_json
 from .images import ImageError, read_image
+from .parallel import in_processes, worker_threads
 
 # %% ../nbs/01_datasets.ipynb #c004
 if TYPE_CHECKING:  # matplotlib loads only where a figure is drawn
@@ -502,17 +501,11 @@ class VideoError(ValueError):
     "A video that cannot be read: the message names the file and the reason."
 
     def __init__(self, path: str | Path, reason: str):
-        super().__init__(f"{path}: {reason}")
+        super().__init__(printable(f"{path}: {reason}"))
         self.path, self.reason = str(path), reason
 
     def __reduce__(self):  # Without it the error could not travel back from a worker process
         return type(self), (self.path, self.reason)
-
-
-class _EndsEarly(Exception):
-    def __init__(self, n_decoded: int):
-        super().__init__(n_decoded)
-        self.n_decoded = n_decoded
 
 
 def _spread(n_total: int, n: int) -> list[int]:
@@ -520,62 +513,140 @@ def _spread(n_total: int, n: int) -> list[int]:
     return list(range(n_total)) if n >= n_total else [(2 * i + 1) * n_total // (2 * n) for i in range(n)]
 
 # %% ../nbs/01_datasets.ipynb #c059
-def _mp4_boxes(path: Path) -> dict[str, tuple[int, int]]:
-    "Where the outermost boxes of an mp4 stand: name to first and last byte."
-    boxes, start, size = {}, 0, path.stat().st_size
-    with open(path, "rb") as file:
-        while len(head := file.read(16)) >= 8:
-            length, name = struct.unpack(">I4s", head[:8])
-            if length == 1:  # A long box: its length stands in the next 8 bytes
-                length = int.from_bytes(head[8:], "big")
-            boxes[name.decode("latin-1")] = (start, start + length)
-            start += length
-            if length < 8 or start > size:
-                break
-            file.seek(start)
-    return boxes
+def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[tuple[str, int, int]]:
+    "Boxes of an mp4 between two bytes: name, first byte of the content, first byte behind the box, which a cut file does not reach."
+    while start + 8 <= end:
+        file.seek(start)
+        head = file.read(16)
+        length, content = int.from_bytes(head[:4], "big"), start + 8
+        if length == 1:  # A long box: its length stands in the next 8 bytes
+            length, content = int.from_bytes(head[8:], "big"), start + 16
+        elif length == 0:  # The last box: as long as the file
+            length = end - start
+        if len(head) < 8 or start + length < content:
+            return
+        yield head[4:8].decode("latin-1"), content, start + length
+        start += length
+
+
+def _inside(file: BinaryIO, names: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    "Content of the boxes of that path, such as moov/trak."
+    first, _, rest = names.partition("/")
+    for name, content, after in _boxes(file, start, end):
+        if name == first:
+            yield from _inside(file, rest, content, min(after, end)) if rest else [(content, after)]
 
 
 def _why_closed(path: Path) -> str:
-    boxes = _mp4_boxes(path)
-    if "ftyp" not in boxes:
-        return "not a video, or one of a kind that cannot be opened"
-    if "moov" not in boxes:
-        return "truncated: the index at the end (moov) is missing"
-    start, end = boxes["moov"]
     with open(path, "rb") as file:
-        file.seek(start)
-        return "no decoder for its stream" if b"trak" in file.read(max(0, min(end, path.stat().st_size) - start)) else "it has no frames"
+        size = path.stat().st_size
+        boxes = {name for name, _, _ in _boxes(file, 0, size)}
+        if "ftyp" not in boxes:
+            return "not a video, or one of a kind that cannot be opened"
+        if "moov" not in boxes:
+            return "truncated: the index at the end (moov) is missing"
+        return "no decoder for its stream" if any(_inside(file, "moov/trak", 0, size)) else "it has no frames"
+
+# %% ../nbs/01_datasets.ipynb #video03
+def _mp4_end(file: BinaryIO, size: int) -> int:
+    "Where the last box of media or index ends."
+    return max((after for name, _, after in _boxes(file, 0, size) if name in ("moov", "mdat", "moof")), default=0)
+
+
+def _riff_end(file: BinaryIO, size: int) -> int:
+    "Where the last part of an AVI ends: a large one has several. A recorder that lost its power left a length of 0."
+    end = 0
+    while end < size:
+        file.seek(end)
+        name, length = struct.unpack("<4sI", file.read(8).ljust(8, b"\0"))
+        if name != b"RIFF" or length in (0, 0xFFFFFFFF):
+            break
+        end += 8 + length
+    return end
+
+
+_ASF, _ASF_FILE = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c"), bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+
+
+def _asf_end(file: BinaryIO, size: int) -> int:
+    "The length that a WMV file gives itself; while it was sent live, none was known."
+    data = file.read(1 << 16)
+    at = data.find(_ASF_FILE)
+    live = at < 0 or int.from_bytes(data[at + 88 : at + 92], "little") & 1
+    return 0 if live else int.from_bytes(data[at + 40 : at + 48], "little")
+
+# %% ../nbs/01_datasets.ipynb #video05
+_MATROSKA = b"\x1aE\xdf\xa3"
+_SEGMENT, _CLUSTER, _TURN = "18538067", "1f43b675", "7673"  # The last one is ProjectionPoseYaw
+_PARENTS = {_SEGMENT, "1654ae6b", "ae", "e0", "7670"}  # Down to what says how the image is turned
+
+
+def _elements(file: BinaryIO, size: int) -> Iterator[tuple[str, int, int]]:
+    "Elements of a Matroska file: name, first byte of the content, first byte behind it, or 0 where that is unknown."
+    at = 0
+    while at < size:
+        file.seek(at)
+        head = file.read(12)
+        n_name = 9 - head[0].bit_length()
+        n_length = 9 - head[n_name].bit_length() if n_name <= 4 and n_name < len(head) else 9
+        if n_length > 8:
+            return
+        content, most = at + n_name + n_length, (1 << 7 * n_length) - 1
+        name, length = head[:n_name].hex(), int.from_bytes(head[n_name : n_name + n_length], "big") & most
+        after = 0 if length == most else content + length
+        yield name, content, after
+        size = min(size, after) if name == _SEGMENT and after else size
+        at = content if not after or name in _PARENTS else after
+
+
+def _matroska_end(file: BinaryIO, size: int) -> int:
+    end = 0
+    for name, _, after in _elements(file, size):
+        if name == _SEGMENT and after:  # It holds all the rest
+            return after
+        end = max(end, after)
+    return end
+
+
+def _end_that_is_told(path: Path) -> int:
+    "Where the container says that the file ends, at least; 0 where it does not say."
+    with open(path, "rb") as file:
+        head = file.read(16)
+        file.seek(0)
+        ends = {b"RIFF": _riff_end, _MATROSKA: _matroska_end, _ASF[:4]: _asf_end}
+        return ends.get(head[:4], _mp4_end)(file, path.stat().st_size)
 
 # %% ../nbs/01_datasets.ipynb #c061
+def _refuse_unreadable(path: Path) -> None:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # Opening a pipe would wait for ever
+            raise VideoError(path, "a folder, a pipe or a device; expected a video file")
+        if status.st_size == 0:
+            raise VideoError(path, "the file is empty")
+        end = _end_that_is_told(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise VideoError(path, "a link to a file that is not there" if path.is_symlink() else "no such file") from None
+    except OSError as error:
+        raise VideoError(path, f"cannot be read ({error.strerror or error})") from None
+    except VideoError:
+        raise
+    except ValueError as error:  # A name that no file can have
+        raise VideoError(path, f"cannot be read ({error})") from None
+    if end > status.st_size:
+        raise VideoError(path, f"truncated: {status.st_size} bytes of {end} are there")
+
+
 def _open_video(path: Path) -> cv2.VideoCapture:
-    if not path.exists():
-        raise VideoError(path, "no such file")
-    if not path.is_file():
-        raise VideoError(path, "a folder or a device; expected a video file")
-    if path.stat().st_size == 0:
-        raise VideoError(path, "the file is empty")
+    _refuse_unreadable(path)
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # Our error says what is wrong; FFmpeg and OpenCV
     level = cv2.utils.logging.getLogLevel()                # would only print it once more
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    capture = cv2.VideoCapture(os.fsencode(path.absolute()), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     cv2.utils.logging.setLogLevel(level)
     if not capture.isOpened():
         raise VideoError(path, _why_closed(path))
     return capture
-
-
-def _count_frames(path: Path) -> int:
-    "What the header says; where it says nothing, what can be decoded."
-    with _opened(path) as capture:
-        n = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        if n <= 0:
-            n = 0
-            while capture.grab():
-                n += 1
-    if n == 0:
-        raise VideoError(path, "it has no frames")
-    return n
 
 
 @contextmanager
@@ -586,109 +657,180 @@ def _opened(path: Path) -> Iterator[cv2.VideoCapture]:
     finally:
         capture.release()
 
+# %% ../nbs/01_datasets.ipynb #video09
+_Matrix = tuple[int, int, int, int]  # a, b, c, d: a pixel at (x, y) is shown at (a x + c y, b x + d y)
+
+
+def _read_matrix(file: BinaryIO, at: int) -> _Matrix:
+    file.seek(at)
+    a, b, _, c, d = struct.unpack(">5i", file.read(20))
+    return a, b, c, d
+
+
+def _display_matrix(file: BinaryIO, size: int) -> _Matrix:
+    "How a player shows the video of an mp4: the matrix of its first video track, then that of the whole film."
+    for start, end in _inside(file, "moov/trak", 0, size):
+        content, _ = next(_inside(file, "mdia/hdlr", start, end))
+        file.seek(content + 8)
+        if file.read(4) == b"vide":
+            _, track = next(_inside(file, "tkhd", start, end))
+            _, film = next(_inside(file, "moov/mvhd", 0, size))
+            (a, b, c, d), (e, f, g, h) = _read_matrix(file, track - 44), _read_matrix(file, film - 64)
+            return a * e + b * g, a * f + b * h, c * e + d * g, c * f + d * h
+    return 1, 0, 0, 1
+
+
+def _mirror(matrix: _Matrix) -> Callable[[np.ndarray], np.ndarray] | None:
+    "What makes a stored frame the one that is shown, where the matrix mirrors."
+    a, b, c, d = matrix
+    if a * d >= b * c:
+        return None
+    on_its_side = abs(b) > abs(a)
+    rows, columns = (b, c) if on_its_side else (d, a)
+
+    def turn(frame: np.ndarray) -> np.ndarray:
+        frame = frame.transpose(1, 0, 2) if on_its_side else frame
+        return np.ascontiguousarray(frame[:: -1 if rows < 0 else 1, :: -1 if columns < 0 else 1])
+
+    return turn
+
+
+def _find_mirror(path: Path) -> Callable[[np.ndarray], np.ndarray] | None:
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        if file.read(4) != _MATROSKA:
+            with suppress(StopIteration, struct.error):  # No mp4, or one without the boxes that would say so
+                return _mirror(_display_matrix(file, size))
+            return None
+        for name, content, after in _elements(file, size):
+            if name == _CLUSTER:  # Frames begin: all that describes them stands before
+                break
+            if name == _TURN and after - content in (4, 8):
+                file.seek(content)
+                if abs(struct.unpack(">f" if after - content == 4 else ">d", file.read(after - content))[0]) == 180:
+                    raise VideoError(path, "mirrored by its ProjectionPoseYaw; expected a video that is stored as it is shown, or an mp4")
+    return None
+
 # %% ../nbs/01_datasets.ipynb #c062
-def _frames_at(path: Path, numbers: list[int]) -> Iterator[tuple[int, np.ndarray]]:
-    "Decode from the start, yield the wished frames (BGR)."
-    wanted = set(numbers)
-    with _opened(path) as capture:
-        for number in range(numbers[-1] + 1):
-            if not capture.grab():
-                raise _EndsEarly(number)
-            if number in wanted:
-                done, frame = capture.retrieve()
-                if not done:
-                    raise VideoError(path, f"frame {number} cannot be decoded")
-                yield number, frame
+_PATIENCE = 1000  # OpenCV says no for each damaged frame as it does at the end; asked again, it goes on. 1000 questions cost 3 ms
+_MAX_PIXELS = 64_000_000  # Of a frame, as of a photograph
+
+
+def _grabbed(capture: cv2.VideoCapture) -> Iterator[int]:
+    "Numbers of the frames that decode, each while it is the one to be retrieved."
+    number = failures = 0
+    while failures < _PATIENCE:
+        if capture.grab():
+            yield number
+            number, failures = number + 1, 0
+        else:
+            failures += 1
+
+
+def _hand_over(
+    path: Path, capture: cv2.VideoCapture, wanted: set[int], take: Callable[[int, np.ndarray], None], last: int | None = None
+) -> int:
+    "Decode to the end, or to the last wished frame; hand over the wished ones (BGR, as they are shown), return how many decoded."
+    n_pixels, turn = capture.get(cv2.CAP_PROP_FRAME_WIDTH) * capture.get(cv2.CAP_PROP_FRAME_HEIGHT), _find_mirror(path)
+    if n_pixels > _MAX_PIXELS:
+        raise VideoError(path, f"frames of {n_pixels / 1e6:.0f} megapixels; at most {_MAX_PIXELS / 1e6:.0f} are read")
+    if turn:
+        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
+    n = 0
+    for number in _grabbed(capture):
+        n = number + 1
+        if number in wanted:
+            done, frame = capture.retrieve()
+            if not done:
+                raise VideoError(path, f"frame {number} cannot be decoded")
+            take(number, turn(frame) if turn else frame)
+        if number == last:
+            break
+    return n
 
 # %% ../nbs/01_datasets.ipynb #c064
-_COUNT_TOLERANCE = 0.05  # A header may promise this share of frames too many
+def _promised(path: Path, capture: cv2.VideoCapture) -> int:
+    "Frames as the header counts them; 0 where it says nothing, or more than the file can hold."
+    n = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    return int(n) if 0 < n <= path.stat().st_size else 0
 
 
-def _spread_frames(path: Path, n_frames: int) -> Iterator[tuple[int, np.ndarray]]:
-    "Frames spread over a video; numbers start again from the front when the header had promised a few too many."
-    n_total = _count_frames(path)
-    try:
-        yield from _frames_at(path, _spread(n_total, n_frames))
-    except _EndsEarly as early:
-        if early.n_decoded < max(1, (1 - _COUNT_TOLERANCE) * n_total):
-            cut = f"truncated: {early.n_decoded} frames decode of {n_total}"
-            raise VideoError(path, cut if early.n_decoded else "no frame can be decoded") from None
-        yield from _frames_at(path, _spread(early.n_decoded, n_frames))
+def _ends_in_zeros(path: Path) -> bool:
+    "Whether the last twentieth of a file holds nothing."
+    n = min(path.stat().st_size // 20, 1 << 20)
+    with open(path, "rb") as file:
+        file.seek(-n, os.SEEK_END)
+        return n > 0 and not file.read(n).strip(b"\0")
+
+
+def _spread_frames(path: Path, n_frames: int, take: Callable[[int, np.ndarray], None]) -> list[int]:
+    "Hand frames that are spread over a video to `take` (BGR); returns their numbers. It may have been given others before."
+    with _opened(path) as capture:
+        n_promised = _promised(path, capture)
+        first = set(_spread(n_promised, n_frames))
+        n = _hand_over(path, capture, first, take)
+    if n < n_promised and _ends_in_zeros(path):
+        raise VideoError(path, f"truncated: the file ends in zeros, {n} frames decode of {n_promised}")
+    if n == 0:
+        raise VideoError(path, "no frame can be decoded")
+    numbers = _spread(n, n_frames)
+    missing = set(numbers) - first
+    if missing:
+        with _opened(path) as capture:
+            _hand_over(path, capture, missing, take, last=max(missing))
+    return numbers
 
 
 def read_frames(
     path: str | Path,     # The video
-    n_frames: int = 8,    # Frames to take, spread evenly
-) -> dict[int, np.ndarray]:  # Frame number: picture, height x width x RGB, 0-255
-    "Take frames from a video. Raises `VideoError`."
+    n_frames: int = 8,    # Frames to take, spread evenly; all where there are not more
+) -> dict[int, np.ndarray]:  # Frame number: image, height x width x RGB, 0-255
+    "Take frames from a video, upright as a player shows them. Raises `VideoError`, and `ValueError` for fewer than 1 frame."
+    if n_frames < 1:
+        raise ValueError(f"n_frames is {n_frames}; expected at least 1")
     found: dict[int, np.ndarray] = {}
-    for number, frame in _spread_frames(Path(path), n_frames):
-        if found and number <= max(found):
-            found.clear()
-        found[number] = cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-    return found
+    numbers = _spread_frames(Path(path), n_frames, lambda number, frame: found.update({number: cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)}))
+    return {number: found[number] for number in numbers}
 
 # %% ../nbs/01_datasets.ipynb #c068
+_RULE = "spread over what decodes"  # How frames are chosen and turned: when it changes, they are taken again
+
+
 def _save_frames(path: Path, folder: Path, n_frames: int) -> list[int] | VideoError:
     "Extract one video; returns frame numbers, or the error, so that one bad video does not stop the others."
-    marker, stamp = folder / "frames.json", _stamp(path)
+    marker, asked = folder / "frames.json", dict(rule=_RULE, n_frames=n_frames, stamp=_stamp(path))
     if marker.is_file():
         with suppress(ValueError, KeyError, TypeError, OSError):  # A marker or a frame that was cut, or is gone
             note = json.loads(marker.read_text(encoding="utf-8"))
             whole = all((folder / f"{number:06d}.png").stat().st_size for number in note["numbers"])
-            if whole and (note["stamp"], note["n_frames"]) == (stamp, n_frames):
+            if whole and {key: note[key] for key in asked} == asked:
                 return note["numbers"]
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    numbers: list[int] = []
     try:
-        with closing(_spread_frames(path, n_frames)) as frames:
-            for number, frame in frames:
-                if numbers and number <= numbers[-1]:
-                    numbers.clear()
-                _write_png(folder / f"{number:06d}.png", frame)
-                numbers.append(number)
+        numbers = _spread_frames(path, n_frames, lambda number, frame: _write_png(folder / f"{number:06d}.png", frame))
     except VideoError as error:
         shutil.rmtree(folder)
         return error
-    write_json(marker, dict(n_frames=n_frames, numbers=numbers, stamp=stamp))
+    for file in folder.glob("*.png"):
+        if int(file.stem) not in numbers:
+            file.unlink()
+    write_json(marker, asked | dict(numbers=numbers))
     return numbers
 
 
 def _write_png(path: Path, frame: np.ndarray) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(cv2.imencode(".png", frame)[1])
-    os.replace(temporary, path)
+    with whole_file(path) as file:
+        file.write(cv2.imencode(".png", frame)[1])
 
 
 def _stamp(path: Path) -> list[int]:
     "Size and time of a file: when both stay, so did its content."
     try:
-        stat = path.stat()
+        status = path.stat()
     except (OSError, ValueError):  # A name that no file can have
         return [-1, -1]
-    return [stat.st_size, stat.st_mtime_ns]
-
-# %% ../nbs/01_datasets.ipynb #c070
-def _start_worker() -> None:
-    cv2.setNumThreads(1)
-    Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    multiprocessing.parent_process().join()
-    os._exit(1)
-
-
-def _in_processes(function, *columns: list, workers: int) -> Iterator[Any]:
-    "Map in order, in this process when one worker is enough."
-    if min(workers, len(columns[0])) <= 1:
-        yield from map(function, *columns)
-        return
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["deepfake_nbs.datasets"])
-    with ProcessPoolExecutor(min(workers, len(columns[0])), mp_context=context, initializer=_start_worker) as pool:
-        yield from pool.map(function, *columns)
+    return [status.st_size, status.st_mtime_ns]
 
 # %% ../nbs/01_datasets.ipynb #c071
 def extract_frames(
@@ -705,9 +847,9 @@ def extract_frames(
         raise ValueError(f"n_frames is {n_frames} and workers {workers}; expected at least 1")
     paths, rows, rejected = videos["path"].tolist(), [], []
     files, folders = [Path(root, path) for path in paths], [Path(out, path) for path in paths]
-    results = _in_processes(_save_frames, files, folders, numbers, workers=workers)
-    results = tqdm(results, "videos", len(paths), disable=not progress)
-    for row, result in zip(videos.to_dict("records"), results, strict=True):
+    with closing(in_processes(_save_frames, files, folders, numbers, workers=workers)) as results:
+        found = list(tqdm(results, "videos", len(paths), disable=not progress))
+    for row, result in zip(videos.to_dict("records"), found, strict=True):
         if isinstance(result, VideoError):
             rejected.append({"path": row["path"], "reason": result.reason})
             continue
@@ -859,7 +1001,7 @@ def audit_split(
         touched = part["split"].eq("test") & part[column].map(crosses).eq(True)
         rows.append((what, len(crosses), int(crosses.sum()), int(touched.sum())))
     if folder is not None:
-        with ThreadPoolExecutor(workers) as pool:
+        with worker_threads(workers) as pool:
             hashes = list(pool.map(_perceptual_hash, [Path(folder, path) for path in manifest["path"]]))
         known = np.array([one is not None for one in hashes], bool)
         near = _seen_elsewhere(np.array([one for one in hashes if one is not None], np.uint64), split.to_numpy(str)[known], max_distance)
@@ -895,7 +1037,7 @@ def _look_at_all(files: list[Path], notes_file: Path, workers: int, progress: bo
     notes, keys = _read_notes(notes_file), [f"{file}:{_stamp(file)}" for file in files]
     todo = [(key, file) for key, file in zip(keys, files, strict=True) if key not in notes]
     bar = tqdm(total=len(todo), desc="pictures", disable=not progress)
-    with ThreadPoolExecutor(workers) as pool, open(notes_file, "a", encoding="utf-8") as log, bar:
+    with worker_threads(workers) as pool, open(notes_file, "a", encoding="utf-8") as log, bar:
         for start in range(0, len(todo), 256):
             block = todo[start : start + 256]
             for (key, _), note in zip(block, pool.map(_look, [file for _, file in block]), strict=True):
@@ -1082,7 +1224,7 @@ def _write_pictures(rows: pd.DataFrame, staging: Path, link: bool, workers: int,
         if not text.exists() or text.read_text() != f"{row.label}\n":
             text.write_text(f"{row.label}\n")
 
-    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(rows), desc="files", disable=not progress) as bar:
+    with worker_threads(workers) as pool, tqdm(total=len(rows), desc="files", disable=not progress) as bar:
         for start in range(0, len(rows), 1024):
             block = list(rows[start : start + 1024].itertuples())
             list(pool.map(write, block))

@@ -54,6 +54,7 @@ from torchvision.tv_tensors import BoundingBoxes
 from .core import Settings, file_sha256, run_record, set_seed, write_json, write_text
 from .images import to_rgb, read_image
 from .metrics import jackknife_interval, show_value
+from .parallel import worker_threads
 
 # %% ../nbs/02_head_detection.ipynb #c004
 if TYPE_CHECKING:  # Finding heads in a photograph needs neither tables nor drawing: they load where they are used
@@ -1564,7 +1565,7 @@ def crop_pictures(
     from tqdm import tqdm
 
     size, bar = detector.config["image_size"], tqdm(total=len(rows), desc="heads", disable=not progress, mininterval=1)
-    with ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(workers) as writers, bar:
+    with worker_threads(workers) as readers, worker_threads(workers) as writers, bar:
         for batch, read in _ahead(readers, lambda row: _prepare(folder / row["path"], size), _batches(rows, batch_size)):
             found = detector.find_in_squares([square for _, square in read], [image.size for image, _ in read], threshold)
             jobs = []

@@ -29,13 +29,12 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
 from importlib.util import find_spec
 from itertools import chain
-from multiprocessing import get_context
 from pathlib import Path
 from zlib import crc32
 
@@ -46,6 +45,7 @@ from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
 from .core import read_settings, resolve
+from .parallel import in_processes
 
 # %% ../nbs/01a_miniature.ipynb #c008
 Array = NDArray[np.float32]
@@ -1595,16 +1595,8 @@ def run_job(job: tuple) -> tuple[str, list[dict]]:
 
 def run_jobs(jobs: list[tuple], workers: int, progress: bool) -> Iterator[tuple[str, list[dict]]]:
     "Results in the order of the jobs."
-    bar = dict(total=len(jobs), desc="drawing", disable=not progress, unit="item")
-    if workers <= 1:
-        yield from tqdm(map(run_job, jobs), **bar)
-        return
-    with ProcessPoolExecutor(workers, get_context("spawn"), cv2.setNumThreads, (1,)) as pool:
-        futures = [pool.submit(run_job, job) for job in jobs]
-        for _ in tqdm(as_completed(futures), **bar):
-            pass
-        for future in futures:
-            yield future.result()
+    with closing(in_processes(run_job, jobs, workers=workers)) as results:
+        yield from tqdm(results, total=len(jobs), desc="drawing", disable=not progress, unit="item")
 
 
 def list_jobs(folder: Path, seed: int, n_people: int, n_videos: int, n_head_frames: int) -> list[tuple]:
@@ -1711,8 +1703,9 @@ def draw_miniature(
         shutil.rmtree(stale, ignore_errors=True)
     staging.mkdir(parents=True)
     found = {kind: [] for kind in JOBS}
-    for kind, rows in run_jobs(list_jobs(staging, seed, n_people, n_videos, n_head_frames), workers, progress):
-        found[kind] += rows
+    with closing(run_jobs(list_jobs(staging, seed, n_people, n_videos, n_head_frames), workers, progress)) as done:
+        for kind, rows in done:
+            found[kind] += rows
     write_lists(staging, seed, n_videos, found)
     counts = count_files(staging)
     write_file(staging / "miniature.json", json.dumps(dict(arguments=arguments, version=code_version(), counts=counts), indent=1) + "\n")

@@ -23,7 +23,6 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -40,6 +39,7 @@ from tqdm import tqdm
 from .core import CLAIM_COLUMNS, file_sha256, walk, write_json, write_text
 from .images import ImageError, read_image
 from .metrics import mean_interval, show_value
+from .parallel import worker_threads
 
 # %% ../nbs/03_retrieval.ipynb #c004
 if TYPE_CHECKING:  # Tables, figures and faiss load where they are used: what only names this module starts fast
@@ -256,7 +256,7 @@ def extract(
 
     files, found, rejected = [Path(file) for file in files], [], {}
     bar = tqdm(total=len(files), desc=feature.name, disable=not progress)
-    with ThreadPoolExecutor(workers) as pool, bar:
+    with worker_threads(workers) as pool, bar:
         for batch, read in _ahead(pool, partial(_read_or_error, feature), _batches(files, batch_size)):
             good = [pixels for pixels in read if not isinstance(pixels, ImageError)]
             rejected |= {str(file): pixels.reason for file, pixels in zip(batch, read, strict=True) if isinstance(pixels, ImageError)}

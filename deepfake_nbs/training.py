@@ -31,7 +31,6 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
@@ -74,6 +73,7 @@ from deepfake_nbs.core import (
     write_text,
 )
 from .images import read_image
+from .parallel import worker_threads
 from .datasets import SPLITS, read_manifest, split_manifest
 from .xception import MEAN, STD, create_model, normalise, read_state, resize_square, variant_arguments
 
@@ -389,7 +389,7 @@ class ManifestImages(Dataset):
         self.cached = len(frame) * image_size**2 * 3 <= cache_bytes
         self.pixels = np.empty((len(frame), image_size, image_size, 3), np.uint8) if self.cached else None
         if self.cached:
-            with ThreadPoolExecutor(max(1, workers)) as pool:
+            with worker_threads(max(1, workers)) as pool:
                 for i, picture in enumerate(pool.map(self.read, range(len(frame)))):
                     self.pixels[i] = picture
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -594,6 +595,44 @@ def test_a_broken_video_is_named(heads_run, tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"no film")
     with pytest.raises(VideoError, match="a.mp4"):
         Pipeline.load(heads_run).check_video(tmp_path / "a.mp4")
+
+
+def test_a_video_of_one_frame_is_judged(heads_run, tmp_path):
+    import cv2
+
+    writer = cv2.VideoWriter(str(tmp_path / "one.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 25, (96, 64))
+    writer.write(np.full((64, 96, 3), 90, np.uint8))
+    writer.release()
+    answer = give_heads(Pipeline.load(heads_run), (5.0, 5.0, 45.0, 50.0)).check_video(tmp_path / "one.mp4")
+    assert answer.frames == (0,) and answer.mean == answer.probabilities[0] and answer.quartiles == (answer.mean,) * 3
+    assert answer.verdict and answer._repr_png_()
+
+
+def test_every_bad_video_is_one_error_that_names_it(heads_run, tmp_path, video):
+    from deepfake_nbs.datasets import VideoError
+
+    (tmp_path / "cut.mp4").write_bytes(video.read_bytes()[:-100])
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "folder.mp4").mkdir()
+    os.mkfifo(tmp_path / "pipe.mp4")
+    (tmp_path / "link.mp4").symlink_to("gone.mp4")
+    pipeline = Pipeline.load(heads_run)
+    odd = ("a\x1b[31m.mp4", "a\0.mp4", f"{'a' * 300}.mp4")
+    for name in ("cut.mp4", "empty.mp4", "folder.mp4", "pipe.mp4", "link.mp4", "missing.mp4", *odd):
+        with pytest.raises(VideoError) as error:
+            pipeline.check_video(tmp_path / name)
+        assert str(error.value).isprintable() and error.value.path == str(tmp_path / name) and error.value.reason
+    with pytest.raises(ValueError, match="n_frames is 0; expected at least 1"):
+        pipeline.check_video(video, n_frames=0)
+
+
+@pytest.mark.parametrize("name", ["scene:1.mp4", "a\x1b[31m\u202e\n$x$.mp4", os.fsdecode(b"na\xefve.mp4")])
+def test_a_video_of_any_name_is_judged_and_drawn(heads_run, tmp_path, video, monkeypatch, name):
+    shutil.copy(video, tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    answer = Pipeline.load(heads_run).check_video(name, n_frames=2, whole=True)
+    assert answer.video == name and answer.frames == (7, 22) and answer._repr_png_()
+    assert answer.plot().axes[0].get_title().isprintable() and json.loads(json.dumps(answer.to_dict()))["video"] == name
 
 
 # --- The gallery ------------------------------------------------------------------------------------------------------
