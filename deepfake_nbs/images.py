@@ -203,12 +203,12 @@ def _jpeg_parts(file: BinaryIO, size: int) -> list[tuple[BinaryIO, int, int]]:
     while True:
         file.seek(place)
         head = file.read(4)
-        if len(head) < 4 or head[0] != 0xFF or head[1] == 0xDA:  # A scan, or no segment: for the decoder to see
-            return [*parts, (file, place, size - place)]
-        if head[1] == 0xFF:  # Padding
+        length = int.from_bytes(head[2:], "big")
+        if head[:2] == b"\xff\xff":  # Padding
             place += 1
             continue
-        length = int.from_bytes(head[2:], "big")
+        if len(head) < 4 or head[0] != 0xFF or head[1] == 0xDA or length < 2:  # A scan, or no segment: for the decoder to see
+            return [*parts, (file, place, size - place)]
         if _is_kept(head[1], file.read(length - 2)):
             parts.append((file, place, 2 + length))
         place += 2 + length
