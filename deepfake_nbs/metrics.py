@@ -47,10 +47,11 @@ def jackknife_interval(
     value: float,                                    # Measured on all groups
     left_out: np.ndarray,                            # The same without each group; NaN where it is undefined then
     size: np.ndarray,                                # Images of each group; several rows where it stands on several parts
-    limits: tuple[float, float] | None = (0.0, 1.0),  # Between which it must lie; None: anywhere, as a difference may
+    limits: tuple[float, float] | None = (0.0, 1.0),  # Between which it must lie; None: anywhere
+    odds: bool = True,                               # Log-odds between the limits; a difference is left as it is
     fewest: int = MIN_GROUPS,                        # Effective groups below which no interval is given
 ) -> tuple[float, float, str]:                       # Low and high (95 %), or NaN for both and why in words
-    "An interval from leaving out one group at a time, with quantiles of t, on the log-odds scale where the value has limits."
+    "An interval from leaving out one group at a time, with quantiles of t."
     from scipy.special import stdtrit
 
     parts, nothing = np.atleast_2d(np.asarray(size, float)), float("nan")
@@ -72,10 +73,12 @@ def jackknife_interval(
     reach = stdtrit(min(freedom, spread), 0.975) * error
     if limits is None:
         return value - reach, value + reach, ""
+    if not odds and not at_limit:
+        return max(limits[0], value - reach), min(limits[1], value + reach), ""
     ends = _whole_groups(part, smallest)  # Never wider than if each group were one image
     if not at_limit:
-        odds, reach = np.log(part / (1 - part)), reach / width / (part * (1 - part))
-        inner = 1 / (1 + np.exp(reach - odds)), 1 / (1 + np.exp(-reach - odds))
+        at, reach = np.log(part / (1 - part)), reach / width / (part * (1 - part))
+        inner = 1 / (1 + np.exp(reach - at)), 1 / (1 + np.exp(-reach - at))
         ends = max(ends[0], inner[0]), min(ends[1], inner[1])
     return float(low + width * ends[0]), float(low + width * ends[1]), ""
 
@@ -145,9 +148,10 @@ def _sizes(label: np.ndarray, probability: np.ndarray, block: np.ndarray, n: int
     return [np.array([counts[part] for part in one], float) for one in names]
 
 
-def _intervals(values: np.ndarray, left_out: np.ndarray, sizes: list[np.ndarray], limits: tuple[float, float] | None) -> dict[str, Any]:
+def _intervals(values: np.ndarray, left_out: np.ndarray, sizes: list[np.ndarray], difference: bool = False) -> dict[str, Any]:
     fewest = [MIN_GROUPS_BRIER if name == "brier" else MIN_GROUPS for name in METRICS]
-    found = [jackknife_interval(*one[:3], limits, one[3]) for one in zip(values, left_out.T, sizes, fewest, strict=True)]
+    how = dict(limits=(-1, 1), odds=False) if difference else {}
+    found = [jackknife_interval(*one[:3], fewest=one[3], **how) for one in zip(values, left_out.T, sizes, fewest, strict=True)]
     return dict(zip(("low", "high", "why"), zip(*found, strict=True), strict=True))
 
 # %% ../nbs/00e_metrics.ipynb #c055
@@ -172,7 +176,7 @@ def classification_metrics(
     values, *left_out = _leave_out(label, probability, block, n, threshold)
     frame = pd.DataFrame({"value": values, "low": np.nan, "high": np.nan}, index=pd.Index(METRICS, name="metric"))
     frame = frame.assign(n=len(label), groups=predictions["group"].astype(str).nunique(), why="")
-    return frame.assign(**_intervals(values, np.array(left_out), _sizes(label, probability, block, n, threshold), (0, 1))) if n else frame
+    return frame.assign(**_intervals(values, np.array(left_out), _sizes(label, probability, block, n, threshold))) if n else frame
 
 # %% ../nbs/00e_metrics.ipynb #c059b
 def show_interval(
@@ -240,7 +244,7 @@ def paired_metrics(
     values, *left_out = np.subtract(*(_leave_out(label, probability, block, n, threshold) for probability in each))
     sizes = [sum(both) for both in zip(*(_sizes(label, probability, block, n, threshold) for probability in each), strict=True)]
     frame = pd.DataFrame(dict(first=measured[0], second=measured[1], difference=values), index=pd.Index(METRICS, name="metric"))
-    frame = frame.assign(**_intervals(values, np.array(left_out), sizes, None))
+    frame = frame.assign(**_intervals(values, np.array(left_out), sizes, difference=True))
     if (each[0] == each[1]).all():
         frame = frame.assign(low=frame["difference"], high=frame["difference"], why="")
     each = zip(METRICS, values, np.array(left_out).T, sizes, frame["low"], frame["why"], strict=True)
@@ -252,10 +256,10 @@ def paired_metrics(
 def _paired_p(
     metric: str, value: float, left_out: np.ndarray, size: np.ndarray, low: float, why: str, n_resamples: int, seed: int
 ) -> float:
-    "Of a difference whose interval says nothing, p says nothing either; where no group differs, it is 1."
+    "Where groups are too few for an interval, p says nothing either."
     inside = size.sum(0) > 0
-    if low != low:
-        return 1.0 if why == ALIKE and value == 0 else float("nan")
+    if low != low and why != ALIKE:
+        return float("nan")
     mean = metric in ("accuracy", "recall_real", "recall_fake", "brier")  # Precision is not: the two stand on other images
     return sign_flip_p(value, left_out[inside], size[0, inside] if mean else None, n_resamples, seed)
 
@@ -277,7 +281,7 @@ def subtract_metrics(
              for frame, own in zip(frames, blocks, strict=True)]
     value, *left_out = np.subtract(*(_leave_out(*part)[:, column] for part in parts))
     size, fewest = np.vstack([_sizes(*part)[column] for part in parts]), MIN_GROUPS_BRIER if metric == "brier" else MIN_GROUPS
-    low, high, why = jackknife_interval(value, np.array(left_out), size, None, fewest)
+    low, high, why = jackknife_interval(value, np.array(left_out), size, (-1, 1), False, fewest)
     rows = [sorted(zip(frame["group"].astype(str), frame["label"], frame["probability"], strict=True)) for frame in frames]
     if rows[0] == rows[1]:
         low, high, why = value, value, ""
@@ -287,7 +291,8 @@ def subtract_metrics(
 def mean_interval(
     values: np.ndarray,        # images x measures
     group: Iterable[str],      # Of each image
-    limits: tuple[float, float] | None = None,  # Between which a measure lies, such as (0, 1); None for a difference
+    limits: tuple[float, float] | None = None,  # Between which a measure lies, such as (0, 1)
+    odds: bool = True,         # As in `jackknife_interval`: not for a difference
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:  # Mean, low and high (95 %) of each measure, and why there is no interval
     "Means with an interval over groups."
     _, code = np.unique(np.asarray(list(group), str), return_inverse=True)
@@ -296,5 +301,6 @@ def mean_interval(
     with np.errstate(invalid="ignore"):
         left_out = (sums.sum(1, keepdims=True) - sums) / (count.sum() - count)
     mean = np.mean(values, 0, dtype=float)
-    low, high, why = zip(*(jackknife_interval(one, rest, count, limits) for one, rest in zip(mean, left_out, strict=True)), strict=True)
+    found = [jackknife_interval(one, rest, count, limits, odds) for one, rest in zip(mean, left_out, strict=True)]
+    low, high, why = zip(*found, strict=True)
     return mean, np.array(low), np.array(high), list(why)

@@ -183,7 +183,11 @@ def test_06b_says_what_a_paired_test_shows(root, copy, better, word):
         frame.to_csv(path, index=False)
     replaced = dict(run_folder=lambda *args: copy, read_settings=lambda profile: replace(page_settings(profile), n_resamples=100))
     names = run_page(root, "06b_training_results", replaced)
-    assert names["chosen"] == 8 and list(filter(None, names["said"])) == [f"it is shown to be {word} that of row 1"]
+    assert names["chosen"] == 8 and names["against"].difference.abs().item() == 1 and np.isnan(names["against"].p.item())
+    assert list(filter(None, names["said"])) == ["this many pictures cannot tell it from that of row 1"], "six groups are too few"
+    many = names["against"].assign(p=0.001, low=0.5, high=1.0)
+    names = run_page(root, "06b_training_results", replaced | dict(compare_rows=lambda *args, **how: many.copy()))
+    assert list(filter(None, names["said"])) == [f"it is shown to be {word} that of row 1"]
 
 
 def test_06a_trains_a_row_and_an_experiment(root, copy):

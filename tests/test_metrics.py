@@ -8,8 +8,8 @@ from sklearn import metrics as sk
 from scipy.stats import beta, norm
 
 from deepfake_nbs.metrics import (
-    METRICS, MIN_GROUPS, classification_metrics, effective_groups, jackknife_interval, mean_interval, paired_metrics, show_interval, show_value,
-    subtract_metrics,
+    METRICS, MIN_GROUPS, classification_metrics, effective_groups, jackknife_interval, mean_interval, paired_metrics, show_interval,
+    show_value, subtract_metrics,
 )
 
 
@@ -251,6 +251,16 @@ def test_a_real_difference_is_found():
     strong, weak = draw_networks(rng, 30, 4, 0.95)[0], draw_networks(rng, 30, 4, 0.6)[0]
     row = paired_metrics(strong, weak).loc["auc"]
     assert row.p < 0.01 and row.low > 0.1 and row.n == 120 and row.groups == 30
+
+
+def test_a_network_that_is_always_right_against_one_that_is_always_wrong():
+    label = np.tile([0, 1], 20)
+    right, wrong = (pd.DataFrame(dict(label=label, probability=one.astype(float), group=np.arange(40) // 2)) for one in (label, 1 - label))
+    pair = paired_metrics(right, wrong, 200).loc[["accuracy", "auc"]]
+    assert (pair.difference == 1).all() and (pair.p < 0.01).all() and (pair.high == 1).all()
+    assert pair.low.to_list() == pytest.approx([2 * 0.025 ** (1 / 20) - 1] * 2)
+    six = paired_metrics(right[:12], wrong[:12])
+    assert six.p.isna().all() and six.low.isna().all(), "six groups are too few to say so"
 
 
 def test_networks_with_one_order_and_other_numbers_do_not_differ_in_auc():
