@@ -868,7 +868,8 @@ def _fill_empty(choice: np.ndarray, size: np.ndarray, fixed: np.ndarray, fractio
             spare = np.flatnonzero((fixed < 0) & (np.bincount(choice, minlength=3)[choice] > 1))
             if not len(spare):
                 ways = f"at least {int((fractions > 0).sum())} groups that can be dealt out, other fractions, or keep_official=False"
-                raise ValueError(f"split {SPLITS[split]}: {len(size)} groups leave nothing for it; expected {ways}")
+                held = f"{len(size)} groups leave" if len(size) > 1 else "1 group leaves"
+                raise ValueError(f"split {SPLITS[split]}: {held} nothing for it; expected {ways}")
             choice[spare[size[spare].argmin()]] = split
     return choice
 
@@ -970,22 +971,28 @@ def _perceptual_hash(file: Path) -> int | None:
     bits = _hash_bits(_small_grey(read_image(file)))
     return int.from_bytes(bits, "big") if bits else None
 
-
-def _near_pairs(hashes: np.ndarray, max_distance: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    "Places of hashes that differ in few bits, the smaller first; all pairs, in blocks that stay small in memory."
-    step = max(1, 4_000_000 // max(1, len(hashes)))
-    for start in range(0, len(hashes), step):
-        distance = np.bitwise_count(hashes[start : start + step, None] ^ hashes[start:])
-        first, second = np.nonzero(distance <= max_distance)
-        yield first[first < second] + start, second[first < second] + start
+# %% ../nbs/01_datasets.ipynb #data12
+def _near_pairs(hashes: np.ndarray, label: np.ndarray, max_distance: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    "Places of hashes that differ in few bits and in their label, which the caller may change on the way; a pair may come twice."
+    edges = np.linspace(0, 64, max_distance + 2).astype(int)
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        piece = hashes >> np.uint64(low) & np.uint64((1 << int(high - low)) - 1)
+        order = np.argsort(piece, kind="stable")
+        for bucket in np.split(order, np.flatnonzero(np.diff(piece[order])) + 1):
+            step = max(1, 4_000_000 // max(1, len(bucket)))
+            for start in range(0, len(bucket) if len(bucket) > 1 else 0, step):  # In blocks that stay small in memory
+                rows, others = bucket[start : start + step], bucket[start:]
+                near = np.bitwise_count(hashes[rows, None] ^ hashes[others]) <= max_distance
+                first, second = np.nonzero(near & (label[rows, None] != label[others]))
+                if len(first):
+                    yield rows[first], others[second]
 
 
 def _seen_elsewhere(hashes: np.ndarray, split: np.ndarray, max_distance: int) -> np.ndarray:
     "Which pictures have a near-duplicate in another split."
     near = np.zeros(len(hashes), bool)
-    for first, second in _near_pairs(hashes, max_distance):
-        crossing = split[first] != split[second]
-        near[first[crossing]] = near[second[crossing]] = True
+    for pair in _near_pairs(hashes, np.unique(split, return_inverse=True)[1], max_distance):
+        near[np.concatenate(pair)] = True
     return near
 
 # %% ../nbs/01_datasets.ipynb #c091
@@ -1037,10 +1044,10 @@ def _look(file: Path) -> dict[str, Any]:
 
 
 def _look_code(image: Image.Image) -> str:
-    "Perceptual hash and 16 x 16 grey pixels as hexadecimal digits; nothing for an image without any contrast."
+    "Perceptual hash, 16 x 16 grey and 4 x 4 coloured pixels as hexadecimal digits; nothing for an image without any contrast."
     grey = _small_grey(image)
-    bits = _hash_bits(grey)
-    return (bits + np.rint(grey.reshape(16, 2, 16, 2).mean((1, 3))).astype(np.uint8).tobytes()).hex() if bits else ""
+    bits, pixels = _hash_bits(grey), np.rint(grey.reshape(16, 2, 16, 2).mean((1, 3))).astype(np.uint8)
+    return (bits + pixels.tobytes() + image.resize((4, 4), Image.Resampling.BOX).tobytes()).hex() if bits else ""
 
 
 def _read_notes(path: Path) -> dict[str, dict]:
@@ -1093,35 +1100,39 @@ def _merge_identical(rows: pd.DataFrame) -> pd.DataFrame:
     joined = _components(tuple(groups) for _, groups in twins.groupby("sha256")["group"])
     return rows.assign(group=rows["group"].map(lambda group: joined.get(group, group)))
 
-_SAME_CORRELATION, _SAME_CONTRAST = 0.96, 8  # Of 16 x 16 grey pixels, 0 to 255
+_SAME_CORRELATION, _SAME_CONTRAST, _SAME_COLOUR = 0.96, 8, 8  # Of 16 x 16 grey pixels, 0 to 255; of 4 x 4 colours
 
 
-def _alike(pixels: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    "Whether pairs of tiny grey copies (n x 256) show the same image."
+def _alike(copies: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    "Whether pairs of tiny copies (n x 304: 256 grey pixels, 16 coloured ones) show the same image."
+    pixels, colours = copies[:, :256], copies[:, 256:].reshape(-1, 16, 3)
     same = np.zeros(len(first), bool)
     for part in (slice(start, start + 100_000) for start in range(0, len(first), 100_000)):
         a, b = (pixels[places[part]].astype(np.float32) for places in (first, second))
         contrast = np.stack([a.std(1), b.std(1)])
         together = ((a - a.mean(1, keepdims=True)) * (b - b.mean(1, keepdims=True))).mean(1)
         same[part] = (together >= _SAME_CORRELATION * contrast.prod(0)) & (contrast.min(0) >= _SAME_CONTRAST)
+        a, b = ((rgb - rgb.mean(2, keepdims=True)) for rgb in (colours[places[part]].astype(np.float32) for places in (first, second)))
+        same[part] &= np.abs(a - b).mean((1, 2)) <= _SAME_COLOUR
     return same
 
 
 def _merge_alike(rows: pd.DataFrame, max_distance: int = 4) -> pd.DataFrame:
     "Join groups that hold nearly the same image, in one set or in several; the smallest name stays."
     known = rows[rows["look"].fillna("").ne("")]
-    codes = np.frombuffer(bytes.fromhex("".join(known["look"])), np.uint8).reshape(-1, 264)
-    hashes, pixels = codes[:, :8].copy().view(">u8").ravel().astype(np.uint64), codes[:, 8:]
+    if known.empty:
+        return rows
+    codes = np.frombuffer(bytes.fromhex("".join(known["look"])), np.uint8).reshape(-1, 312)
+    hashes, copies = codes[:, :8].copy().view(">u8").ravel().astype(np.uint64), codes[:, 8:]
     group, names = pd.factorize(known["group"], sort=True)
-    joined = np.arange(len(names))
-    for first, second in _near_pairs(hashes, max_distance):
-        apart = joined[group[first]] != joined[group[second]]
-        first, second = first[apart], second[apart]
-        same = _alike(pixels, first, second)
+    joined, label = np.arange(len(names)), group.copy()
+    for first, second in _near_pairs(hashes, label, max_distance):
+        same = _alike(copies, first, second)
         for one, other in np.unique(np.stack([group[first], group[second]], 1)[same], axis=0):
             low, high = sorted((joined[one], joined[other]))
             if low != high:
                 joined[joined == high] = low
+        label[:] = joined[group]
     new_name = dict(zip(names, names[joined], strict=True))
     return rows.assign(group=rows["group"].map(lambda group: new_name.get(group, group)))
 
@@ -1508,7 +1519,10 @@ def build_cvcs_dfd(
             _refuse_one_class(rows, root)
             notes = [*found.notes, *_group_notes(rows)]
             rows, joined = _join_same_images(rows) if protocol == "group" else (rows, [])
-            rows = _divide(rows, protocol, fractions, seed, keep_official, balance)
+            try:
+                rows = _divide(rows, protocol, fractions, seed, keep_official, balance)
+            except ValueError as error:  # What was joined may be the reason
+                raise ValueError("; ".join([str(error), *joined])) from None
             notes += joined + _split_notes(rows, fractions)
             _finish(rows, rejected, staging, plan, len(rejected) / len(chosen), notes, workers, progress)
             _refuse_foreign(out, root)  # Somebody may have put a file there meanwhile
