@@ -280,7 +280,7 @@ def _people(path: Path, n: int, expected: str) -> list[str]:
 def _official_splits(root: Path) -> dict[str, str]:
     "Split of each id, from splits/*.json (lists of id pairs)."
     split_of: dict[str, str] = {}
-    for path in sorted((root / "splits").glob("*.json")):
+    for path in sorted(set((root / "splits").glob("*.json")) - {root / "splits" / "conversion_dict.json"}):
         try:
             split, pairs = _SPLIT_WORDS[path.stem], json.loads(path.read_text(encoding="utf-8"))
             ids = [str(one) for pair in pairs for one in pair]
@@ -1199,10 +1199,10 @@ def _staging(out: Path, plan: dict) -> Iterator[Path]:
             raise BlockingIOError(f"{out}: another build of this dataset is running") from error
         if not staging.exists() or not os.path.samestat(os.fstat(lock), os.stat(staging)):
             raise BlockingIOError(f"{out}: another build of this dataset has just ended; call again")
-        if old.exists() and not out.exists():  # Killed between the two renames of _swap
-            os.rename(old, out)
         _refuse_others(staging, _STAGED)
         _refuse_others(old, _BUILT)
+        if old.exists() and not out.exists():  # Killed between the two renames of _swap
+            os.rename(old, out)
         shutil.rmtree(old, ignore_errors=True)
         note = staging / "plan.json"
         if not note.is_file() or json.loads(note.read_text(encoding="utf-8")) != plan:
@@ -1391,7 +1391,7 @@ def _choose_rows(found: Sources, names: Iterable[str] | None, n_frames: int, mat
 
 
 def _refuse_one_class(df: pd.DataFrame, place: Path) -> None:
-    if df["label"].nunique() < 2:
+    if df["label"].nunique() == 1:
         held, lacking = ("fake", "real") if df["label"].iloc[0] else ("real", "fake")
         raise ValueError(f"{place}: {len(df)} {held} images and videos, and none that is {lacking}; expected both classes")
 
@@ -1446,11 +1446,13 @@ def _gather(
                            file=[str(frames_folder / path) for path in frames["path"]], extracted=True)
     return pd.concat([images, frames], ignore_index=True), rejected
 
-def _group_notes(rows: pd.DataFrame) -> list[str]:
+
+def _group_notes(rows: pd.DataFrame, root: Path) -> list[str]:
     "Sets in which each image is a group of its own, and groups that several sets share."
-    notes, place = [], rows["origin"].str.split("/").str[0].where(rows["origin"].str.contains("/"), "")
-    alone = rows["frame"].isna() & ~rows["group"].duplicated(keep=False)
-    for name, part in alone.groupby(rows["source"] if place.isin(["", *_SPLIT_FOLDERS, *_LABEL_WORDS]).all() else place):
+    notes, alone = [], rows["frame"].isna() & ~rows["group"].duplicated(keep=False)
+    root_is_a_set = any(prefix == "" for _, _, prefix in _sets(root))
+    place = pd.Series(root.name, rows.index) if root_is_a_set else rows["origin"].str.split("/").str[0]
+    for name, part in alone.groupby(place):
         if part.all() and len(part) > 1:
             found = f"{name}: each of the {len(part)} images is its own group"
             risk = "images of one person, photograph or video may stand in different splits"
@@ -1517,7 +1519,7 @@ def build_cvcs_dfd(
             rejected = pd.concat([bad_videos, bad_images], ignore_index=True)
             _refuse_rejected(rejected, len(chosen), reject_limit, out)
             _refuse_one_class(rows, root)
-            notes = [*found.notes, *_group_notes(rows)]
+            notes = [*found.notes, *_group_notes(rows, root)]
             rows, joined = _join_same_images(rows) if protocol == "group" else (rows, [])
             try:
                 rows = _divide(rows, protocol, fractions, seed, keep_official, balance)
