@@ -134,7 +134,7 @@ def _read_labels_file(path: Path) -> pd.DataFrame:
                 expected = ", ".join(word for word in words if word)
                 raise ValueError(f"{path}, line {line + 2}, column {column}: {df[column][line]!r}; expected one of {expected}")
             df[column] = df[column].str.lower().map(words)
-    return _check_methods(df, path)[~df["path"].map(_is_hidden_path)].reset_index(drop=True)
+    return _check_methods(df, path)[~df["path"].map(_is_hidden_path).astype(bool)].reset_index(drop=True)
 
 
 def _is_hidden_path(path: str) -> bool:
@@ -309,7 +309,7 @@ def _source_videos(root: Path) -> dict[str, str]:
 def _video_name(entry: Any) -> str:
     "Name of a video, without blanks and without the number of the sequence."
     words = entry.split() if isinstance(entry, str) else [str(word) for word in entry] if isinstance(entry, list) else []
-    if not words:
+    if not words or not words[0]:
         raise ValueError(f"an entry is {entry!r}")
     return "_".join(words[:-1] if len(words) > 1 and words[-1].isdigit() else words)
 
@@ -579,8 +579,9 @@ def _sets(data_root: Path) -> list[tuple[Path, str, str]]:
     below = _subfolders(data_root)
     if not {"challenge", "faceforensics", "heads"} & {folder.name for folder in below}:
         own = _known_layout(data_root)
-        alone = own in ("folders", "challenge", "faceforensics") or (own == "dfdc" and _is_dfdc(data_root / "metadata.json"))
-        if alone or (own == "labels" and not any(map(_known_layout, below))):
+        others = {layout for layout in map(_known_layout, below) if layout and (own, layout) != ("folders", "folders")}
+        alone = own in ("challenge", "faceforensics") or (own == "dfdc" and _is_dfdc(data_root / "metadata.json"))
+        if alone or (own in ("folders", "labels") and not others):
             return [(data_root, own, "")]
     return [(folder, _layout(folder), f"{folder.name}/") for folder in below]
 
@@ -614,9 +615,9 @@ def _set_notes(folder: Path, layout: str, df: pd.DataFrame) -> list[str]:
     notes = _clip_notes(folder, df) if layout == "faceforensics" else []
     if (folder / "labels.csv").is_file():
         listed = read_table(folder / "labels.csv")
-        hidden = listed[listed.columns.intersection(["path", "filename"])[0]].map(_is_hidden_path)
-        n, first = int(hidden.sum()), listed.loc[hidden].iloc[:1, 0].tolist()
-        notes += [f"{folder.name}/labels.csv: {n} hidden files were left out, the first of them {first[0]}"] if n else []
+        hidden = list(filter(_is_hidden_path, listed["path" if "path" in listed else "filename"]))
+        found = f"{folder.name}/labels.csv: {len(hidden)} hidden files were left out, the first of them"
+        notes += [f"{found} {hidden[0]}"] if hidden else []
     return notes
 
 # %% ../nbs/01_datasets.ipynb #c056
@@ -894,7 +895,8 @@ def _split_by_group(manifest: pd.DataFrame, fractions: np.ndarray, seed: int, ke
 
 def _largest_group(manifest: pd.DataFrame) -> str:
     "Say which group is the largest, and why it is where one knows."
-    name, n = manifest["group"].value_counts().sort_index().sort_values(ascending=False, kind="stable").head(1).items().__next__()
+    sizes = manifest.groupby("group").size()
+    name, n = sizes.idxmax(), sizes.max()
     why = " (the actors of DFD were swapped with each other, which joins their clips)" if name.startswith("DFD:") else ""
     return f"the largest group, {name}, holds {n} of the {len(manifest)} images{why}"
 
@@ -1243,8 +1245,8 @@ def _foreign_pictures(out: Path) -> list[str]:
         paths = []  # A lost manifest is a reason to build again: then names that a build gives are taken for ours
     ours = {*paths, *(str(Path(path).with_suffix(".txt").as_posix()) for path in paths)}
     held = [f"{split}/{entry.name}" for split in SPLITS if (out / split).is_dir() for entry in os.scandir(out / split)]
-    given = re.compile(r"[a-z]+/\d{6,}\.\w+" if not paths else r"\b\B")
-    return sorted(path for path in held if path not in ours and not path.split("/")[1].startswith(".") and not given.fullmatch(path))
+    others = [path for path in held if path not in ours and not path.split("/")[1].startswith(".")]
+    return sorted(path for path in others if paths or not re.fullmatch(r"[a-z]+/\d{6,}\.\w+", path))
 
 
 def _refuse_foreign(out: Path, data_root: Path, kind: str = _KIND, names: set[str] = _OUR_NAMES) -> None:

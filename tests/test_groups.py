@@ -111,7 +111,7 @@ def test_a_missing_list_of_source_videos_is_said(tmp_path):
     assert "source_video" not in read_faceforensics(tmp_path / "data/faceforensics")
 
 
-@pytest.mark.parametrize("text", ["[]", "{", '{"000": 3}', '{"000": ""}', '{"000": []}', '{"000": null}'])
+@pytest.mark.parametrize("text", ["[]", "{", '{"000": 3}', '{"000": ""}', '{"000": []}', '{"000": [""]}', '{"000": null}'])
 def test_a_list_of_source_videos_in_another_form_is_named(tmp_path, text):
     draw_official(tmp_path, videos=None)
     write(tmp_path / "conversion_dict.json", text)
@@ -287,6 +287,15 @@ def test_a_root_that_is_itself_a_set(tmp_path):
     draw_own(tmp_path / "listed/own", 2)  # Then the list at the root is not what describes its folders
     with pytest.raises(ValueError, match="listed/pictures: a folder in no known layout"):
         read_sources(tmp_path / "listed")
+
+
+def test_a_set_that_happens_to_be_called_real_is_no_class(tmp_path):
+    for name in ("real", "other"):
+        draw_picture(tmp_path / name / "a.png", len(name))
+        write(tmp_path / name / "labels.csv", "path,label\na.png,fake\n")
+    assert read_sources(tmp_path).images["label"].tolist() == [1, 1]
+    write(tmp_path / "other/labels.csv", "path,label\n")
+    assert len(read_sources(tmp_path).images) == 1
 
 
 def test_one_class_only_is_refused(tmp_path):
