@@ -398,7 +398,7 @@ def test_a_person_called_na_keeps_the_name_everywhere(tmp_path):
 
 
 def test_the_baselines_tables_keep_names_and_kinds(tmp_path):
-    answers = pd.DataFrame(dict(row="NA", path=["null", "a.png"], label=[0, 1], probability=[np.nan, np.nan], group=["None", "NA"], split="test"))
+    answers = pd.DataFrame(dict(row="NA", path=["null", "a.png"], label=[0, 1], probability=np.nan, group=["None", "NA"], split="test"))
     pd.testing.assert_frame_equal(baselines._kept(tmp_path / "p.csv", lambda: answers), answers, check_dtype=False)
     search = pd.DataFrame(dict(kernel=["rbf", "nan"], C=[0.1, 10.0], accuracy=[0.5, 1.0], balanced_accuracy=np.nan, ended=[True, False]))
     back = baselines._kept(tmp_path / "s.csv", lambda: search)
