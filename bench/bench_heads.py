@@ -24,6 +24,7 @@ from timing import report
 
 from deepfake_nbs import head_detection as hd
 from deepfake_nbs.core import run_record, set_seed, write_json
+from deepfake_nbs.files import read_table, write_table
 
 
 def make_peer(image_size: int, predict: bool = False):
@@ -219,7 +220,7 @@ def train_one(name: str, seed: int, heads: hd.HeadSet, args: argparse.Namespace)
         net.model.train(), seen, net.find if name == "ours" else lambda pixels: net.model((pixels.float() - net.mean) / net.std)
     )
     seconds = time.perf_counter() - start
-    detect(net, heads, args.image_size, device).to_csv(path.with_suffix(".csv"), index=False)
+    write_table(detect(net, heads, args.image_size, device), path.with_suffix(".csv"))
     facts = dict(network=name, losses=losses, wall_seconds=seconds, images_per_second=total * args.batch_size / seconds)
     config = {key: getattr(args, key) for key in ("epochs", "image_size", "batch_size", "learning_rate")}
     write_json(path, run_record(config, seed, device, n=len(heads.split("test")), **facts))
@@ -246,7 +247,8 @@ def compare(args: argparse.Namespace) -> None:
     heads = hd.build_head_set(args.data, Path(args.out) / "head_set", reject_limit=0.02)
     paths, rng = heads.split("test"), np.random.default_rng(0)
     train_all(heads, args)
-    found = {name: [pd.read_csv(run_path(name, seed, args).with_suffix(".csv")) for seed in range(args.seeds)] for name in NETWORKS}
+    numbers = ("x0", "y0", "x1", "y1", "score")
+    found = {name: [read_table(run_path(name, seed, args).with_suffix(".csv"), numbers) for seed in range(args.seeds)] for name in NETWORKS}
     matches = {name: [hd.match_frames(table, heads, paths) for table in tables] for name, tables in found.items()}
     weights = [np.bincount(rng.integers(len(paths), size=len(paths)), minlength=len(paths)).astype(float) for _ in range(1000)]
     rows, about = [], dict(n=len(paths), protocol=f"{args.epochs} epochs, {args.image_size} px", data=Path(args.data).parent.name)

@@ -32,6 +32,7 @@ from torch.optim.swa_utils import update_bn
 from deepfake_nbs import xception
 from deepfake_nbs.comparison import read_predictions
 from deepfake_nbs.core import CLAIM_COLUMNS, run_record, set_seed, write_json, write_text
+from deepfake_nbs.files import read_table, write_table
 from deepfake_nbs.metrics import classification_metrics, paired_metrics
 from deepfake_nbs.datasets import MANIFEST_COLUMNS, build_cvcs_dfd, read_manifest
 from deepfake_nbs.training import (
@@ -249,9 +250,9 @@ def train_all(args: argparse.Namespace) -> tuple[dict[str, pd.DataFrame], dict[s
     table, about = out / f"peer-whole-{name}.csv", out / f"peer-whole-{name}.json"
     if not about.is_file() or json.loads(about.read_text())["manifest_sha256"] != records["ours"]["manifest_sha256"]:
         frame, record = train_peer(config, dataset)
-        frame.to_csv(table, index=False)
+        write_table(frame, table)
         write_json(about, record)
-    return frames | dict(peer=pd.read_csv(table, dtype={"group": str})), records | dict(peer=json.loads(about.read_text()))
+    return frames | dict(peer=read_table(table, numbers=("label", "probability"))), records | dict(peer=json.loads(about.read_text()))
 
 
 def compare(args: argparse.Namespace) -> None:

@@ -1174,15 +1174,18 @@ def build(
 ) -> None:
     "Build CVCS DFD from a data root."
     shares = _fractions(fractions)
-    from deepfake_nbs.datasets import build_cvcs_dfd
+    from deepfake_nbs.datasets import build_cvcs_dfd, dataset_notes
 
     options = dict(n_frames=frames, protocol=protocol, fractions=shares, balance=balance, image_limit=limit, reject_limit=reject_limit)
-    options |= dict(sources=sources.split(",") if sources else None, quality=quality, keep_official=keep_official)
+    names = [name for name in sources.split(",") if name.strip()] if sources.strip() else None
+    options |= dict(sources=names, quality=quality, keep_official=keep_official)
     try:
         manifest = build_cvcs_dfd(data, out, **options, seed=seed, link=link, workers=workers)
     except (ValueError, OSError) as error:
         _fail(error)
     typer.echo(manifest.groupby(["split", "label"]).size().unstack(fill_value=0).rename(columns={0: "real", 1: "fake"}).to_string())
+    for note in dataset_notes(out):
+        typer.echo(f"- {_printable(note)}")
 
 # %% ../nbs/07_application.ipynb #c086
 @app.command()

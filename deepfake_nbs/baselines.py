@@ -53,9 +53,10 @@ from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from .core import file_sha256, run_record, write_json, write_text
+from .core import file_sha256, run_record, write_json
 from .images import KNOWN_FORMATS, ImageError, read_header, read_image
 from .metrics import classification_metrics, show_interval
+from .files import read_table, write_table
 from .datasets import SPLITS, read_manifest
 
 # %% ../nbs/04_baselines.ipynb #c004
@@ -1005,8 +1006,14 @@ def _begin(out: Path, identity: dict[str, Any]) -> bool:
 def _kept(path: Path, make: Any) -> pd.DataFrame:
     "A table of this run: read where it is, else made and written."
     if not path.is_file():
-        write_text(path, make().to_csv(index=False, lineterminator="\n"))
-    return pd.read_csv(path, dtype={"group": str, "path": str}, keep_default_na=False)
+        write_table(make(), path)
+    return _read_kept(path)
+
+
+def _read_kept(path: Path) -> pd.DataFrame:
+    "Names as text, also where a group is called NA; measures as numbers."
+    table = read_table(path, numbers=("C", "trees", "accuracy", "balanced_accuracy", "label", "probability", "difference"))
+    return table.assign(ended=table["ended"].eq("True")) if "ended" in table else table
 
 
 def _run_estimators(words: SiftBagOfWords, config: BaselineConfig, train: pd.DataFrame, svm: pd.DataFrame, forest: pd.DataFrame,
@@ -1064,7 +1071,7 @@ def read_baselines(
     if not (out / "run.json").is_file():
         raise FileNotFoundError(f"{out / 'run.json'}: no finished run here; chapter 04a makes it")
     tables = [name for name in _RUN_FILES if name.endswith(".csv")]
-    return {name[:-4]: pd.read_csv(out / name, dtype={"group": str, "path": str}, keep_default_na=False) for name in tables}
+    return {name[:-4]: _read_kept(out / name) for name in tables}
 
 
 def read_words(

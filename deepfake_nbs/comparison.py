@@ -24,6 +24,7 @@ from scipy.optimize import linprog
 
 from .core import file_sha256
 from .metrics import classification_metrics, paired_metrics, show_interval, show_value, subtract_metrics
+from .files import read_table
 from .datasets import SPLITS, read_manifest
 from deepfake_nbs.training import (
     OUR_ROWS, PROTOCOLS, SCHEDULES, TrainingError, latest_checkpoint, read_table1, read_table2, record_identity, replace_folder, table_row,
@@ -86,7 +87,7 @@ def read_predictions(
     checkpoint: str = "best",  # best, last (as the report read it), or early
 ) -> pd.DataFrame:  # path, label, probability, group
     "Predictions of one run on one split."
-    frame = pd.read_csv(Path(folder) / "predictions.csv", dtype={"group": str, "path": str})
+    frame = read_table(Path(folder) / "predictions.csv", numbers=("label", "probability"))
     return frame[(frame["split"] == split) & (frame["checkpoint"] == checkpoint)].reset_index(drop=True)
 
 # %% ../nbs/06c_comparison.ipynb #c014
@@ -235,7 +236,7 @@ def claim_rows(
     "Cells of table 2 as claims; one that no run measured, or that is undefined, says so and replaces an older value."
     results, records = results_table(run, reading=reading) if results is None else results, finished_rows(run)
     protocol, rows, claims = READINGS[reading][0], [], Path(run) / "claims.csv"
-    before = set(pd.read_csv(claims, usecols=["id"])["id"]) if claims.is_file() else set()
+    before = set(read_table(claims, required=("id",))["id"]) if claims.is_file() else set()
     for value in results.to_dict("records"):
         new = reading == "published" or pd.isna(value["published"])
         id = f"table2-{value['row']}-{value['column']}" + ("-published" if reading == "published" else "")

@@ -11,6 +11,7 @@ import csv
 import os
 import stat
 import sys
+import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,8 +142,9 @@ def read_table(
     import pandas as pd
 
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape")
-    except ValueError as error:  # pandas' own parse errors are ValueErrors too
+        with warnings.catch_warnings(action="error", category=pd.errors.ParserWarning):  # More cells than columns
+            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors="surrogateescape", index_col=False)
+    except (ValueError, pd.errors.ParserWarning) as error:  # pandas' own parse errors are ValueErrors too
         raise ValueError(f"{path}: not a table ({error}); expected CSV with a line of column names") from error
     missing = [name for name in required if name not in table]
     if missing:

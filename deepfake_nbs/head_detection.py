@@ -51,7 +51,8 @@ from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, generaliz
 from torchvision.transforms import v2
 from torchvision.tv_tensors import BoundingBoxes
 
-from .core import Settings, file_sha256, run_record, set_seed, write_json, write_text
+from .core import Settings, file_sha256, run_record, set_seed, write_json
+from .files import read_table, write_table
 from .images import to_rgb, read_image
 from .metrics import jackknife_interval, show_value
 from .parallel import worker_threads
@@ -566,7 +567,7 @@ def build_head_set(
     notes = _look_at_all([root / path for path in frames["path"]], out / "notes.jsonl", workers, progress)
     kept, boxes, rejected = _sort_frames(frames, notes, root)
     rejected += _orphans(root, {Path(path).stem for path in frames["path"]})
-    write_text(out / "rejected.csv", pd.DataFrame(rejected, columns=["path", "what", "reason"]).to_csv(index=False, lineterminator="\n"))
+    write_table(pd.DataFrame(rejected, columns=["path", "what", "reason"]), out / "rejected.csv")
     lost = [row for row in rejected if row["what"] != "box clipped"]
     too_many = f"more than the limit of {reject_limit:.1%}" if len(lost) > reject_limit * len(frames) else "" if kept else "none is left"
     if too_many:
@@ -579,8 +580,8 @@ def build_head_set(
     if empty:
         raise ValueError(f"{root}: the split {empty[0]!r} is empty; expected frames in {', '.join(SPLITS)}")
     table = pd.DataFrame(boxes, columns=["path", "x0", "y0", "x1", "y1"])
-    write_text(out / "boxes.csv", table.to_csv(index=False, lineterminator="\n"))
-    write_text(out / "manifest.csv", check_manifest(manifest).to_csv(index=False, lineterminator="\n"))
+    write_table(table, out / "boxes.csv")
+    write_table(check_manifest(manifest), out / "manifest.csv")
     write_json(out / "head_set.json", dict(root=str(root.resolve()), boxes_sha256=file_sha256(out / "boxes.csv"), n_rejected=len(lost)))
     return read_head_set(out)
 
@@ -617,8 +618,6 @@ def read_head_set(
     folder: str | Path,  # As `build_head_set` left it
 ) -> HeadSet:
     "Read a checked set. Raises `FileNotFoundError`, or `ValueError` when its files do not belong together."
-    import pandas as pd
-
     from deepfake_nbs.datasets import read_manifest
 
     folder = Path(folder)
@@ -627,11 +626,11 @@ def read_head_set(
     note = json.loads((folder / "head_set.json").read_text(encoding="utf-8"))
     if file_sha256(folder / "boxes.csv") != note["boxes_sha256"]:
         raise ValueError(f"{folder / 'boxes.csv'}: changed since the set was built; build it again")
-    frames, boxes = read_manifest(folder), pd.read_csv(folder / "boxes.csv")
+    frames, boxes = read_manifest(folder), read_table(folder / "boxes.csv", numbers=("x0", "y0", "x1", "y1"))
     grouped = {path: part.to_numpy(float) for path, part in boxes.set_index("path").groupby(level=0)}
     none = np.zeros((0, 4))
     return HeadSet(Path(note["root"]), folder, frames.assign(n_heads=frames["n_heads"].astype(int)),
-                   {path: grouped.get(path, none) for path in frames["path"]}, pd.read_csv(folder / "rejected.csv"))
+                   {path: grouped.get(path, none) for path in frames["path"]}, read_table(folder / "rejected.csv"))
 
 # %% ../nbs/02_head_detection.ipynb #c078
 GEOMETRY = v2.Compose([
@@ -1228,7 +1227,7 @@ def _write_history(out: Path, history: list[dict]) -> Path:
     import pandas as pd
 
     names = ["epoch", "iteration", "train_loss", "train_class_loss", "train_box_loss", "validation_loss", "validation_ap50", "seconds"]
-    return write_text(out / "history.csv", pd.DataFrame(history, columns=names).to_csv(index=False, lineterminator="\n"))
+    return write_table(pd.DataFrame(history, columns=names), out / "history.csv")
 
 
 def _run_epochs(
@@ -1296,9 +1295,7 @@ def read_detections(
     choice: str = "ap",   # ap or loss
 ) -> "pd.DataFrame":      # path, x0, y0, x1, y1, score
     "Boxes that a finished phase found."
-    import pandas as pd
-
-    table = pd.read_csv(Path(out) / "detections.csv")
+    table = read_table(Path(out) / "detections.csv", numbers=("x0", "y0", "x1", "y1", "score"))
     return table[table["split"].eq(split) & table["choice"].eq(choice)].drop(columns=["split", "choice"]).reset_index(drop=True)
 
 # %% ../nbs/02_head_detection.ipynb #c141
@@ -1325,7 +1322,7 @@ def train_phase(
     checkpoint, state = _run_epochs(phase, model, heads, out, config, identity, device, progress)
     _write_history(out, state["history"])  # A run that was killed after its last checkpoint has an older one
     found = _detect_choices(checkpoint, model, heads, config, device)
-    write_text(out / "detections.csv", found.to_csv(index=False, lineterminator="\n", float_format="%.4f"))
+    write_table(found.round(4), out / "detections.csv")
     threshold = best_threshold(match_frames(read_detections(out, "validation"), heads, heads.split("validation")))
     read_weights(model, checkpoint / "ap.safetensors")
     weights = save_weights(model, out / "model" / "model.safetensors")
@@ -1631,7 +1628,7 @@ def build_cropped_dfd(
 ) -> "pd.DataFrame":         # The manifest: same ids, labels, groups and splits, fewer rows
     "Cut the main head out of every picture of CVCS DFD. Raises `ValueError` where no picture of a split has a head, `FileExistsError`."
     from deepfake_nbs import datasets
-    from deepfake_nbs.datasets import SPLITS, _put_text, _staging, _swap, _write_lists, check_manifest, read_manifest
+    from deepfake_nbs.datasets import SPLITS, _put_table, _staging, _swap, _write_lists, check_manifest, read_manifest
 
     folder, out = Path(folder).resolve(), Path(out).resolve()
     ours = dict(kind=_CROPPED_KIND, names=datasets._OUR_NAMES - {"rejected.csv"} | _MORE_NAMES)
@@ -1665,7 +1662,7 @@ def build_cropped_dfd(
             (dataset / path).with_suffix(".txt").write_text(f"{label}\n")
         _write_lists(check_manifest(manifest), dropped[["path", "reason"]], staging)
         for name, table in (("dropped", dropped), ("common", common)):
-            _put_text(dataset / f"{name}.csv", scratch, table.to_csv(index=False, lineterminator="\n"))
+            _put_table(dataset / f"{name}.csv", scratch, table)
         (dataset / "rejected.csv").unlink()
         counts = dict(pictures=len(rows), crops=len(manifest), dropped=len(dropped))
         write_json(

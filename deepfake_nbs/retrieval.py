@@ -1311,7 +1311,7 @@ def compare_with_reported(
                 continue
             which = max(four, key=four.get)
             ours, theirs = pairs[corrected][column].to_numpy(), pairs[which][column].to_numpy()
-            mean, low, high, why = mean_interval((ours - theirs)[:, None], pairs[which]["group"])
+            mean, low, high, why = mean_interval((ours - theirs)[:, None], pairs[which]["group"], (-1, 1), odds=False)
             lines.append(dict(pool=pool, disturbance=change, measure=measure, corrected=ours.mean(), reported=theirs.mean(),
                               which=" ".join(which), difference=mean.item(), low=low.item(), high=high.item(),
                               why=why[0], n=len(ours)))

@@ -70,8 +70,8 @@ from deepfake_nbs.core import (
     run_record,
     set_seed,
     write_json,
-    write_text,
 )
+from .files import write_table
 from .images import read_image
 from .parallel import worker_threads
 from .datasets import SPLITS, read_manifest, split_manifest
@@ -981,7 +981,7 @@ def write_history(
     out: Path,  # Folder of the run
 ) -> Path:
     "Write history.csv, whole."
-    return write_text(out / "history.csv", pd.DataFrame(history, columns=HISTORY_COLUMNS).to_csv(index=False, lineterminator="\n"))
+    return write_table(pd.DataFrame(history, columns=HISTORY_COLUMNS), out / "history.csv")
 
 # %% ../nbs/06_training.ipynb #c104
 def run_epochs(
@@ -1021,7 +1021,7 @@ def finish_run(
     test = ManifestImages(splits["test"], folder, config.image_size, config.workers)
     predictions = predict_checkpoints(checkpoint, learner.model, dict(validation=learner.dls.valid.dataset, test=test),
                                       config.batch_size, device, config.precision)
-    write_text(out / "predictions.csv", predictions.to_csv(index=False, lineterminator="\n"))
+    write_table(predictions, out / "predictions.csv")
     write_history(progress.history, out)
     facts = {"crop": config.crop, "data": folder.name, "run": config.row or out.name, "note": "", **facts}
     manifest, counts = folder / "manifest.csv", {name: len(frame) for name, frame in splits.items()}

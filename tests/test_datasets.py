@@ -825,7 +825,7 @@ def test_every_head_gets_a_box(tmp_path):
 
 def test_the_real_sets_are_read(real):
     found = read_sources(real)
-    assert (len(found.images), len(found.videos), len(found.heads), len(found.pools)) == (6680, 4, 520, 1118)
+    assert (len(found.images), len(found.videos), len(found.heads), len(found.pools)) == (6372, 4, 520, 1118)
     assert found.images["split"].isin(SPLITS).all() and found.videos["split"].isin(SPLITS).all()
     done = split_manifest(found.images)
     assert done["split"].tolist() == found.images["split"].tolist()  # No official group is cut, so all of them are kept
