@@ -443,14 +443,17 @@ HEAD_SET = "head_set"  # Folder of the run folder: manifest.csv, boxes.csv, reje
 def check_boxes(
     boxes: list[dict],       # name, xmin, ymin, xmax, ymax of each, as they stand in the file
     size: tuple[int, int],   # Width and height of the picture
+    head_names: tuple[str, ...] | None = None,  # Classes that mean a head; by default those of `datasets.HEAD_NAMES`
 ) -> tuple[np.ndarray, list[str]]:  # n x 4 inside the picture; a note for each that had to be clipped
     "Boxes of one frame. Raises `ValueError` that says which is wrong, and how."
-    kept, notes = [], []
+    from deepfake_nbs.datasets import HEAD_NAMES
+
+    kept, notes, known = [], [], [name.lower() for name in head_names or HEAD_NAMES]
     for number, box in enumerate(boxes, 1):
         corners = [box[name] for name in ("xmin", "ymin", "xmax", "ymax")]
         shown = f"box {number} ({', '.join(f'{value:g}' for value in corners)})"
-        if box["name"] != "head":
-            raise ValueError(f"box {number}: unknown class {box['name']!r}; expected 'head'")
+        if box["name"].lower() not in known:
+            raise ValueError(f"box {number}: unknown class {box['name']!r}; expected {' or '.join(known)}")
         if not np.isfinite(corners).all():
             raise ValueError(f"{shown}: not numbers; expected pixels")
         x0, y0, x1, y1 = corners
@@ -468,49 +471,53 @@ def check_boxes(
 
 # %% ../nbs/02_head_detection.ipynb #c065
 def _check_objects(objects: list) -> None:
-    "One head without a box, alone, says that nobody is there; any other object without a place, or without a name, is a mistake."
+    "An object needs a name, and a head beside others a box; the reader of boxes has looked at classes and shapes."
     for number, thing in enumerate(objects, 1):
         name = (thing.findtext("name") or "").strip()
         if not name:
             raise ValueError(f"object {number}: it has no name; expected 'head'")
-        if thing.find("bndbox") is None and name != "head":
-            raise ValueError(f"object {number}: unknown class {name!r}; expected 'head'")
         if thing.find("bndbox") is None and len(objects) > 1:
             raise ValueError(f"object {number}: a head without a box; expected one for each head, or one head alone where nobody is")
 
 
 def _check_size(said: tuple[str, str], size: tuple[int, int]) -> None:
-    if any(said) and said != tuple(map(str, size)):
+    "Compare as numbers; what is empty or 0 was not filled in."
+    try:
+        numbers = [float(side or 0) for side in said]
+    except ValueError:
+        numbers = [math.nan] * 2
+    if any(number != 0 and number != side for number, side in zip(numbers, size, strict=True)):
         raise ValueError(f"its size is {' x '.join(said)}, that of its picture {size[0]} x {size[1]}")
 
 
 def read_annotation(
     path: Path,             # Pascal VOC file
     size: tuple[int, int],  # Width and height of its picture
+    head_names: tuple[str, ...] | None = None,  # As in `check_boxes`
 ) -> tuple[np.ndarray, list[str]]:  # As `check_boxes`; no rows for a frame without heads
     "Boxes of an annotation. Raises `ValueError` with the reason."
-    from deepfake_nbs.datasets import _parse_voc, _voc_boxes
+    from deepfake_nbs.datasets import HEAD_NAMES, _parse_voc, _voc_boxes
 
     if not path.is_file():
         raise ValueError("a picture without annotation")
     try:
-        root, boxes = _parse_voc(path), _voc_boxes(path)
+        root, boxes = _parse_voc(path), _voc_boxes(path, head_names or HEAD_NAMES)
     except ValueError as error:
         raise ValueError(str(error).removeprefix(f"{path}: ")) from error
-    if root.tag != "annotation":
-        raise ValueError(f"its outermost element is {root.tag!r}; expected 'annotation'")
     _check_objects(root.findall("object"))
     _check_size(tuple((root.findtext(f"size/{side}") or "").strip() for side in ("width", "height")), size)
-    return check_boxes(boxes, size)
+    return check_boxes(boxes, size, head_names)
 
 # %% ../nbs/02_head_detection.ipynb #c068
-def _orphans(root: Path, stems: set[str]) -> list[dict[str, str]]:
+def _orphans(root: Path, paths: list[str]) -> list[dict[str, str]]:
     "Annotations and list entries whose picture is not there."
-    from deepfake_nbs.datasets import _listed_splits
+    from deepfake_nbs.datasets import _entries, _listed_splits
 
-    lone = [path for path in sorted((root / "Annotations").glob("*.xml")) if path.stem not in stems]
+    known = {Path(path).relative_to("JPEGImages").with_suffix("").as_posix() for path in paths}
+    stems = {Path(path).stem for path in paths}
+    lone = [path for path in _entries(root / "Annotations", ".xml") if path.stem not in stems]
     rows = [dict(path=f"Annotations/{path.name}", what="annotation", reason="an annotation without picture") for path in lone]
-    named = [name for name in _listed_splits(root) if name not in stems]
+    named = [name for name in _listed_splits(root, known) if name not in known]
     return rows + [dict(path=f"JPEGImages/{name}", what="list", reason="named in Splits, but not there") for name in named]
 
 
@@ -522,7 +529,9 @@ def _of_one_name(paths: Iterable[str]) -> dict[str, list[str]]:
     return {stem: several for stem, several in by_stem.items() if len(several) > 1}
 
 
-def _sort_frames(frames: "pd.DataFrame", notes: list[dict], root: Path) -> tuple[list[dict], list[dict], list[dict]]:
+def _sort_frames(
+    frames: "pd.DataFrame", notes: list[dict], root: Path, head_names: tuple[str, ...] | None
+) -> tuple[list[dict], list[dict], list[dict]]:
     "Frames that can be used, their boxes, and what was rejected or changed."
     kept, boxes, rejected = [], [], []
     listed, shared = frames["split"].ne("").any(), _of_one_name(frames["path"])
@@ -535,7 +544,7 @@ def _sort_frames(frames: "pd.DataFrame", notes: list[dict], root: Path) -> tuple
             stem = Path(frame["path"]).stem
             if stem in shared:
                 raise ValueError(f"{' and '.join(shared[stem])} share Annotations/{stem}.xml; expected one picture")
-            found, clipped = read_annotation(root / "Annotations" / f"{stem}.xml", (note["width"], note["height"]))
+            found, clipped = read_annotation(root / "Annotations" / f"{stem}.xml", (note["width"], note["height"]), head_names)
         except ValueError as error:
             rejected.append(dict(path=frame["path"], what="frame", reason=str(error)))
             continue
@@ -553,6 +562,7 @@ def build_head_set(
     reject_limit: float = 0.01,  # Largest share of frames that may be rejected
     workers: int = 2,       # Threads that look at pictures
     progress: bool = True,  # Show a bar
+    head_names: tuple[str, ...] | None = None,  # Classes that mean a head; by default those of `datasets.HEAD_NAMES`
 ) -> "HeadSet":
     "Check every frame of a set and write down what is there. Raises `ValueError` or `FileNotFoundError`."
     import pandas as pd
@@ -563,8 +573,8 @@ def build_head_set(
     out.mkdir(parents=True, exist_ok=True)
     frames = read_heads(root)
     notes = _look_at_all([root / path for path in frames["path"]], out / "notes.jsonl", workers, progress)
-    kept, boxes, rejected = _sort_frames(frames, notes, root)
-    rejected += _orphans(root, {Path(path).stem for path in frames["path"]})
+    kept, boxes, rejected = _sort_frames(frames, notes, root, head_names)
+    rejected += _orphans(root, frames["path"].tolist())
     write_text(out / "rejected.csv", pd.DataFrame(rejected, columns=["path", "what", "reason"]).to_csv(index=False, lineterminator="\n"))
     lost = [row for row in rejected if row["what"] != "box clipped"]
     too_many = f"more than the limit of {reject_limit:.1%}" if len(lost) > reject_limit * len(frames) else "" if kept else "none is left"
@@ -1678,15 +1688,16 @@ DETECTOR = Path("models", "head_detector")
 def heads_root(
     data: str | Path,  # Data root
 ) -> Path:             # Its folder in the layout of HollywoodHeads
-    "Find the frames with head boxes. Raises `FileNotFoundError` where a data root has none."
+    "Find the frames with head boxes. Raises `FileNotFoundError` where a data root has none, `ValueError` where it has several."
     from deepfake_nbs.core import resolve
+    from deepfake_nbs.datasets import _subfolders
 
     root = resolve(data)
-    found = (
-        [folder for folder in sorted(root.iterdir()) if (folder / "Annotations").is_dir() and (folder / "JPEGImages").is_dir()]
-        if root.is_dir()
-        else []
-    )
+    sets = _subfolders(root) if root.is_dir() else []
+    found = [folder for folder in sets if (folder / "Annotations").is_dir() and (folder / "JPEGImages").is_dir()]
+    if len(found) > 1:
+        names = " and ".join(folder.name for folder in found)
+        raise ValueError(f"{data}: {names} hold frames with head boxes; the detector learns from one set: move the others to another root")
     if not found:
         raise FileNotFoundError(f"{data}: no frames with head boxes; expected heads/ with Annotations, JPEGImages and Splits")
     return found[0]
