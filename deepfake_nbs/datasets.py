@@ -38,7 +38,7 @@ from .core import file_sha256, walk, write_json
 from .images import ImageError, read_image
 
 # %% ../nbs/01_datasets.ipynb #heads00
-from .core import printable
+from .core import list_folder, open_readable, printable
 from .files import image_suffixes, is_hidden
 
 # %% ../nbs/01_datasets.ipynb #c004
@@ -107,8 +107,7 @@ def read_manifest(
 ) -> pd.DataFrame:     # Checked
     "Read a dataset's manifest. Raises `FileNotFoundError`, or `ValueError` as `check_manifest`."
     path = Path(path) / "manifest.csv" if Path(path).is_dir() else Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such manifest; build_cvcs_dfd makes one")
+    open_readable(path, "no such manifest; build_cvcs_dfd makes one").close()
     try:
         return check_manifest(pd.read_csv(path, dtype=str, keep_default_na=False))
     except ValueError as error:  # pandas' own parse errors are ValueErrors too
@@ -356,11 +355,8 @@ def read_dfdc(
 
 # %% ../nbs/01_datasets.ipynb #c044
 def _entries(folder: Path, suffix: str) -> list[Path]:
-    "Visible files of one ending, sorted; none where there is no folder. One that may not be read is an error, which `glob` passes over."
-    try:
-        return sorted(folder / name for name in os.listdir(folder) if name.endswith(suffix) and not is_hidden(name))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+    "Visible files of one ending, sorted."
+    return [path for path in list_folder(folder) if path.suffix == suffix and not is_hidden(path.name)]
 
 
 def _frame_name(line: str, known: set[str]) -> str:
@@ -1088,7 +1084,7 @@ _OUR_NAMES = {*SPLITS, *(f"{split}.txt" for split in SPLITS), "manifest.csv", "r
 def _read_note(out: Path, kind: str = _KIND) -> dict:
     try:
         note = json.loads((out / "dataset.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
     return note if isinstance(note, dict) and note.get("kind") == kind else {}
 
@@ -1097,7 +1093,7 @@ def _foreign_pictures(out: Path) -> list[str]:
     "Files in the split folders that no manifest speaks of; hidden ones do not count."
     try:
         paths = pd.read_csv(out / "manifest.csv", usecols=["path"], dtype=str)["path"].dropna()
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return []  # A lost manifest is a reason to build again
     ours = {*paths, *(str(Path(path).with_suffix(".txt").as_posix()) for path in paths)}
     held = [f"{split}/{entry.name}" for split in SPLITS if (out / split).is_dir() for entry in os.scandir(out / split)]

@@ -54,8 +54,7 @@ from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import save
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
@@ -64,12 +63,14 @@ from torch.utils.data import Dataset
 from deepfake_nbs.core import (
     Settings,
     file_sha256,
+    list_folder,
     project_root,
     read_settings,
     resolve,
     run_folder,
     run_record,
     set_seed,
+    whole_file,
     write_json,
     write_text,
 )
@@ -621,7 +622,9 @@ class WholePictures(Callback):
         device: str,  # Where the network is
         n: int = 256,  # Pictures to measure on
     ):
-        picked = train.frame.sample(min(n, len(train)), random_state=config.seed)
+        n = min(n, len(train))
+        n -= n > 1 and n % config.batch_size == 1  # Batch norms cannot be measured on a last batch of one picture
+        picked = train.frame.sample(n, random_state=config.seed)
         images = ManifestImages(picked, train.folder, train.image_size, config.workers)
         self.loader, self.device = SeededLoader(images, config.batch_size, device=device), device
         self.dtype = getattr(torch, choose_precision(config.precision, device))
@@ -748,17 +751,15 @@ def save_weights(
     path: Path,  # A .safetensors file
 ) -> None:
     "Write a network's state; an OSError names a file that cannot be written."
-    try:
-        save_file({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}, path)
-    except SafetensorError as error:
-        raise OSError(f"{path}: cannot be written ({error})") from error
+    with whole_file(path) as file:  # What safetensors writes itself nobody but its owner can read
+        file.write(save({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}))
 
 # %% ../nbs/06_training.ipynb #c085
 def latest_checkpoint(
     out: Path,  # Folder of the run
 ) -> Path | None:  # Folder of the last whole epoch
     "Find where a stopped run goes on."
-    whole = [path for path in sorted(out.glob("checkpoint-*")) if path.suffix != ".partial"]
+    whole = [path for path in list_folder(out, "checkpoint-") if path.suffix != ".partial"]
     return whole[-1] if whole else None
 
 
