@@ -424,6 +424,8 @@ class SeededLoader(DataLoader):
     ):
         if batch_size % part[1]:
             raise ValueError(f"batch_size is {batch_size}, expected a multiple of the number of processes, {part[1]}")
+        if train and batch_size < 2 * part[1]:
+            raise ValueError(f"batch_size is {batch_size}, expected at least 2 for each of {part[1]} processes, for batch norm")
         self.seed, self.epoch, self.part = seed, 0, part
         size, n = batch_size // part[1], len(images) // part[1]
         alone = train and n % size == 1 and n > 1
