@@ -445,6 +445,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'deepfake_nbs.core.save_figure': ('core.html#save_figure', 'deepfake_nbs/core.py'),
                                    'deepfake_nbs.core.save_table': ('core.html#save_table', 'deepfake_nbs/core.py'),
                                    'deepfake_nbs.core.set_seed': ('core.html#set_seed', 'deepfake_nbs/core.py'),
+                                   'deepfake_nbs.core.share_file': ('core.html#share_file', 'deepfake_nbs/core.py'),
                                    'deepfake_nbs.core.walk': ('core.html#walk', 'deepfake_nbs/core.py'),
                                    'deepfake_nbs.core.whole_file': ('core.html#whole_file', 'deepfake_nbs/core.py'),
                                    'deepfake_nbs.core.write_json': ('core.html#write_json', 'deepfake_nbs/core.py'),

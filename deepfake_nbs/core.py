@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['ARTIFACT_COLUMNS', 'CLAIM_COLUMNS', 'project_root', 'resolve', 'open_readable', 'is_there', 'list_folder',
-           'copy_folder', 'Settings', 'read_settings', 'set_seed', 'printable', 'whole_file', 'write_text',
-           'write_json', 'file_sha256', 'run_folder', 'run_record', 'caption_line', 'save_figure', 'save_table',
-           'forget_artifact', 'save_claims', 'walk', 'run_chapter', 'run_chapter_command', 'freeze_inputs', 'promote',
-           'keep_results', 'publish']
+           'copy_folder', 'Settings', 'read_settings', 'set_seed', 'printable', 'whole_file', 'share_file',
+           'write_text', 'write_json', 'file_sha256', 'run_folder', 'run_record', 'caption_line', 'save_figure',
+           'save_table', 'forget_artifact', 'save_claims', 'walk', 'run_chapter', 'run_chapter_command',
+           'freeze_inputs', 'promote', 'keep_results', 'publish']
 
 # %% ../nbs/00_core.ipynb #c002
 import ast
@@ -264,7 +264,7 @@ def whole_file(
     try:
         with os.fdopen(handle, mode, **({} if "b" in mode else dict(encoding="utf-8", newline=""))) as file:
             yield file
-        os.chmod(temporary, 0o666 & ~_umask())
+        share_file(temporary)
         os.replace(temporary, path)
     except OSError as error:  # "No space left on device" does not say which file was being written
         Path(temporary).unlink(missing_ok=True)
@@ -272,6 +272,13 @@ def whole_file(
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def share_file(
+    path: str | Path,  # A file that a library wrote as a temporary one, for its owner alone
+) -> None:
+    "Let those read a file whom the user's umask lets read."
+    os.chmod(path, 0o666 & ~_umask())
 
 
 def _umask() -> int:

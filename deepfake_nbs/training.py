@@ -54,7 +54,8 @@ from fastai.data.load import DataLoader
 from fastai.learner import Learner
 from fastai.optimizer import OptimWrapper
 from filelock import FileLock, Timeout
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
@@ -70,7 +71,7 @@ from deepfake_nbs.core import (
     run_folder,
     run_record,
     set_seed,
-    whole_file,
+    share_file,
     write_json,
     write_text,
 )
@@ -753,8 +754,11 @@ def save_weights(
     path: Path,  # A .safetensors file
 ) -> None:
     "Write a network's state; an OSError names a file that cannot be written."
-    with whole_file(path) as file:  # What safetensors writes itself nobody but its owner can read
-        file.write(save({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}))
+    try:
+        save_file({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}, path)
+    except SafetensorError as error:
+        raise OSError(f"{path}: cannot be written ({error})") from error
+    share_file(path)
 
 # %% ../nbs/06_training.ipynb #c085
 def latest_checkpoint(
