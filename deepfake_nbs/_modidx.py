@@ -468,6 +468,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'deepfake_nbs.datasets._check_methods': ('datasets.html#_check_methods', 'deepfake_nbs/datasets.py'),
                                        'deepfake_nbs.datasets._check_places': ('datasets.html#_check_places', 'deepfake_nbs/datasets.py'),
                                        'deepfake_nbs.datasets._choose_rows': ('datasets.html#_choose_rows', 'deepfake_nbs/datasets.py'),
+                                       'deepfake_nbs.datasets._class_names': ('datasets.html#_class_names', 'deepfake_nbs/datasets.py'),
                                        'deepfake_nbs.datasets._components': ('datasets.html#_components', 'deepfake_nbs/datasets.py'),
                                        'deepfake_nbs.datasets._count_frames': ('datasets.html#_count_frames', 'deepfake_nbs/datasets.py'),
                                        'deepfake_nbs.datasets._count_sources': ('datasets.html#_count_sources', 'deepfake_nbs/datasets.py'),

@@ -359,28 +359,27 @@ def _entries(folder: Path, suffix: str) -> list[Path]:
     return [path for path in list_folder(folder) if path.suffix == suffix and not is_hidden(path.name)]
 
 
-def _frame_name(line: str, known: set[str]) -> str:
+def _frame_name(line: str, known: set[str], suffixes: set[str]) -> str:
     "Frame that a line of a list names: the whole line, or its first column where -1, 0 or 1 follows; without the extension."
-    shapes, suffixes = [line, re.sub(r"\s+(-1|0|1)$", "", line)], image_suffixes()
+    shapes = [line, re.sub(r"\s+(-1|0|1)$", "", line)]
     names = [name for one in shapes for name in (one, one[: -len(Path(one).suffix)] if Path(one).suffix.lower() in suffixes else one)]
     return next((name for name in names if name in known), names[-1])
 
 
 def _listed_splits(root: Path, known: set[str]) -> dict[str, str]:
-    "Split of each frame name (without extension), from Splits/{train,val,test}.txt, or from ImageSets/Main where there is no such folder."
+    "Split of each frame name (without extension), from Splits/{train,val,test}.txt, or from ImageSets/Main where that has none."
     split_of: dict[str, str] = {}
-    folder = root / "Splits" if (root / "Splits").is_dir() else root / "ImageSets" / "Main"
-    lists = _entries(folder, ".txt")
+    lists, suffixes = _entries(root / "Splits", ".txt") or _entries(root / "ImageSets" / "Main", ".txt"), image_suffixes()
     chosen = [path for path in lists if path.stem in _SPLIT_WORDS]  # trainval.txt and the like only join what the three say
     if lists and not chosen:
-        raise ValueError(f"{folder}: holds {lists[0].name}, but none of train.txt, val.txt, test.txt")
+        raise ValueError(f"{lists[0].parent}: holds {lists[0].name}, but none of train.txt, val.txt, test.txt")
     for path in chosen:
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()  # An editor may have put a mark before the first name
         except UnicodeDecodeError as error:
             raise ValueError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); expected one frame name a line") from error
         for line in filter(None, map(str.strip, lines)):
-            name = _frame_name(line, known)
+            name = _frame_name(line, known, suffixes)
             if split_of.setdefault(name, _SPLIT_WORDS[path.stem]) != _SPLIT_WORDS[path.stem]:
                 raise ValueError(f"{path}: {line} is also in {split_of[name]}; expected each frame in one split")
     return split_of
@@ -432,6 +431,11 @@ def _database(root: Path) -> str:
     return ""
 
 # %% ../nbs/01_datasets.ipynb #heads01
+def _class_names(head_names: str | tuple[str, ...]) -> tuple[str, ...]:
+    "In lower case; one name alone will do."
+    return tuple(name.lower() for name in ([head_names] if isinstance(head_names, str) else head_names))
+
+
 def _is_bare(thing: Any) -> bool:
     "Whether an object says nothing but its name, as the one of a HollywoodHeads frame without heads."
     return {part.tag for part in thing} <= {"name", "difficult"}
@@ -475,7 +479,7 @@ def _voc_boxes(path: Path, head_names: tuple[str, ...] = HEAD_NAMES) -> list[dic
     corners, boxes, root = ("xmin", "ymin", "xmax", "ymax"), [], _parse_voc(path)
     objects = root.findall("object")
     try:
-        _check_classes(objects, tuple(map(str.lower, (head_names,) if isinstance(head_names, str) else head_names)))
+        _check_classes(objects, _class_names(head_names))
         _check_places(root, objects)
     except ValueError as error:
         raise _OddFrame(f"{path}: {error}") from error

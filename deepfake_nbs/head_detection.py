@@ -450,9 +450,9 @@ def check_boxes(
     head_names: tuple[str, ...] | None = None,  # Classes that mean a head; by default those of `datasets.HEAD_NAMES`
 ) -> tuple[np.ndarray, list[str]]:  # n x 4 inside the picture; a note for each that had to be clipped
     "Boxes of one frame. Raises `ValueError` that says which is wrong, and how."
-    from deepfake_nbs.datasets import HEAD_NAMES
+    from deepfake_nbs.datasets import HEAD_NAMES, _class_names
 
-    kept, notes, known = [], [], [name.lower() for name in head_names or HEAD_NAMES]
+    kept, notes, known = [], [], _class_names(head_names or HEAD_NAMES)
     for number, box in enumerate(boxes, 1):
         corners = [box[name] for name in ("xmin", "ymin", "xmax", "ymax")]
         shown = f"box {number} ({', '.join(f'{value:g}' for value in corners)})"

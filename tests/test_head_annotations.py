@@ -200,8 +200,9 @@ def test_classes_that_mean_a_head_are_a_setting(tmp_path):
     with pytest.raises(ValueError, match="30 of 30 frames rejected.*unknown class 'Face'; expected head or person"):
         hd.build_head_set(root, tmp_path / "set", progress=False)
     assert len(read_boxes(root, head_names=("face",))) == len(read_boxes(root, head_names="FACE")) == 30
-    heads = hd.build_head_set(root, tmp_path / "set", progress=False, head_names=("face",))
-    assert heads.frames["n_heads"].tolist() == [1] * 30
+    for names in (("face",), "Face"):
+        heads = hd.build_head_set(root, tmp_path / "set", progress=False, head_names=names)
+        assert heads.frames["n_heads"].tolist() == [1] * 30
     bodies = make_set(tmp_path / "bodies", xml=annotation(HEAD + HEAD.replace("head", "person")))
     with pytest.raises(ValueError, match="object 2: unknown class 'person'; expected head"):
         hd.build_head_set(bodies, tmp_path / "set", progress=False, head_names=("head",))
