@@ -40,9 +40,29 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.ops import SqueezeExcitation
 
-from .core import file_sha256, printable, project_root, resolve, write_json
+from deepfake_nbs.core import (
+    copy_folder,
+    file_sha256,
+    is_there,
+    list_folder,
+    open_readable,
+    printable,
+    project_root,
+    resolve,
+    write_json,
+)
 from .images import IMAGE_FORMATS, MAX_PIXELS, ImageError, read_header, read_image, upright_rgb
-from .head_detection import DETECTOR, Head, HeadDetector, SeparableConv, crop_head, letterbox, main_head, pick_device
+from deepfake_nbs.head_detection import (
+    DETECTOR,
+    MOST_MARGIN,
+    Head,
+    HeadDetector,
+    SeparableConv,
+    crop_head,
+    letterbox,
+    main_head,
+    pick_device,
+)
 from .xception import SeparableConv2d, load_classifier, normalise, resize_square
 
 # %% ../nbs/07_application.ipynb #c003
@@ -187,10 +207,17 @@ def find_run(
     run = run or os.environ.get("DEEPFAKE_NBS_RUN") or None
     if run is not None:
         for place in (Path(run).expanduser().absolute(), resolve(run)):  # As the shell means it, else as the project does
-            if (place / model / "config.json").is_file():
+            if is_there(place / model / "config.json"):
                 return place
         raise FileNotFoundError(f"{run}: holds no {model / 'config.json'}; `make report` trains a {model.name.replace('_', ' ')}")
-    found = list((project_root() / "data" / "runs").glob(f"*/{model / 'config.json'}"))
+    found, closed = [], []
+    for place in list_folder(project_root() / "data" / "runs"):
+        try:
+            found += [place / model / "config.json"] if is_there(place / model / "config.json") else []
+        except PermissionError as error:  # A run of somebody else
+            closed.append(error)
+    if closed and not found:
+        raise closed[0]
     if not found:
         raise FileNotFoundError(f"data/runs: no run holds a {model.name.replace('_', ' ')} yet; `make report` trains one")
     return max(found, key=lambda path: path.stat().st_mtime).parents[len(model.parts)]
@@ -248,7 +275,7 @@ def _read_predictions(path: Path, split: str) -> list[dict[str, Any]]:
 
 def _validation_thresholds(run: Path, weights: str) -> Thresholds | None:
     "From the predictions of the training run with these weights, where it is still there."
-    for record in sorted(run.glob("training/*/run.json")):
+    for record in [path / "run.json" for path in list_folder(run / "training") if is_there(path / "run.json")]:
         predictions = record.with_name("predictions.csv")
         if _read_object(record).get("weights_sha256") == weights and predictions.is_file():
             rows = _read_predictions(predictions, "validation")
@@ -326,8 +353,8 @@ def _training_margin(run: Path) -> float:
     if not isinstance(plan, dict):
         raise ValueError(f"{path}: plan is {plan!r}; expected an object")
     margin = plan.get("margin", 0.2)
-    if not _is_number(margin, 0):
-        raise ValueError(f"{path}: margin is {margin!r}; expected a share of the box, 0 or more")
+    if not _is_number(margin, 0, MOST_MARGIN):
+        raise ValueError(f"{path}: margin is {margin!r}; expected a share of the box, 0 or more, at most {MOST_MARGIN:g}")
     return float(margin)
 
 # %% ../nbs/07_application.ipynb #c029
@@ -406,8 +433,7 @@ class OnnxNetwork(nn.Module):
         path: Path,  # model.onnx of a portable model
     ):
         super().__init__()
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file; `deepfake-nbs export` writes it")
+        open_readable(path, "no such file; `deepfake-nbs export` writes it").close()
         try:
             import onnxruntime
         except ImportError as error:
@@ -1206,7 +1232,7 @@ def crop(
     folder: Annotated[Path, typer.Argument(help="A dataset made by `deepfake-nbs build`.")],
     out: Annotated[Path, typer.Argument(help="Folder of the cropped dataset; must be new, empty, or made by this command.")],
     run: Annotated[Path | None, typer.Option(help="Run folder whose head detector is used. [default: the newest]")] = None,
-    margin: Annotated[float, typer.Option(help="Border around a head, as a share of its box.")] = 0.2,
+    margin: Annotated[float, typer.Option(help="Border around a head, as a share of its box, 0 to 10.")] = 0.2,
     threshold: Annotated[float | None, typer.Option(help="Lowest score of a head, 0 to 1. [default: the detector's]")] = None,
     workers: Annotated[int, typer.Option(help="Threads that decode and encode.")] = 2,
 ) -> None:
@@ -1365,7 +1391,7 @@ def export_portable(
         new = Path(place, "model")
         for folder in (CLASSIFIER, DETECTOR):
             if (run / folder).is_dir():
-                shutil.copytree(run / folder, new / folder, copy_function=shutil.copyfile)
+                copy_folder(run / folder, new / folder)
         _write_onnx(model, config["image_size"], new / CLASSIFIER / "model.onnx")
         for name, content in {PREPROCESSING: preprocessing, THRESHOLDS: {weights: asdict(thresholds)}, "training.json": record}.items():
             write_json(new / name, content)

@@ -18,7 +18,6 @@ __all__ = ['NORMS', 'SVM_KERNELS', 'SVM_C', 'SVM_STEPS', 'FOREST_TREES', 'SIFT_R
 import hashlib
 import json
 import os
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -53,7 +52,7 @@ from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from .core import file_sha256, run_record, write_json
+from .core import file_sha256, run_record, whole_file, write_json
 from .images import KNOWN_FORMATS, ImageError, read_header, read_image
 from .metrics import classification_metrics, show_interval
 from .files import read_table, write_table
@@ -174,15 +173,8 @@ def _load_keypoints(file: Path) -> Keypoints | None:
 
 
 def _save_keypoints(file: Path, found: Keypoints) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".partial")
-    try:
-        with os.fdopen(handle, "wb") as out:
-            np.savez(out, places=found.places, descriptors=found.descriptors)
-        os.replace(temporary, file)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with whole_file(file) as out:
+        np.savez(out, places=found.places, descriptors=found.descriptors)
 
 # %% ../nbs/04_baselines.ipynb #c026
 def sift_features(
@@ -1054,9 +1046,8 @@ def run_baselines(
     estimators = _run_estimators(words, config, parts["train"], svm, forest, boxes, n_jobs)
     _kept(out / "predictions.csv", lambda: predict_rows(estimators, manifest, folder, SPLITS[1:], progress))
     _kept(out / "differences.csv", lambda: pd.DataFrame({"difference": word_differences(*train)}))
-    with tempfile.NamedTemporaryFile(dir=out, suffix=".partial", delete=False) as file:
+    with whole_file(out / "codebook.npz") as file:
         np.savez(file, codebook=words.codebook_)
-    os.replace(file.name, out / "codebook.npz")
     record = run_record(config, config.seed, data=data, n=len(parts["test"]), counts={name: len(rows) for name, rows in parts.items()},
                         svm=best_setting(svm), forest=best_setting(forest), boxes=len(boxes), run=f"baselines, {config.protocol} split")
     write_json(out / "run.json", record)

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import linprog
 
-from .core import file_sha256
+from .core import copy_folder, file_sha256, list_folder, open_readable
 from .metrics import classification_metrics, paired_metrics, show_interval, show_value, subtract_metrics
 from .files import read_table
 from .datasets import SPLITS, read_manifest
@@ -40,10 +40,10 @@ def read_run(
 ) -> dict:  # run.json
     "Read a finished run; a TrainingError says if its data or its weights are no longer those it had."
     folder = Path(folder)
-    if not (folder / "run.json").is_file():
-        raise FileNotFoundError(f"{folder / 'run.json'}: no finished run here; train it first (chapter 06a_training_run)")
+    with open_readable(folder / "run.json", "no finished run here; train it first (chapter 06a_training_run)") as file:
+        text = file.read()
     try:
-        record = json.loads((folder / "run.json").read_text())
+        record = json.loads(text)
         lacks = [key for key in ("config", "dataset", "manifest_sha256", "weights_sha256") if key not in record]
     except (ValueError, TypeError) as error:
         raise TrainingError(f"{folder / 'run.json'}: not the record of a run ({error}); delete the folder, or train it again") from error
@@ -61,7 +61,7 @@ def finished_rows(
     run: str | os.PathLike,  # Run folder
 ) -> dict[int, dict]:  # run.json by row of table 1; experiments are left out
     "All rows that are finished in a run folder."
-    folders = sorted((path for path in Path(run).glob("training/*") if path.name.isdigit()), key=lambda path: int(path.name))
+    folders = sorted((path for path in list_folder(Path(run, "training")) if path.name.isdigit()), key=lambda path: int(path.name))
     return {int(path.name): read_run(path) for path in folders if (path / "run.json").is_file()}
 
 
@@ -504,7 +504,7 @@ def choose_classifier(
     new = place.with_name("classifier.partial")
     shutil.rmtree(new, ignore_errors=True)
     place.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(run / "training" / str(best) / "model", new, copy_function=shutil.copyfile)  # New file times: chosen now
+    copy_folder(run / "training" / str(best) / "model", new)  # New file times: chosen now
     return replace_folder(new, place)
 
 # %% ../nbs/06c_comparison.ipynb #c073b

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COMPOUND', 'WEIGHTS', 'BIFPN', 'LEVELS', 'ANCHOR_SCALE', 'ASPECT_RATIOS', 'N_ANCHORS', 'MEAN', 'STD', 'MATCHER',
            'CODER', 'FILL', 'HEAD_SET', 'GEOMETRY', 'LIGHT', 'OVERLAPS', 'PHASES', 'COCO_NAMES', 'CONFIG_KEYS',
-           'CONFIG_VALUES', 'CHOICES', 'Box', 'DETECTOR', 'PUBLISHED_AP', 'TARGET_AP', 'Compound', 'compound',
-           'Backbone', 'load_backbone_weights', 'Node', 'fuse', 'resize_map', 'SeparableConv', 'batch_norm',
+           'CONFIG_VALUES', 'CHOICES', 'Box', 'MOST_MARGIN', 'DETECTOR', 'PUBLISHED_AP', 'TARGET_AP', 'Compound',
+           'compound', 'Backbone', 'load_backbone_weights', 'Node', 'fuse', 'resize_map', 'SeparableConv', 'batch_norm',
            'projection', 'FusionNode', 'BiFPNLayer', 'BiFPN', 'LevelHead', 'make_anchors', 'EfficientDet',
            'count_parameters', 'assign_anchors', 'detection_loss', 'decode', 'letterbox', 'check_boxes',
            'read_annotation', 'build_head_set', 'HeadSet', 'read_head_set', 'as_boxes', 'HeadImages', 'collate',
@@ -15,10 +15,10 @@ __all__ = ['COMPOUND', 'WEIGHTS', 'BIFPN', 'LEVELS', 'ANCHOR_SCALE', 'ASPECT_RAT
            'detect_split', 'Matches', 'match_frames', 'best_threshold', 'coco_metrics', 'evaluate_heads',
            'DetectionConfig', 'detection_config', 'save_weights', 'read_weights', 'read_config', 'load_network',
            'chosen_epoch', 'latest_checkpoint', 'save_checkpoint', 'load_checkpoint', 'read_detections', 'train_phase',
-           'start_network', 'train_detector', 'Head', 'HeadDetector', 'crop_head', 'crop_heads', 'main_head',
-           'crop_pictures', 'build_cropped_dfd', 'heads_root', 'train_profile', 'validation_ap', 'choose_detector',
-           'read_training', 'results_table', 'claim_rows', 'show_results', 'compare_fresh', 'judge_targets',
-           'plot_losses', 'plot_precision_recall', 'plot_detections', 'crop_counts']
+           'start_network', 'train_detector', 'check_margin', 'check_threshold', 'Head', 'HeadDetector', 'crop_head',
+           'crop_heads', 'main_head', 'crop_pictures', 'build_cropped_dfd', 'heads_root', 'train_profile',
+           'validation_ap', 'choose_detector', 'read_training', 'results_table', 'claim_rows', 'show_results',
+           'compare_fresh', 'judge_targets', 'plot_losses', 'plot_precision_recall', 'plot_detections', 'crop_counts']
 
 # %% ../nbs/02_head_detection.ipynb #c003
 import hashlib
@@ -51,7 +51,17 @@ from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image, generaliz
 from torchvision.transforms import v2
 from torchvision.tv_tensors import BoundingBoxes
 
-from .core import Settings, file_sha256, run_record, set_seed, write_json
+from deepfake_nbs.core import (
+    Settings,
+    copy_folder,
+    file_sha256,
+    list_folder,
+    open_readable,
+    run_record,
+    set_seed,
+    whole_file,
+    write_json,
+)
 from .files import read_table, write_table
 from .images import to_rgb, read_image
 from .metrics import jackknife_interval, show_value
@@ -430,6 +440,8 @@ def letterbox(
     image_size: int,     # Side of the square, pixels
 ) -> tuple[np.ndarray, float]:  # uint8, image_size x image_size x 3; and the factor by which the picture was scaled
     "Fit a picture into the upper left of a square."
+    if image_size < 1 or min(image.size) < 1:
+        raise ValueError(f"a picture of {image.width} x {image.height} for a square of {image_size}; expected at least one pixel")
     scale = image_size / max(image.size)
     width, height = (min(image_size, max(1, round(side * scale))) for side in image.size)
     image = image if image.mode == "RGB" else to_rgb(image)
@@ -445,14 +457,17 @@ HEAD_SET = "head_set"  # Folder of the run folder: manifest.csv, boxes.csv, reje
 def check_boxes(
     boxes: list[dict],       # name, xmin, ymin, xmax, ymax of each, as they stand in the file
     size: tuple[int, int],   # Width and height of the picture
+    head_names: tuple[str, ...] | None = None,  # Classes that mean a head; by default those of `datasets.HEAD_NAMES`
 ) -> tuple[np.ndarray, list[str]]:  # n x 4 inside the picture; a note for each that had to be clipped
     "Boxes of one frame. Raises `ValueError` that says which is wrong, and how."
-    kept, notes = [], []
+    from deepfake_nbs.datasets import HEAD_NAMES, _class_names
+
+    kept, notes, known = [], [], _class_names(head_names or HEAD_NAMES)
     for number, box in enumerate(boxes, 1):
         corners = [box[name] for name in ("xmin", "ymin", "xmax", "ymax")]
         shown = f"box {number} ({', '.join(f'{value:g}' for value in corners)})"
-        if box["name"] != "head":
-            raise ValueError(f"box {number}: unknown class {box['name']!r}; expected 'head'")
+        if box["name"].lower() not in known:
+            raise ValueError(f"box {number}: unknown class {box['name']!r}; expected {' or '.join(known)}")
         if not np.isfinite(corners).all():
             raise ValueError(f"{shown}: not numbers; expected pixels")
         x0, y0, x1, y1 = corners
@@ -470,49 +485,53 @@ def check_boxes(
 
 # %% ../nbs/02_head_detection.ipynb #c065
 def _check_objects(objects: list) -> None:
-    "One head without a box, alone, says that nobody is there; any other object without a place, or without a name, is a mistake."
+    "An object needs a name, and a head beside others a box; the reader of boxes has looked at classes and shapes."
     for number, thing in enumerate(objects, 1):
         name = (thing.findtext("name") or "").strip()
         if not name:
             raise ValueError(f"object {number}: it has no name; expected 'head'")
-        if thing.find("bndbox") is None and name != "head":
-            raise ValueError(f"object {number}: unknown class {name!r}; expected 'head'")
         if thing.find("bndbox") is None and len(objects) > 1:
             raise ValueError(f"object {number}: a head without a box; expected one for each head, or one head alone where nobody is")
 
 
 def _check_size(said: tuple[str, str], size: tuple[int, int]) -> None:
-    if any(said) and said != tuple(map(str, size)):
+    "Compare as numbers; what is empty or 0 was not filled in."
+    try:
+        numbers = [float(side or 0) for side in said]
+    except ValueError:
+        numbers = [math.nan] * 2
+    if any(number != 0 and number != side for number, side in zip(numbers, size, strict=True)):
         raise ValueError(f"its size is {' x '.join(said)}, that of its picture {size[0]} x {size[1]}")
 
 
 def read_annotation(
     path: Path,             # Pascal VOC file
     size: tuple[int, int],  # Width and height of its picture
+    head_names: tuple[str, ...] | None = None,  # As in `check_boxes`
 ) -> tuple[np.ndarray, list[str]]:  # As `check_boxes`; no rows for a frame without heads
     "Boxes of an annotation. Raises `ValueError` with the reason."
-    from deepfake_nbs.datasets import _parse_voc, _voc_boxes
+    from deepfake_nbs.datasets import HEAD_NAMES, _parse_voc, _voc_boxes
 
     if not path.is_file():
         raise ValueError("a picture without annotation")
     try:
-        root, boxes = _parse_voc(path), _voc_boxes(path)
+        root, boxes = _parse_voc(path), _voc_boxes(path, head_names or HEAD_NAMES)
     except ValueError as error:
         raise ValueError(str(error).removeprefix(f"{path}: ")) from error
-    if root.tag != "annotation":
-        raise ValueError(f"its outermost element is {root.tag!r}; expected 'annotation'")
     _check_objects(root.findall("object"))
     _check_size(tuple((root.findtext(f"size/{side}") or "").strip() for side in ("width", "height")), size)
-    return check_boxes(boxes, size)
+    return check_boxes(boxes, size, head_names)
 
 # %% ../nbs/02_head_detection.ipynb #c068
-def _orphans(root: Path, stems: set[str]) -> list[dict[str, str]]:
+def _orphans(root: Path, paths: list[str]) -> list[dict[str, str]]:
     "Annotations and list entries whose picture is not there."
-    from deepfake_nbs.datasets import _listed_splits
+    from deepfake_nbs.datasets import _entries, _listed_splits
 
-    lone = [path for path in sorted((root / "Annotations").glob("*.xml")) if path.stem not in stems]
+    known = {Path(path).relative_to("JPEGImages").with_suffix("").as_posix() for path in paths}
+    stems = {Path(path).stem for path in paths}
+    lone = [path for path in _entries(root / "Annotations", ".xml") if path.stem not in stems]
     rows = [dict(path=f"Annotations/{path.name}", what="annotation", reason="an annotation without picture") for path in lone]
-    named = [name for name in _listed_splits(root) if name not in stems]
+    named = [name for name in _listed_splits(root, known) if name not in known]
     return rows + [dict(path=f"JPEGImages/{name}", what="list", reason="named in Splits, but not there") for name in named]
 
 
@@ -524,7 +543,9 @@ def _of_one_name(paths: Iterable[str]) -> dict[str, list[str]]:
     return {stem: several for stem, several in by_stem.items() if len(several) > 1}
 
 
-def _sort_frames(frames: "pd.DataFrame", notes: list[dict], root: Path) -> tuple[list[dict], list[dict], list[dict]]:
+def _sort_frames(
+    frames: "pd.DataFrame", notes: list[dict], root: Path, head_names: tuple[str, ...] | None
+) -> tuple[list[dict], list[dict], list[dict]]:
     "Frames that can be used, their boxes, and what was rejected or changed."
     kept, boxes, rejected = [], [], []
     listed, shared = frames["split"].ne("").any(), _of_one_name(frames["path"])
@@ -537,7 +558,7 @@ def _sort_frames(frames: "pd.DataFrame", notes: list[dict], root: Path) -> tuple
             stem = Path(frame["path"]).stem
             if stem in shared:
                 raise ValueError(f"{' and '.join(shared[stem])} share Annotations/{stem}.xml; expected one picture")
-            found, clipped = read_annotation(root / "Annotations" / f"{stem}.xml", (note["width"], note["height"]))
+            found, clipped = read_annotation(root / "Annotations" / f"{stem}.xml", (note["width"], note["height"]), head_names)
         except ValueError as error:
             rejected.append(dict(path=frame["path"], what="frame", reason=str(error)))
             continue
@@ -555,6 +576,7 @@ def build_head_set(
     reject_limit: float = 0.01,  # Largest share of frames that may be rejected
     workers: int = 2,       # Threads that look at pictures
     progress: bool = True,  # Show a bar
+    head_names: tuple[str, ...] | None = None,  # Classes that mean a head; by default those of `datasets.HEAD_NAMES`
 ) -> "HeadSet":
     "Check every frame of a set and write down what is there. Raises `ValueError` or `FileNotFoundError`."
     import pandas as pd
@@ -565,8 +587,8 @@ def build_head_set(
     out.mkdir(parents=True, exist_ok=True)
     frames = read_heads(root)
     notes = _look_at_all([root / path for path in frames["path"]], out / "notes.jsonl", workers, progress)
-    kept, boxes, rejected = _sort_frames(frames, notes, root)
-    rejected += _orphans(root, {Path(path).stem for path in frames["path"]})
+    kept, boxes, rejected = _sort_frames(frames, notes, root, head_names)
+    rejected += _orphans(root, frames["path"].tolist())
     write_table(pd.DataFrame(rejected, columns=["path", "what", "reason"]), out / "rejected.csv")
     lost = [row for row in rejected if row["what"] != "box clipped"]
     too_many = f"more than the limit of {reject_limit:.1%}" if len(lost) > reject_limit * len(frames) else "" if kept else "none is left"
@@ -621,9 +643,8 @@ def read_head_set(
     from deepfake_nbs.datasets import read_manifest
 
     folder = Path(folder)
-    if not (folder / "head_set.json").is_file():
-        raise FileNotFoundError(f"{folder / 'head_set.json'}: no checked set of heads; build_head_set makes one")
-    note = json.loads((folder / "head_set.json").read_text(encoding="utf-8"))
+    with open_readable(folder / "head_set.json", "no checked set of heads; build_head_set makes one") as file:
+        note = json.load(file)
     if file_sha256(folder / "boxes.csv") != note["boxes_sha256"]:
         raise ValueError(f"{folder / 'boxes.csv'}: changed since the set was built; build it again")
     frames, boxes = read_manifest(folder), read_table(folder / "boxes.csv", numbers=("x0", "y0", "x1", "y1"))
@@ -1035,10 +1056,16 @@ class DetectionConfig:
         if self.weights not in WEIGHTS:
             raise ValueError(f"weights is {self.weights!r}; expected one of {', '.join(WEIGHTS)}")
         for phase in self.phases:
-            if min(phase.batch_size, phase.iterations, phase.epochs) < 1 or not 0 < phase.learning_rate < 1:
+            budget = (phase.batch_size, phase.iterations, phase.epochs)
+            if not all(type(value) is int and value >= 1 for value in budget) or not 0 < phase.learning_rate < 1:
                 raise ValueError(
                     f"{phase.name}: batch_size, iterations and epochs must be at least 1, learning_rate between 0 and 1; got {phase}"
                 )
+            if phase.batch_size == 1 and self.image_size <= 2 ** LEVELS[-1] and not phase.freeze_norm:
+                why = f"batch_size is 1 and image_size {self.image_size}: P7 has one place, and one value has no spread"
+                raise ValueError(f"{phase.name}: {why}; expected batches of 2 or more, or an image_size above {2 ** LEVELS[-1]}")
+        if type(self.seed) is not int or self.seed < 0 or type(self.workers) is not int or self.workers < 0:
+            raise ValueError(f"seed is {self.seed}, workers {self.workers}; expected whole numbers, 0 or more")
 
 
 def detection_config(
@@ -1061,12 +1088,10 @@ def save_weights(
     path: Path,  # A .safetensors file
 ) -> Path:       # The file
     "Write a network's numbers, whole or not at all."
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    temporary = path.with_suffix(".partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}, temporary)
-    os.replace(temporary, path)
+    with whole_file(path) as file:  # What safetensors writes itself nobody but its owner can read
+        file.write(save({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}))
     return path
 
 
@@ -1078,8 +1103,7 @@ def read_weights(
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of weights")
+    open_readable(path, "no such file of weights").close()  # safetensors calls a file that may not be read missing
     try:
         state = load_file(path)
     except SafetensorError as error:
@@ -1108,10 +1132,10 @@ def read_config(
 ) -> dict[str, Any]:     # CONFIG_KEYS and their values
     "Read a detector's config.json. Raises `FileNotFoundError` or `ValueError` naming the key."
     path = Path(folder) / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected a folder with model.safetensors and config.json")
+    with open_readable(path, "no such file; expected a folder with model.safetensors and config.json") as file:
+        text = file.read()
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(text)
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
     missing = [key for key in CONFIG_KEYS if not isinstance(config, dict) or key not in config]
@@ -1154,7 +1178,7 @@ def latest_checkpoint(
     out: Path,  # Folder of a phase
 ) -> Path | None:  # None where the phase has not begun
     "Where a stopped phase goes on."
-    whole = sorted(path for path in out.glob("checkpoint-*") if path.suffix != ".partial")
+    whole = [path for path in list_folder(out, "checkpoint-") if path.suffix != ".partial"]
     return whole[-1] if whole else None
 
 
@@ -1413,6 +1437,25 @@ def train_detector(
 
 # %% ../nbs/02_head_detection.ipynb #c148
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
+MOST_MARGIN = 10.0  # Times the box: more than any crop of a head can use
+
+
+def check_margin(
+    margin: float,  # Border around a box, as a share of it
+) -> float:         # The same
+    "Refuse a border that is no number from 0 to `MOST_MARGIN`. Raises `ValueError`."
+    if not 0 <= margin <= MOST_MARGIN:
+        raise ValueError(f"margin is {margin:g}; expected a share of the box, 0 to {MOST_MARGIN:g}")
+    return margin
+
+
+def check_threshold(
+    threshold: float,  # Lowest score that is called a head
+) -> float:            # The same
+    "Refuse a score that is none: of no number every comparison says no, and no head would be found. Raises `ValueError`."
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is {threshold:g}; expected a score between 0 and 1")
+    return threshold
 
 
 class Head(NamedTuple):
@@ -1456,7 +1499,7 @@ class HeadDetector:
         threshold: float | None = None,           # Lowest score, 0 to 1; by default the detector's
     ) -> list[list[Head]]:                        # Heads of each picture, best first
         "Heads of one batch of prepared pictures."
-        threshold = self.config["threshold"] if threshold is None else threshold
+        threshold = check_threshold(self.config["threshold"] if threshold is None else threshold)
         pixels = torch.from_numpy(np.stack([square for square, _ in squares])).permute(0, 3, 1, 2).to(self.device)
         with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
             outputs = self.model(pixels)
@@ -1481,6 +1524,8 @@ class HeadDetector:
         "Find every head of a picture, or of every picture."
         if isinstance(images, Image.Image):
             return self.find_heads([images], threshold)[0]
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}; expected at least 1")
         answers = []
         for batch in _batches(images, batch_size):
             squares = [letterbox(image, self.config["image_size"]) for image in batch]
@@ -1493,7 +1538,10 @@ def crop_head(
     box: Box,             # x0, y0, x1, y1 in pixels, as the detector returns it
     margin: float = 0.2,  # Border added on each side, as a share of the box
 ) -> Image.Image:         # The head, clipped to the picture, at least one pixel
-    "Cut a head out with a margin. Raises `ValueError` for a box outside the picture."
+    "Cut a head out with a margin. Raises `ValueError` for a box outside the picture, or one of no numbers."
+    check_margin(margin)
+    if not all(map(math.isfinite, box)):
+        raise ValueError(f"box {tuple(map(float, box))}: not numbers; expected pixels")
     width, height = box[2] - box[0], box[3] - box[1]
     grown = (box[0] - margin * width, box[1] - margin * height, box[2] + margin * width, box[3] + margin * height)
     x0, y0 = max(0, math.floor(grown[0])), max(0, math.floor(grown[1]))
@@ -1621,7 +1669,7 @@ def build_cropped_dfd(
     folder: str | Path,      # CVCS DFD
     detector: HeadDetector,  # Finds the heads
     out: str | Path,         # CVCS Cropped DFD; new, or built here before
-    margin: float = 0.2,     # Border around the box, as a share of it, 0 or more
+    margin: float = 0.2,     # Border around the box, as a share of it, 0 to `MOST_MARGIN`
     threshold: float | None = None,  # Lowest score of a head, 0 to 1; by default the detector's
     workers: int = 2,        # Threads that decode and encode
     progress: bool = True,   # Show a bar
@@ -1636,8 +1684,11 @@ def build_cropped_dfd(
     rows = read_manifest(folder).to_dict("records")
     network = hashlib.sha256(b"".join(value.cpu().numpy().tobytes() for value in detector.model.state_dict().values())).hexdigest()
     threshold = detector.config["threshold"] if threshold is None else threshold
-    if not 0 <= margin < math.inf or not 0 <= threshold <= 1:
-        raise ValueError(f"margin is {margin}, threshold {threshold}; expected a margin of 0 or more, a threshold between 0 and 1")
+    if not 0 <= margin <= MOST_MARGIN or not 0 <= threshold <= 1:
+        expected = f"expected a margin of 0 or more, a threshold between 0 and 1, and a margin of at most {MOST_MARGIN:g}"
+        raise ValueError(f"margin is {margin:g}, threshold {threshold:g}; {expected}")
+    if workers < 1:
+        raise ValueError(f"workers is {workers}; expected at least 1")
     plan = dict(
         source_sha256=file_sha256(folder / "manifest.csv"),
         network_sha256=network,
@@ -1680,15 +1731,16 @@ DETECTOR = Path("models", "head_detector")
 def heads_root(
     data: str | Path,  # Data root
 ) -> Path:             # Its folder in the layout of HollywoodHeads
-    "Find the frames with head boxes. Raises `FileNotFoundError` where a data root has none."
+    "Find the frames with head boxes. Raises `FileNotFoundError` where a data root has none, `ValueError` where it has several."
     from deepfake_nbs.core import resolve
+    from deepfake_nbs.datasets import _subfolders
 
     root = resolve(data)
-    found = (
-        [folder for folder in sorted(root.iterdir()) if (folder / "Annotations").is_dir() and (folder / "JPEGImages").is_dir()]
-        if root.is_dir()
-        else []
-    )
+    sets = _subfolders(root) if root.is_dir() else []
+    found = [folder for folder in sets if (folder / "Annotations").is_dir() and (folder / "JPEGImages").is_dir()]
+    if len(found) > 1:
+        names = " and ".join(folder.name for folder in found)
+        raise ValueError(f"{data}: {names} hold frames with head boxes; the detector learns from one set: move the others to another root")
     if not found:
         raise FileNotFoundError(f"{data}: no frames with head boxes; expected heads/ with Annotations, JPEGImages and Splits")
     return found[0]
@@ -1728,8 +1780,7 @@ def choose_detector(
     best = max(reversed(records), key=lambda phase: validation_ap(run, phase, heads))
     place, new = run / DETECTOR, run / "models" / "head_detector.partial"
     shutil.rmtree(new, ignore_errors=True)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(run / "head_detection" / best / "model", new)
+    copy_folder(run / "head_detection" / best / "model", new)
     shutil.rmtree(place, ignore_errors=True)
     os.rename(new, place)
     return place
@@ -1743,9 +1794,8 @@ def read_training(
     records = {}
     for phase in PHASES:
         out = run / "head_detection" / phase.name
-        if not (out / "run.json").is_file():
-            raise FileNotFoundError(f"{out / 'run.json'}: this phase is not finished; chapter 02a trains it")
-        record = json.loads((out / "run.json").read_text(encoding="utf-8"))
+        with open_readable(out / "run.json", "this phase is not finished; chapter 02a trains it") as file:
+            record = json.load(file)
         known = record["identity"] | {"weights_sha256": record["weights_sha256"]}
         for key, path in (
             ("manifest_sha256", heads.folder / "manifest.csv"),

@@ -713,6 +713,7 @@ def _open(folder: Path, config: dict, feature: Feature | None, mmap: bool, verif
 def _read_faiss(path: Path, key: str, config: dict, mmap: bool) -> Any:
     import faiss
 
+    open(path, "rb").close()  # A file that may not be read is not one to build again
     try:
         searcher = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mmap else 0)
     except (RuntimeError, MemoryError) as error:  # A wrong length asks for more memory than there is

@@ -63,12 +63,14 @@ from torch.utils.data import Dataset
 from deepfake_nbs.core import (
     Settings,
     file_sha256,
+    list_folder,
     project_root,
     read_settings,
     resolve,
     run_folder,
     run_record,
     set_seed,
+    share_file,
     write_json,
 )
 from .files import write_table
@@ -423,6 +425,8 @@ class SeededLoader(DataLoader):
     ):
         if batch_size % part[1]:
             raise ValueError(f"batch_size is {batch_size}, expected a multiple of the number of processes, {part[1]}")
+        if train and batch_size < 2 * part[1]:
+            raise ValueError(f"batch_size is {batch_size}, expected at least 2 for each of {part[1]} processes, for batch norm")
         self.seed, self.epoch, self.part = seed, 0, part
         size, n = batch_size // part[1], len(images) // part[1]
         alone = train and n % size == 1 and n > 1
@@ -621,7 +625,9 @@ class WholePictures(Callback):
         device: str,  # Where the network is
         n: int = 256,  # Pictures to measure on
     ):
-        picked = train.frame.sample(min(n, len(train)), random_state=config.seed)
+        n = min(n, len(train))
+        n -= n > 1 and n % config.batch_size == 1  # Batch norms cannot be measured on a last batch of one picture
+        picked = train.frame.sample(n, random_state=config.seed)
         images = ManifestImages(picked, train.folder, train.image_size, config.workers)
         self.loader, self.device = SeededLoader(images, config.batch_size, device=device), device
         self.dtype = getattr(torch, choose_precision(config.precision, device))
@@ -752,13 +758,14 @@ def save_weights(
         save_file({key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}, path)
     except SafetensorError as error:
         raise OSError(f"{path}: cannot be written ({error})") from error
+    share_file(path)
 
 # %% ../nbs/06_training.ipynb #c085
 def latest_checkpoint(
     out: Path,  # Folder of the run
 ) -> Path | None:  # Folder of the last whole epoch
     "Find where a stopped run goes on."
-    whole = [path for path in sorted(out.glob("checkpoint-*")) if path.suffix != ".partial"]
+    whole = [path for path in list_folder(out, "checkpoint-") if path.suffix != ".partial"]
     return whole[-1] if whole else None
 
 

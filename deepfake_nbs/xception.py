@@ -24,6 +24,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+# %% ../nbs/05_xception.ipynb #heads10
+from .core import open_readable
+
 # %% ../nbs/05_xception.ipynb #c003b
 if TYPE_CHECKING:  # needed by few, and slow to import
     import pandas as pd
@@ -246,8 +249,7 @@ def read_state(
     from safetensors.torch import load_file
 
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of weights")
+    open_readable(path, "no such file of weights").close()  # safetensors calls a file that may not be read missing
     try:
         state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
@@ -350,10 +352,10 @@ def load_classifier(
 ) -> tuple[Xception, dict]:  # The network in evaluation mode, and its configuration
     "Read a trained classifier; FileNotFoundError or ValueError says which file is missing or which key."
     path = Path(folder) / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file, expected a folder with model.safetensors and config.json")
+    with open_readable(path, "no such file, expected a folder with model.safetensors and config.json") as file:
+        text = file.read()
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(text)
     except ValueError as error:
         raise ValueError(f"{path}: not JSON ({error})") from error
     if not isinstance(config, dict):

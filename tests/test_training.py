@@ -261,6 +261,35 @@ def test_batch_norms_are_measured_on_whole_pictures_after_windows(noise):
     assert all(torch.equal(before, after) for before, after in zip(weights, learner.model.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_a_last_batch_of_one_trains_with_windows(noise, batch_size):
+    "17 pictures: batches of 2 leave one alone, whose last map has one place and no spread."
+    frame = read_splits(noise, TINY)["train"].iloc[:17]
+    config = replace(TINY, augment="flip", window=0.75, batch_size=batch_size, image_size=32)
+    windows = ManifestImages(frame, noise, 32, augment_seed=0, window=0.75)
+    learner = training.make_learner(config, windows, windows)
+    measured = [len(y) for _, y in learner.whole_pictures.loader]
+    assert measured == {2: [2] * 8, 5: [5] * 3 + [2]}[batch_size], "one alone is left out, more are not"
+    row = training.train_epoch(learner, config, 0)
+    assert np.isfinite([row["train_loss"], row["validation_loss"]]).all()
+    assert all(torch.isfinite(norm.running_var).all() for norm in learner.model.modules() if isinstance(norm, torch.nn.BatchNorm2d))
+
+
+@pytest.mark.parametrize("augment, window", [("none", 1.0), ("flip", 1.0), ("all", 0.75)])
+def test_a_run_of_batches_and_one_picture_more_trains(tmp_path, augment, window):
+    "45 pictures give 27 to train on: 13 batches of 2 and one picture."
+    noise = draw_dataset(tmp_path / "cvcs_dfd", 45)
+    config = replace(TINY, epochs=1, batch_size=2, image_size=32, augment=augment, window=window)
+    record = train(config, noise, tmp_path / "out")
+    assert record["counts"] == dict(train=27, validation=9, test=9) and record["epochs"] == 1
+
+
+def test_each_process_has_two_pictures_to_compare(noise):
+    images = ManifestImages(read_splits(noise, TINY)["train"], noise, 16)
+    with pytest.raises(ValueError, match="batch_size is 2, expected at least 2 for each of 2 processes"):
+        SeededLoader(images, 2, train=True, part=(0, 2))
+
+
 def test_only_training_pictures_are_augmented(noise, tmp_path, monkeypatch):
     made = []
 
