@@ -416,7 +416,8 @@ def test_an_approximate_index_keeps_its_recall(pool, tmp_path):
     assert not (tmp_path / "other" / "config.json").exists()
     rows = rt.list_pool(pool)
     rt.build_index(THUMBNAIL, pool, tmp_path / "grown", rows[:8], kind="hnsw", progress=False)
-    assert "recall_at_10" not in rt.append_index(tmp_path / "grown", THUMBNAIL, pool, progress=False).config  # Of another pool
+    grown = rt.append_index(tmp_path / "grown", THUMBNAIL, pool, progress=False)
+    assert grown.config["kind"] == "hnsw" and grown.config["recall_at_10"] == 1.0  # Measured again, on all twelve
 
 
 def test_a_sketch_is_exact_or_steps_back():
@@ -466,13 +467,13 @@ def test_what_cannot_be_read_is_told_again_by_an_index_that_is_there(own, tmp_pa
             rt.build_index(THUMBNAIL, own, tmp_path / "index", progress=False)
 
 
-def test_a_link_to_nothing_and_a_name_that_is_no_text_are_rejected_rows(own, tmp_path):
+def test_a_link_to_nothing_is_a_rejected_row_and_a_name_that_is_no_text_is_a_name(own, tmp_path):
     (own / "link.png").symlink_to(own / "gone")
     shutil.copy(own / "00.png", os.fsencode(own) + b"/bad\xff.png")
-    with pytest.warns(UserWarning, match=r"2 of 14 files.*bad\\udcff.png: its name is not UTF-8; link.png: cannot be read .No such file"):
+    with pytest.warns(UserWarning, match=r"1 of 14 files.*link.png: a link to a file that is not there"):
         index = rt.build_index(THUMBNAIL, own, tmp_path / "index", progress=False)
-    assert len(index) == 12 and index.config["n_rejected"] == 2
-    assert pd.read_csv(tmp_path / "index" / "rejected.csv").path.tolist() == ["bad\\udcff.png", "link.png"]
+    assert len(index) == 13 and index.config["n_rejected"] == 1 and "bad\udcff.png" in set(index.rows.path)
+    assert pd.read_csv(tmp_path / "index" / "rejected.csv").path.tolist() == ["link.png"]
 
 
 def test_an_append_keeps_what_it_could_not_read(own, tmp_path):
@@ -506,7 +507,7 @@ def test_an_append_from_another_root_is_refused(own, built, tmp_path):
 
 def test_an_index_that_is_saved_elsewhere_still_finds_its_pictures(built, pool, tmp_path):
     moved = rt.save_index(built, tmp_path / "a" / "deeper" / "place")
-    assert moved.root == built.root == pool and rt.find_similar(moved, THUMBNAIL, [pool / "00.png"], 3).there.all()
+    assert moved.root == built.root == pool and len(rt.find_similar(moved, THUMBNAIL, [pool / "00.png"], 3)) == 3
 
 
 def test_a_reader_outlives_an_append(pool, tmp_path):
@@ -525,7 +526,7 @@ HARMS = dict(
     not_text=lambda folder: spoil(folder, "rows-*", lambda data: data.replace(b"07.png", b"07\xffpng")),
     gone=lambda folder: next(folder.glob("*.faiss")).unlink(),
     config=lambda folder: spoil(folder, "config.json", lambda _: b"{"),
-    version=lambda folder: spoil(folder, "config.json", lambda data: data.replace(b'"version": 1\n', b'"version": 0\n')),
+    version=lambda folder: spoil(folder, "config.json", lambda data: data.replace(b'"version": 2\n', b'"version": 1\n')),
     word=lambda folder: spoil(folder, "config.json", lambda data: data.replace(b'"rows"', b'"rovs"')),
     metric=lambda folder: spoil(folder, "config.json", lambda data: data.replace(b': "cosine"', b': "euclidean"')),
     dimension=lambda folder: spoil(folder, "config.json", lambda data: data.replace(b'"dimension": 768', b'"dimension": 767', 1)),
@@ -594,7 +595,7 @@ def test_a_corrupt_index_file_is_named(built, harm, said):
 def test_broken_rows_and_config_are_named(built):
     rows = next(built.folder.glob("rows-*.csv"))
     text = rows.read_text()
-    rows.write_text(text.replace("path,sha256", "path,sha255"))
+    rows.write_text(text.replace('"path","sha256"', '"path","sha255"'))
     with pytest.raises(ValueError, match=r"rows-000001.csv: 12 rows of path, sha255"):
         rt.open_index(built.folder).rows  # noqa: B018
     rows.write_text(text)
@@ -655,7 +656,7 @@ def test_pictures_that_are_gone_or_changed_are_named(own, tmp_path):
     (own / "07.png").unlink()
     with pytest.warns(UserWarning, match="1 pictures were found that are no longer on disk .07.png"):
         found = rt.find_similar(index, THUMBNAIL, [own / "00.png"], k=11)
-    assert found.set_index("path").there.to_dict()["07.png"] == False and found.there.sum() == 10  # noqa: E712
+    assert len(found) == 10 and "07.png" not in set(found.path) and found["rank"].tolist() == list(range(1, 11))
     draw(own / "01.png", 77)
     with pytest.raises(ValueError, match="01.png is in the index with other bytes"):
         rt.append_index(tmp_path / "index", THUMBNAIL, own, progress=False)
