@@ -8,12 +8,12 @@ __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'NO_CONTRAST', 'THUMBNAIL_SIDE', 'FE
            'RECALL_LEAST', 'RECALL_AT', 'DISTURBANCES', 'REPORTED', 'cosine_similarity', 'euclidean_distance',
            'read_square', 'Feature', 'harris_response', 'Embedding', 'resnet18_feature', 'classifier_feature',
            'make_feature', 'extract', 'extract_parallel', 'TooFewVectors', 'index_recipe', 'Index', 'Sketch',
-           'make_index', 'check_same_feature', 'save_index', 'open_index', 'list_pool', 'build_index', 'find_similar',
-           'find_gone', 'append_index', 'recall_against_exact', 'say_recall', 'open_shards', 'original_rows',
-           'Question', 'limit_pool', 'original_question', 'person_question', 'score_ranking', 'mean_interval',
-           'disturbed_files', 'evaluate', 'clear_scratch', 'ranking_table', 'show_ranking', 'show_disturbed',
-           'is_reported', 'best_corrected', 'compare_with_reported', 'compare_with_best', 'available_features',
-           'measurement_rows', 'overlap_table', 'plot_results', 'plot_recall']
+           'make_index', 'check_same_feature', 'say_recall', 'remake_command', 'save_index', 'open_index', 'list_pool',
+           'build_index', 'find_similar', 'find_gone', 'append_index', 'recall_against_exact', 'open_shards',
+           'original_rows', 'Question', 'limit_pool', 'original_question', 'person_question', 'score_ranking',
+           'mean_interval', 'disturbed_files', 'evaluate', 'clear_scratch', 'ranking_table', 'show_ranking',
+           'show_disturbed', 'is_reported', 'best_corrected', 'compare_with_reported', 'compare_with_best',
+           'available_features', 'measurement_rows', 'overlap_table', 'plot_results', 'plot_recall']
 
 # %% ../nbs/03_retrieval.ipynb #c003
 import hashlib
@@ -617,6 +617,100 @@ def check_same_feature(
         theirs, ours = (", ".join(f"{key} {one.get(key)!r}" for key in odd) for one in (config["feature"], mine))
         raise ValueError(f"{where}: made with {theirs}; the feature asked for has {ours}. Build it again")
 
+# %% ../nbs/03_retrieval.ipynb #retrieval04
+def _distinct(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "First row of each vector that differs, and which of them each row is; in half precision, as copies may differ in the last bit."
+    scale = np.float32(1 / max(float(np.abs(x).max(initial=0)), 1e-30))
+    marks = [hashlib.blake2b((row * scale + 0).astype(np.float16).tobytes(), digest_size=8).digest() for row in x]
+    _, first, code = np.unique(np.frombuffer(b"".join(marks), np.uint64), return_index=True, return_inverse=True)
+    return first, code
+
+
+def _recall(index: Index, x: np.ndarray, n_queries: int = 200, k: int = 10) -> tuple[float, float]:
+    "Share of the exact results that are found, and of the queries that find themselves; x is searched as it is, behind the transforms."
+    import faiss
+
+    first, code = _distinct(x)
+    queries = np.sort(np.random.default_rng(0).permutation(first)[:n_queries])
+    depth = np.minimum(k + np.bincount(code)[code[queries]], len(x))  # As deep as `search` goes when a query's own bytes are left out
+    searcher, far = _behind(index.searcher), index.config["similarity"] == "euclidean"
+    shares, itself = [], []
+    for n in np.unique(depth):
+        rows = queries[depth == n]
+        exact, theirs = faiss.knn(x[rows], x, int(n), searcher.metric_type)
+        for q, worst, truth, found in zip(rows, exact[:, -1], theirs, searcher.search(x[rows], int(n))[1], strict=True):
+            found = found[found >= 0]
+            scores = np.square(x[found] - x[q]).sum(1) if far else x[found] @ x[q]
+            good = scores <= worst + 1e-4 * abs(worst) if far else scores >= worst - 1e-4 * abs(worst)  # Any of several that tie
+            wanted, got = set(code[truth]) - {code[q]}, set(code[found[good]]) - {code[q]}
+            shares += [min(1.0, len(got) / len(wanted))] if wanted else []
+            itself.append(code[q] in code[found])
+    return float(np.mean(shares if shares else itself)), float(np.mean(itself))
+
+# %% ../nbs/03_retrieval.ipynb #retrieval05
+RECALL_LEAST = 0.9  # Of an approximate index; below it an exact one is kept
+
+
+def _behind(searcher: Any) -> Any:
+    "What searches, behind the transforms."
+    import faiss
+
+    searcher = faiss.downcast_index(searcher)
+    return faiss.downcast_index(searcher.index) if isinstance(searcher, faiss.IndexPreTransform) else searcher
+
+
+def _judged(index: Index) -> Index:
+    "An approximate index with its recall; in its place an exact one of the same vectors where it loses too much."
+    import faiss
+
+    if index.config["kind"] == "flat":
+        return index
+    searcher = _behind(index.searcher)
+    full = faiss.downcast_index(searcher.refine_index if isinstance(searcher, faiss.IndexRefineFlat) else searcher.storage)
+    x = full.reconstruct_n(0, full.ntotal)
+    found = dict(zip(("recall_at_10", "recall_of_itself"), _recall(index, x), strict=True))
+    if min(found.values()) >= RECALL_LEAST:
+        return replace(index, config=index.config | found)
+    exact = faiss.IndexFlat(searcher.d, searcher.metric_type)
+    exact.add(x)
+    steps = [_copied(step) for step in _transforms(index)]
+    if steps:
+        exact = faiss.IndexPreTransform(exact)
+        for step in reversed(steps):
+            exact.prepend_transform(step)
+    config = {key: value for key, value in index.config.items() if key not in ("recall_at_10", "recall_of_itself")}
+    words = [word for word in config["recipe"].split(",") if word == "L2norm" or word.startswith("PCAW")]
+    refused = found | dict(kind=config["kind"], recipe=config["recipe"])
+    exact = Index(exact, config | dict(kind="flat", recipe=",".join([*words, "Flat"]), refused=refused), index.rows, index.folder)
+    exact.sketch = _sketch(exact)
+    return exact
+
+
+def _copied(step: Any) -> Any:
+    import faiss
+
+    kept, again = faiss.VectorIOWriter(), faiss.VectorIOReader()
+    faiss.write_VectorTransform(step, kept)
+    faiss.copy_array_to_vector(faiss.vector_to_array(kept.data), again.data)
+    return faiss.read_VectorTransform(again)
+
+
+def say_recall(
+    config: dict,  # Of an index
+) -> str:          # "hnsw finds 0.987 of what exact search finds"; empty for an exact index that was asked for
+    "What an approximate index loses, in words."
+    told = config.get("refused") or config
+    if "recall_at_10" not in told:
+        return ""
+    said = f"{told['kind']} finds {told['recall_at_10']:.3f} of what exact search finds"
+    said += f", and {told['recall_of_itself']:.3f} of the queries themselves" if told.get("recall_of_itself", 1) < RECALL_LEAST else ""
+    return f"{said}: less than {RECALL_LEAST}, so an exact index (flat) is kept" if config.get("refused") else said
+
+
+def _warn_refused(index: Index) -> None:
+    if index.config.get("refused"):
+        warnings.warn(f"{printable(index.folder or 'index')}: {say_recall(index.config)}", stacklevel=4)
+
 # %% ../nbs/03_retrieval.ipynb #c065
 _OURS = re.compile(
     r"config\.json|rejected\.csv|\.lock|(index|sketch)-\d{6,}\.faiss|rows-\d{6,}\.csv"
@@ -662,6 +756,13 @@ def _command(folder: Path, config: dict | None = None, root: Path | None = None)
     asked = dict(feature=name, similarity=config.get("similarity"), kind=config.get("kind"))
     words += [f"--{key} {shlex.quote(str(asked[key]))}" for key, usual in _USUAL.items() if asked[key] not in (None, usual)]
     return f"`{printable(' '.join(words))}`"
+
+
+def remake_command(
+    index: Index,  # Opened from a folder
+) -> str:          # In backquotes, for a message
+    "The command that makes an index again."
+    return _command(index.folder, index.config)
 
 
 _USUAL = dict(feature="thumbnail", similarity="cosine", kind="flat")  # Of the command line
@@ -1119,100 +1220,6 @@ def _transforms(index: Index) -> list[Any]:
 
     chain = getattr(faiss.downcast_index(index.searcher), "chain", None)
     return [faiss.downcast_VectorTransform(chain.at(i)) for i in range(chain.size())] if chain else []
-
-# %% ../nbs/03_retrieval.ipynb #retrieval04
-def _distinct(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "First row of each vector that differs, and which of them each row is; in half precision, as copies may differ in the last bit."
-    scale = np.float32(1 / max(float(np.abs(x).max(initial=0)), 1e-30))
-    marks = [hashlib.blake2b((row * scale + 0).astype(np.float16).tobytes(), digest_size=8).digest() for row in x]
-    _, first, code = np.unique(np.frombuffer(b"".join(marks), np.uint64), return_index=True, return_inverse=True)
-    return first, code
-
-
-def _recall(index: Index, x: np.ndarray, n_queries: int = 200, k: int = 10) -> tuple[float, float]:
-    "Share of the exact results that are found, and of the queries that find themselves; x is searched as it is, behind the transforms."
-    import faiss
-
-    first, code = _distinct(x)
-    queries = np.sort(np.random.default_rng(0).permutation(first)[:n_queries])
-    depth = np.minimum(k + np.bincount(code)[code[queries]], len(x))  # As deep as `search` goes when a query's own bytes are left out
-    searcher, far = _behind(index.searcher), index.config["similarity"] == "euclidean"
-    shares, itself = [], []
-    for n in np.unique(depth):
-        rows = queries[depth == n]
-        exact, theirs = faiss.knn(x[rows], x, int(n), searcher.metric_type)
-        for q, worst, truth, found in zip(rows, exact[:, -1], theirs, searcher.search(x[rows], int(n))[1], strict=True):
-            found = found[found >= 0]
-            scores = np.square(x[found] - x[q]).sum(1) if far else x[found] @ x[q]
-            good = scores <= worst + 1e-4 * abs(worst) if far else scores >= worst - 1e-4 * abs(worst)  # Any of several that tie
-            wanted, got = set(code[truth]) - {code[q]}, set(code[found[good]]) - {code[q]}
-            shares += [min(1.0, len(got) / len(wanted))] if wanted else []
-            itself.append(code[q] in code[found])
-    return float(np.mean(shares if shares else itself)), float(np.mean(itself))
-
-# %% ../nbs/03_retrieval.ipynb #retrieval05
-RECALL_LEAST = 0.9  # Of an approximate index; below it an exact one is kept
-
-
-def _behind(searcher: Any) -> Any:
-    "What searches, behind the transforms."
-    import faiss
-
-    searcher = faiss.downcast_index(searcher)
-    return faiss.downcast_index(searcher.index) if isinstance(searcher, faiss.IndexPreTransform) else searcher
-
-
-def _judged(index: Index) -> Index:
-    "An approximate index with its recall; in its place an exact one of the same vectors where it loses too much."
-    import faiss
-
-    if index.config["kind"] == "flat":
-        return index
-    searcher = _behind(index.searcher)
-    full = faiss.downcast_index(searcher.refine_index if isinstance(searcher, faiss.IndexRefineFlat) else searcher.storage)
-    x = full.reconstruct_n(0, full.ntotal)
-    found = dict(zip(("recall_at_10", "recall_of_itself"), _recall(index, x), strict=True))
-    if min(found.values()) >= RECALL_LEAST:
-        return replace(index, config=index.config | found)
-    exact = faiss.IndexFlat(searcher.d, searcher.metric_type)
-    exact.add(x)
-    steps = [_copied(step) for step in _transforms(index)]
-    if steps:
-        exact = faiss.IndexPreTransform(exact)
-        for step in reversed(steps):
-            exact.prepend_transform(step)
-    config = {key: value for key, value in index.config.items() if key not in ("recall_at_10", "recall_of_itself")}
-    words = [word for word in config["recipe"].split(",") if word == "L2norm" or word.startswith("PCAW")]
-    refused = found | dict(kind=config["kind"], recipe=config["recipe"])
-    exact = Index(exact, config | dict(kind="flat", recipe=",".join([*words, "Flat"]), refused=refused), index.rows, index.folder)
-    exact.sketch = _sketch(exact)
-    return exact
-
-
-def _copied(step: Any) -> Any:
-    import faiss
-
-    kept, again = faiss.VectorIOWriter(), faiss.VectorIOReader()
-    faiss.write_VectorTransform(step, kept)
-    faiss.copy_array_to_vector(faiss.vector_to_array(kept.data), again.data)
-    return faiss.downcast_VectorTransform(faiss.read_VectorTransform(again))
-
-
-def say_recall(
-    config: dict,  # Of an index
-) -> str:          # "hnsw finds 0.987 of what exact search finds"; empty for an exact index that was asked for
-    "What an approximate index loses, in words."
-    told = config.get("refused") or config
-    if "recall_at_10" not in told:
-        return ""
-    said = f"{told['kind']} finds {told['recall_at_10']:.3f} of what exact search finds"
-    said += f", and {told['recall_of_itself']:.3f} of the queries themselves" if told.get("recall_of_itself", 1) < RECALL_LEAST else ""
-    return f"{said}: less than {RECALL_LEAST}, so an exact index (flat) is kept" if config.get("refused") else said
-
-
-def _warn_refused(index: Index) -> None:
-    if index.config.get("refused"):
-        warnings.warn(f"{printable(index.folder or 'index')}: {say_recall(index.config)}", stacklevel=4)
 
 # %% ../nbs/03_retrieval.ipynb #c085
 def open_shards(
