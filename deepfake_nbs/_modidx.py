@@ -1107,6 +1107,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'deepfake_nbs.retrieval._rows_hash': ('retrieval.html#_rows_hash', 'deepfake_nbs/retrieval.py'),
                                         'deepfake_nbs.retrieval._scene': ('retrieval.html#_scene', 'deepfake_nbs/retrieval.py'),
                                         'deepfake_nbs.retrieval._score_all': ('retrieval.html#_score_all', 'deepfake_nbs/retrieval.py'),
+                                        'deepfake_nbs.retrieval._scores': ('retrieval.html#_scores', 'deepfake_nbs/retrieval.py'),
                                         'deepfake_nbs.retrieval._search': ('retrieval.html#_search', 'deepfake_nbs/retrieval.py'),
                                         'deepfake_nbs.retrieval._search_there': ( 'retrieval.html#_search_there',
                                                                                   'deepfake_nbs/retrieval.py'),

@@ -954,7 +954,7 @@ class Gallery:
         from deepfake_nbs.retrieval import remake_command
 
         n = len(self.index.stale)
-        gone = f"{n} of its {len(self.index)} images are gone or changed and are not shown; {remake_command(self.index)} makes it again"
+        gone = f"images gone or changed, and so not shown: {n} of {len(self.index)}; {remake_command(self.index)} makes the index again"
         return "; ".join(text for text in (self.told, gone if n else "") if text)
 
     @classmethod
@@ -1233,8 +1233,8 @@ def _named(text: str) -> Path:
 
 @app.command("index")
 def index_pictures(
-    folder: Annotated[Path, typer.Argument(help="Folder of pictures.", parser=_named)],
-    out: Annotated[Path, typer.Argument(help="Folder of the index; new, or an index.", parser=_named)],
+    folder: Annotated[Path, typer.Argument(help="Folder of pictures.", parser=_named, metavar="FOLDER")],
+    out: Annotated[Path, typer.Argument(help="Folder of the index; new, or an index.", parser=_named, metavar="OUT")],
     feature: Annotated[
         str, typer.Option(help="thumbnail, phash, harris, resnet18 (downloads weights), xception (the run's classifier).")
     ] = "thumbnail",
@@ -1262,7 +1262,7 @@ def index_pictures(
 @app.command()
 def retrieve(
     photos: Annotated[list[Path], typer.Argument(help="Photographs, or folders of them.")],
-    gallery: Annotated[Path, typer.Option(help="An index, or a folder of pictures.", parser=_named)],
+    gallery: Annotated[Path, typer.Option(help="An index, or a folder of pictures.", parser=_named, metavar="FOLDER")],
     k: Annotated[int, typer.Option("-k", help="Results a photograph.", min=1)] = 10,
     run: Annotated[Path | None, typer.Option(help="Run folder. [default: the newest]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,

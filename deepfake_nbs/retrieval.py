@@ -627,25 +627,30 @@ def _distinct(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _recall(index: Index, x: np.ndarray, n_queries: int = 200, k: int = 10) -> tuple[float, float]:
-    "Share of the exact results that are found, and of the queries that find themselves; x is searched as it is, behind the transforms."
+    "Share of the k nearest others that are found, and of queries that find themselves; x is what is searched, behind the transforms."
     import faiss
 
     first, code = _distinct(x)
+    n_copies, searcher, far = np.bincount(code), _behind(index.searcher), index.config["similarity"] == "euclidean"
     queries = np.sort(np.random.default_rng(0).permutation(first)[:n_queries])
-    depth = np.minimum(k + np.bincount(code)[code[queries]], len(x))  # As deep as `search` goes when a query's own bytes are left out
-    searcher, far = _behind(index.searcher), index.config["similarity"] == "euclidean"
+    exact, near = faiss.knn(x[queries], x[first], min(k + 1, len(first)), searcher.metric_type)
+    near = [row[row != code[q]][:k] for q, row in zip(queries, near, strict=True)]  # Places in `first` are codes
+    depth = np.array([n_copies[[code[q], *row]].sum() for q, row in zip(queries, near, strict=True)])  # Room for all their copies
     shares, itself = [], []
     for n in np.unique(depth):
-        rows = queries[depth == n]
-        exact, theirs = faiss.knn(x[rows], x, int(n), searcher.metric_type)
-        for q, worst, truth, found in zip(rows, exact[:, -1], theirs, searcher.search(x[rows], int(n))[1], strict=True):
-            found = found[found >= 0]
-            scores = np.square(x[found] - x[q]).sum(1) if far else x[found] @ x[q]
-            good = scores <= worst + 1e-4 * abs(worst) if far else scores >= worst - 1e-4 * abs(worst)  # Any of several that tie
-            wanted, got = set(code[truth]) - {code[q]}, set(code[found[good]]) - {code[q]}
-            shares += [min(1.0, len(got) / len(wanted))] if wanted else []
-            itself.append(code[q] in code[found])
-    return float(np.mean(shares if shares else itself)), float(np.mean(itself))
+        asked = np.flatnonzero(depth == n)
+        for i, found in zip(asked, searcher.search(x[queries[asked]], int(n))[1], strict=True):
+            q, found = x[queries[i]], found[found >= 0]
+            others, worst = set(code[found]) - {code[queries[i]]}, _scores(q, x[first[near[i]]], far).min(initial=0)
+            good = [other for other in others if _scores(q, x[first[other]], far) >= worst - 1e-4 * abs(worst)]  # Any of several that tie
+            shares += [min(1.0, len(good) / len(near[i]))] if len(near[i]) else []
+            itself.append(code[queries[i]] in code[found])
+    return float(np.mean(shares or itself)), float(np.mean(itself))
+
+
+def _scores(q: np.ndarray, x: np.ndarray, far: bool) -> np.ndarray:
+    "More is nearer."
+    return -np.square(x - q).sum(-1) if far else x @ q
 
 # %% ../nbs/03_retrieval.ipynb #retrieval05
 RECALL_LEAST = 0.9  # Of an approximate index; below it an exact one is kept
