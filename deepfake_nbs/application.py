@@ -1011,7 +1011,7 @@ def _index_pictures(folder: Path, run: Path, k: int) -> Gallery:
     known = _read_object(run / RETRIEVAL / "config.json")
     name, similarity = (known["feature"]["name"], known["similarity"]) if known else ("thumbnail", "cosine")
     feature = _make_feature(name, run)
-    place = run / GALLERIES / hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+    place = run / GALLERIES / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:12]
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         try:
@@ -1289,7 +1289,7 @@ def retrieve(
             typer.echo(json.dumps(dict(photo=str(path), matches=[asdict(match) for match in matches])))
         else:
             lines = [f"  {one.measure} {one.similarity:8.3f}  {one.label:7}  {printable(one.path)}" for one in matches]
-            typer.echo("\n".join([printable(path), *(lines or ["  nothing to show: no other image of the gallery is there"])]))
+            typer.echo("\n".join([printable(path), *(lines or ["  no match in the gallery"])]))
     if known.note != said:
         typer.echo(f"deepfake-nbs: gallery: {printable(known.note)}", err=True)
     raise typer.Exit(1 if unread else 0)

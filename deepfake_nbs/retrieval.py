@@ -620,8 +620,11 @@ def check_same_feature(
 # %% ../nbs/03_retrieval.ipynb #retrieval04
 def _distinct(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "First row of each vector that differs, and which of them each row is; in half precision, as copies may differ in the last bit."
-    scale = np.float32(1 / max(float(np.abs(x).max(initial=0)), 1e-30))
-    marks = [hashlib.blake2b((row * scale + 0).astype(np.float16).tobytes(), digest_size=8).digest() for row in x]
+    def mark(row: np.ndarray) -> bytes:
+        largest = float(np.abs(row).max(initial=0))
+        return hashlib.blake2b((row / (largest or 1) + 0).astype(np.float16).tobytes() + f"{largest:.3g}".encode(), digest_size=8).digest()
+
+    marks = [mark(row) for row in x]
     _, first, code = np.unique(np.frombuffer(b"".join(marks), np.uint64), return_index=True, return_inverse=True)
     return first, code
 
@@ -726,7 +729,7 @@ _KEPT_ALWAYS = ("config.json", "rejected.csv", ".lock")
 
 def _index_files(folder: Path) -> list[Path]:
     "Generations of an index, and what a stopped process left of one: never a file that somebody else named."
-    names = (path.name for path in folder.iterdir())
+    names = [path.name for path in folder.iterdir()]
     return [folder / name for name in names if _OURS.fullmatch(name) and name not in _KEPT_ALWAYS]
 
 
@@ -1071,10 +1074,10 @@ def _build(
 
 def _clear_vectors(folder: Path) -> None:
     "Take finished chunks away, and the folder with them where it holds nothing else."
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if re.fullmatch(r"[0-9a-f]{32}\.npy|\.[0-9a-f]{32}\.npy-\w{8}|[0-9a-f]{32}\.[0-9a-f]{32}\.tmp", path.name):
-            path.unlink(missing_ok=True)
     with suppress(OSError):  # Not there, or not empty
+        for path in folder.iterdir():
+            if re.fullmatch(r"[0-9a-f]{32}\.npy|\.[0-9a-f]{32}\.npy-\w{8}|[0-9a-f]{32}\.[0-9a-f]{32}\.tmp", path.name):
+                path.unlink(missing_ok=True)
         folder.rmdir()
 
 

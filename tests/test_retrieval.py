@@ -838,7 +838,7 @@ def test_copies_do_not_make_a_good_index_look_bad_nor_a_bad_one_good():
 
 def test_an_approximate_index_that_loses_too_much_is_kept_as_an_exact_one(tmp_path, monkeypatch):
     (tmp_path / "pool").mkdir()
-    x, rows = cloud(1500), names(1500)
+    x, rows = np.random.default_rng(0).normal(size=(1500, 32)).astype(np.float32), names(1500)  # Neighbours in every cell
     nothing = pd.DataFrame(dict(path=[], reason=[]))
     monkeypatch.setattr(rt, "_vectors_of", lambda feature, pool, root, **how: (x, pool[["path", "sha256"]], nothing))
     monkeypatch.setattr(rt, "KINDS", rt.KINDS | dict(ivfpq="IVF64,PQ4x4fs,RFlat"))
