@@ -643,11 +643,12 @@ def _recall(index: Index, x: np.ndarray, n_queries: int = 200, k: int = 10) -> t
     for n in np.unique(depth):
         asked = np.flatnonzero(depth == n)
         for i, found in zip(asked, searcher.search(x[queries[asked]], int(n))[1], strict=True):
-            q, found = x[queries[i]], found[found >= 0]
-            others, worst = set(code[found]) - {code[queries[i]]}, _scores(q, x[first[near[i]]], far).min(initial=0)
-            good = [other for other in others if _scores(q, x[first[other]], far) >= worst - 1e-4 * abs(worst)]  # Any of several that tie
-            shares += [min(1.0, len(good) / len(near[i]))] if len(near[i]) else []
-            itself.append(code[queries[i]] in code[found])
+            q, got = x[queries[i]], np.unique(code[found[found >= 0]])
+            itself.append(code[queries[i]] in got)
+            if len(near[i]):
+                worst = _scores(q, x[first[near[i]]], far).min()
+                good = _scores(q, x[first[got[got != code[queries[i]]]]], far) >= worst - 1e-4 * abs(worst)  # Any of several that tie
+                shares.append(min(1.0, good.sum() / len(near[i])))
     return float(np.mean(shares or itself)), float(np.mean(itself))
 
 
