@@ -984,10 +984,22 @@ class Gallery:
         k: int = 5,      # Matches a photograph
         note: str = "",  # What could not be read; by default as many files as the index says
     ):
+        from deepfake_nbs.retrieval import find_gone
+
         n_bad = index.config.get("n_rejected", 0)
         self.index, self.feature, self.k = index, feature, k
-        self.note = note or (f"{n_bad} files of the gallery cannot be read and are left out" if n_bad else "")
+        self.told = note or (f"{n_bad} files of the gallery cannot be read and are left out" if n_bad else "")
+        find_gone(index)
         self.labels = _gallery_labels(index.root)
+
+    @property
+    def note(self) -> str:
+        "What was left out: files that could not be read, and images that are gone by now, with the command that mends it."
+        from deepfake_nbs.retrieval import remake_command
+
+        n = len(self.index.stale)
+        gone = f"images gone or changed, and so not shown: {n} of {len(self.index)}; {remake_command(self.index)} makes the index again"
+        return "; ".join(text for text in (self.told, gone if n else "") if text)
 
     @classmethod
     def open(
@@ -997,29 +1009,37 @@ class Gallery:
         k: int = 5,                     # Matches a photograph
     ) -> "Gallery":
         "Open a gallery; a folder of pictures is indexed the first time. Raises `FileNotFoundError` or `ValueError` that names it."
-        from deepfake_nbs.retrieval import open_index
+        from deepfake_nbs.retrieval import open_index, remake_command
 
-        folder = Path(folder).expanduser()
+        try:
+            folder = Path(folder).expanduser()
+        except RuntimeError as error:  # ~ where no home folder is known
+            raise FileNotFoundError(f"{folder}: {error}; expected a whole path") from error
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such gallery; expected a folder of pictures, or an index")
         if "feature" not in _read_object(folder / "config.json"):
             return _index_pictures(folder, find_run(run), k)
-        index = open_index(folder)
-        feature = _make_feature(index.config["feature"]["name"], run)
-        return cls(open_index(folder, feature), feature, k)
+        with warnings.catch_warnings(action="ignore"):  # Of images that were moved: said below
+            feature = _make_feature(open_index(folder).config["feature"]["name"], run)
+            gallery = cls(open_index(folder, feature), feature, k)
+        index = gallery.index
+        if len(index.stale) == len(index):
+            said = f"{folder}: none of its {len(index)} images is in {index.root} any more: they or the index were moved"
+            raise FileNotFoundError(f"{said}; {remake_command(index)} makes it again")
+        return gallery
 
     def find(
         self,
         photo: str | Path | Image.Image,  # A file, or a picture in memory
     ) -> tuple[Match, ...]:               # Best first; never the same bytes
-        "The most similar pictures. Raises `ImageError`."
+        "The most similar pictures that are still there; `note` says how many are not. Raises `ImageError`."
         from deepfake_nbs.retrieval import find_similar
 
         if isinstance(photo, Image.Image):
             with tempfile.TemporaryDirectory() as place:
                 _in_rgb(photo).save(Path(place, "photograph.png"), compress_level=1)
                 return self.find(Path(place, "photograph.png"))
-        with warnings.catch_warnings(action="ignore"):  # Of a pool smaller than k, and of pictures that are gone: `plot` says so
+        with warnings.catch_warnings(action="ignore"):  # Of a pool smaller than k, and of pictures that are gone: `note` says so
             found = find_similar(self.index, self.feature, [photo], min(self.k, len(self.index)))
         measure = "distance" if self.index.config["similarity"] == "euclidean" else "similarity"
         return tuple(Match(str(self.index.root / path), round(score, 4), *self.labels.get(path, ("unknown", "")), measure)
@@ -1030,16 +1050,20 @@ def _index_pictures(folder: Path, run: Path, k: int) -> Gallery:
     "Build the index of a folder of pictures, or open it where nothing has changed."
     import hashlib
 
-    from deepfake_nbs.retrieval import build_index
+    from deepfake_nbs.retrieval import TooFewVectors, build_index
 
     known = _read_object(run / RETRIEVAL / "config.json")
     name, similarity = (known["feature"]["name"], known["similarity"]) if known else ("thumbnail", "cosine")
     feature = _make_feature(name, run)
-    place = run / GALLERIES / hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+    place = run / GALLERIES / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:12]
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        index = build_index(feature, folder.resolve(), place, similarity=similarity, progress=False)
-    return Gallery(index, feature, k, "; ".join(str(one.message) for one in told if "cannot be read" in str(one.message)))
+        try:
+            index = build_index(feature, folder.resolve(), place, similarity=similarity, progress=False)
+        except TooFewVectors:  # The similarity that ranks best learns from the pool; one or two images teach it nothing
+            index = build_index(feature, folder.resolve(), place, similarity="cosine", progress=False)
+    said = dict.fromkeys(str(one.message) for one in told if "left out" in str(one.message))  # Each once
+    return Gallery(index, feature, k, "; ".join(said))
 
 # %% ../nbs/07_application.ipynb #c078
 PURPOSE = "Deepfake detection that shows its evidence. Research code: no verdict of it proves anything."
@@ -1247,10 +1271,17 @@ def crop(
     typer.echo(manifest.groupby(["split", "label"]).size().unstack(fill_value=0).rename(columns={0: "real", 1: "fake"}).to_string())
 
 # %% ../nbs/07_application.ipynb #c087
+def _named(text: str) -> Path:
+    "A path of the command line; an empty one would mean the current folder."
+    if not text:
+        raise typer.BadParameter("is empty; expected a path")
+    return Path(text)
+
+
 @app.command("index")
 def index_pictures(
-    folder: Annotated[Path, typer.Argument(help="Folder of pictures.")],
-    out: Annotated[Path, typer.Argument(help="Folder of the index; new, or an index.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of pictures.", parser=_named, metavar="FOLDER")],
+    out: Annotated[Path, typer.Argument(help="Folder of the index; new, or an index.", parser=_named, metavar="OUT")],
     feature: Annotated[
         str, typer.Option(help="thumbnail, phash, harris, resnet18 (downloads weights), xception (the run's classifier).")
     ] = "thumbnail",
@@ -1258,8 +1289,9 @@ def index_pictures(
     kind: Annotated[str, typer.Option(help="flat: exact; hnsw, ivfpq: approximate, for large pools.")] = "flat",
     run: Annotated[Path | None, typer.Option(help="Run folder, for the feature xception. [default: the newest]")] = None,
 ) -> None:
-    "Index a folder of pictures, so that `retrieve` and `check --gallery` find similar ones."
-    from deepfake_nbs.retrieval import build_index
+    "Index a folder of pictures, so that `retrieve` and `check --gallery` find similar ones. Exit code: 0 all read, 1 some not, 2 wrong."
+    from deepfake_nbs.core import printable
+    from deepfake_nbs.retrieval import NO_CONTRAST, build_index, say_recall
 
     try:
         with warnings.catch_warnings(record=True) as told:
@@ -1267,27 +1299,32 @@ def index_pictures(
             index = build_index(_make_feature(feature, run), folder, out, similarity=similarity, kind=kind)
     except (ValueError, KeyError, OSError) as error:
         _fail(error)
-    for one in told:
-        typer.echo(f"deepfake-nbs: {one.message}", err=True)
-    typer.echo(f"{out}: {len(index)} pictures, {feature}, {similarity}, {kind}")
+    for message in dict.fromkeys(str(one.message) for one in told if one.category is UserWarning):
+        typer.echo(f"deepfake-nbs: {printable(message)}", err=True)
+    words = [feature, similarity, index.config["kind"], say_recall(index.config)]
+    typer.echo(f"{printable(out)}: {len(index)} pictures, {', '.join(word for word in words if word)}")
+    raise typer.Exit(1 if index.rejected["reason"].ne(NO_CONTRAST).any() else 0)
 
 
 @app.command()
 def retrieve(
     photos: Annotated[list[Path], typer.Argument(help="Photographs, or folders of them.")],
-    gallery: Annotated[Path, typer.Option(help="An index, or a folder of pictures.")],
+    gallery: Annotated[Path, typer.Option(help="An index, or a folder of pictures.", parser=_named, metavar="FOLDER")],
     k: Annotated[int, typer.Option("-k", help="Results a photograph.", min=1)] = 10,
     run: Annotated[Path | None, typer.Option(help="Run folder. [default: the newest]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     "Find the most similar pictures of a gallery. Exit code as of `check`."
+    from deepfake_nbs.core import printable
+
     paths, unread = _photographs(photos), 0
     try:
         known = Gallery.open(gallery, run, k)
     except (ValueError, OSError) as error:
         _fail(error)
-    if known.note:
-        typer.echo(f"deepfake-nbs: {known.note}", err=True)
+    said = known.note
+    if said:
+        typer.echo(f"deepfake-nbs: gallery: {printable(said)}", err=True)
     for path in paths:
         try:
             matches = known.find(path)
@@ -1298,8 +1335,10 @@ def retrieve(
         if as_json:
             typer.echo(json.dumps(dict(photo=str(path), matches=[asdict(match) for match in matches])))
         else:
-            lines = [f"  {one.measure} {one.similarity:8.3f}  {one.label:7}  {_printable(one.path)}" for one in matches]
-            typer.echo("\n".join([_printable(str(path)), *lines]))
+            lines = [f"  {one.measure} {one.similarity:8.3f}  {one.label:7}  {printable(one.path)}" for one in matches]
+            typer.echo("\n".join([printable(path), *(lines or ["  no match in the gallery"])]))
+    if known.note != said:
+        typer.echo(f"deepfake-nbs: gallery: {printable(known.note)}", err=True)
     raise typer.Exit(1 if unread else 0)
 
 # %% ../nbs/07_application.ipynb #c091

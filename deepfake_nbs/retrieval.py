@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['IMAGENET_MEAN', 'IMAGENET_STD', 'NO_CONTRAST', 'THUMBNAIL_SIDE', 'FEATURES', 'SIMILARITIES', 'KINDS',
            'WHITENED_COMPONENTS', 'WHITENED_LIMIT', 'IVFPQ_LEAST', 'SKETCH_FROM', 'SKETCH_QUERIES', 'INDEX_VERSION',
-           'IMAGE_SUFFIXES', 'RECALL_AT', 'DISTURBANCES', 'REPORTED', 'cosine_similarity', 'euclidean_distance',
+           'RECALL_LEAST', 'RECALL_AT', 'DISTURBANCES', 'REPORTED', 'cosine_similarity', 'euclidean_distance',
            'read_square', 'Feature', 'harris_response', 'Embedding', 'resnet18_feature', 'classifier_feature',
-           'make_feature', 'extract', 'extract_parallel', 'index_recipe', 'Index', 'Sketch', 'make_index',
-           'check_same_feature', 'save_index', 'open_index', 'list_pool', 'build_index', 'find_similar', 'append_index',
-           'recall_against_exact', 'open_shards', 'original_rows', 'Question', 'limit_pool', 'original_question',
-           'person_question', 'score_ranking', 'disturbed_files', 'evaluate', 'ranking_table', 'show_ranking',
-           'show_disturbed', 'is_reported', 'best_corrected', 'compare_with_reported', 'compare_with_best',
-           'available_features', 'measurement_rows', 'overlap_table', 'plot_results', 'plot_recall']
+           'make_feature', 'extract', 'extract_parallel', 'TooFewVectors', 'index_recipe', 'Index', 'Sketch',
+           'make_index', 'check_same_feature', 'say_recall', 'remake_command', 'save_index', 'open_index', 'list_pool',
+           'build_index', 'find_similar', 'find_gone', 'append_index', 'recall_against_exact', 'open_shards',
+           'original_rows', 'Question', 'limit_pool', 'original_question', 'person_question', 'score_ranking',
+           'disturbed_files', 'evaluate', 'clear_scratch', 'ranking_table', 'show_ranking', 'show_disturbed',
+           'is_reported', 'best_corrected', 'compare_with_reported', 'compare_with_best', 'available_features',
+           'measurement_rows', 'overlap_table', 'plot_results', 'plot_recall']
 
 # %% ../nbs/03_retrieval.ipynb #c003
 import hashlib
@@ -20,14 +21,17 @@ import io
 import json
 import math
 import os
-import shutil
+import re
+import shlex
+import stat
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from contextlib import suppress
 from functools import cached_property, partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import cv2
 import numpy as np
@@ -36,7 +40,8 @@ from PIL import Image, ImageFilter
 from torch import nn
 from tqdm import tqdm
 
-from .core import CLAIM_COLUMNS, file_sha256, walk, write_json, write_text
+from .core import CLAIM_COLUMNS, file_sha256, printable, whole_file, write_json
+from .files import find_files, read_table, write_table
 from .images import ImageError, read_image
 from .metrics import mean_interval, show_value
 from .parallel import worker_threads
@@ -48,22 +53,28 @@ if TYPE_CHECKING:  # Tables, figures and faiss load where they are used: what on
     from matplotlib.figure import Figure
 
 # %% ../nbs/03_retrieval.ipynb #c011
+def _direction(vector: np.ndarray) -> np.ndarray:
+    "The vector at length 1, or zero. The largest number goes first: squares of very large or very small numbers do not fit."
+    vector = np.asarray(vector, float)
+    largest = np.abs(vector).max(initial=0)
+    return vector / largest / np.linalg.norm(vector / largest) if largest else vector
+
+
 def cosine_similarity(
-    a: np.ndarray,  # n numbers
+    a: np.ndarray,  # n numbers, bytes too
     b: np.ndarray,  # n numbers
 ) -> float:         # From -1 to 1, 1 for the same direction; 0 where a vector is zero
     "The report's cosSim (section 4): the inner product, divided by both lengths."
-    lengths = np.linalg.norm(a) * np.linalg.norm(b)
-    return float(np.dot(a, b) / lengths) if lengths else 0.0
+    return float(np.clip(np.dot(_direction(a), _direction(b)), -1, 1))
 
 
 def euclidean_distance(
-    a: np.ndarray,      # n numbers
+    a: np.ndarray,      # n numbers, bytes too
     b: np.ndarray,      # n numbers
     root: bool = True,  # False gives the sum of squares that the report prints
 ) -> float:             # 0 for equal vectors
     "The report's EucDist (section 4)."
-    total = float(np.square(np.asarray(a, float) - b).sum())
+    total = float(np.square(np.asarray(a, float) - np.asarray(b, float)).sum())
     return math.sqrt(total) if root else total
 
 # %% ../nbs/03_retrieval.ipynb #c017
@@ -285,11 +296,8 @@ def _extract_chunk(feature: Feature, files: list[Path], cache: Path | None, key:
         return np.load(kept, mmap_mode="r"), {}
     vectors, rejected = extract(feature, files, workers=workers, progress=False)
     if kept and not rejected:
-        cache.mkdir(parents=True, exist_ok=True)
-        aside = kept.with_suffix(f".{uuid4().hex}.tmp")  # Hosts that share a folder may share a process number too
-        with open(aside, "wb") as file:
-            np.save(file, vectors)
-        os.replace(aside, kept)
+        with whole_file(kept) as file:
+            np.save(SimpleNamespace(write=file.write), vectors)  # A bare file numpy fills itself, and loses the cause of an error
     return vectors, rejected
 
 # %% ../nbs/03_retrieval.ipynb #c047
@@ -326,20 +334,24 @@ WHITENED_COMPONENTS, WHITENED_LIMIT = 128, 4096  # Axes that are kept; largest d
 IVFPQ_LEAST = 1000  # Vectors from which cells and codes can be learned
 
 
+class TooFewVectors(ValueError):
+    "A pool that is too small, or vectors that are too long, for what was asked."
+
+
 def index_recipe(
     dimension: int,           # Numbers in a vector
-    n: int,                   # Vectors in the pool
+    n: int,                   # Vectors in the pool; for ivfpq those that differ
     similarity: str = "cosine",  # "cosine", "euclidean" or "whitened"
     kind: str = "flat",       # "flat" (exact), "hnsw" or "ivfpq"
 ) -> str:                     # As faiss writes it: transforms, then what searches
-    "How a pool is indexed. Raises `ValueError` for an unknown name, or where whitening is impossible."
+    "How a pool is indexed. Raises `ValueError` for an unknown name, `TooFewVectors` where the pool is too small for it."
     for what, name, known in (("similarity", similarity, SIMILARITIES), ("kind", kind, KINDS)):
         if name not in known:
             raise ValueError(f"{what} {name!r}: unknown; expected one of {', '.join(known)}")
     if similarity == "whitened" and (dimension > WHITENED_LIMIT or n < 3):
-        raise ValueError(f"whitened: {n} vectors of {dimension} numbers; expected at least 3, of at most {WHITENED_LIMIT}")
+        raise TooFewVectors(f"whitened: {n} vectors of {dimension} numbers; expected at least 3, of at most {WHITENED_LIMIT}")
     if kind == "ivfpq" and n < IVFPQ_LEAST:
-        raise ValueError(f"ivfpq: {n} vectors; expected at least {IVFPQ_LEAST}: fewer are searched exactly in no time, kind='flat'")
+        raise TooFewVectors(f"ivfpq: {n} vectors; expected at least {IVFPQ_LEAST}: fewer are searched exactly in no time, kind='flat'")
     components = min(WHITENED_COMPONENTS, dimension, (n - 1) // 2)
     searched = components if similarity == "whitened" else dimension
     codes = next(m for m in (128, 64, 32, 16, 8, 4, 2, 1) if searched % m == 0 and searched >= 2 * m or m == 1)
@@ -361,24 +373,42 @@ def _train(recipe: str, vectors: np.ndarray, similarity: str, like: Any = None) 
     if like is not None:
         return _emptied(like)
     sample = np.ascontiguousarray(vectors[np.sort(np.random.default_rng(0).permutation(len(vectors))[:200_000])])
-    index = _assemble(recipe, sample.shape[1], similarity, sample.var(0).mean())
+    index = _assemble(recipe, sample, similarity)
     if not index.is_trained:
         index.train(sample)
     return index
 
 
-def _assemble(recipe: str, dimension: int, similarity: str, variance: float) -> Any:
+def _whitening(sample: np.ndarray, components: int) -> Any:
+    "Axes that have learned from a sample. The mean is taken off first: faiss sums squares before, which drowns a small spread."
+    import faiss
+
+    axes, mean = faiss.PCAMatrix(sample.shape[1], components, -0.5), sample.mean(0, dtype=float)
+    centred = sample - mean.astype(np.float32)
+    axes.epsilon = 1e-3 * float(np.linalg.norm(centred)) ** 2 / sample.size  # An axis along which little varies is not blown up
+    axes.train(centred)
+    spread, matrix = (faiss.vector_to_array(values) for values in (axes.eigenvalues, axes.A))
+    matrix = matrix.reshape(components, -1)
+    still = ~(spread[:components] > max(1e-6 * spread[0], 1e-10 * float(np.linalg.norm(sample)) ** 2))  # Below float32's own errors
+    matrix[still] = 0
+    if still.all():
+        said = f"whitened: the {len(sample)} vectors do not differ, so every similarity is 0"
+        warnings.warn(f"{said}; expected different images, or cosine", stacklevel=6)
+    faiss.copy_array_to_vector(matrix.ravel(), axes.A)
+    faiss.copy_array_to_vector(np.float32(-matrix @ (mean.astype(np.float32) + faiss.vector_to_array(axes.mean))), axes.b)
+    return axes
+
+
+def _assemble(recipe: str, sample: np.ndarray, similarity: str) -> Any:
     "Transforms around what searches. faiss's own reading of such a line would refine with vectors that were never transformed."
     import faiss
 
     words = recipe.split(",")
     first = [word for word in words if word == "L2norm" or word.startswith("PCAW")]
-    steps, d = [], dimension
+    steps, d = [], sample.shape[1]
     for word in first:
-        steps.append(faiss.NormalizationTransform(d) if word == "L2norm" else faiss.PCAMatrix(d, int(word[4:]), -0.5))
+        steps.append(faiss.NormalizationTransform(d) if word == "L2norm" else _whitening(sample, int(word[4:])))
         d = steps[-1].d_out
-        if word != "L2norm":
-            steps[-1].epsilon = 1e-3 * float(variance)  # An axis along which nothing varies is not blown up
     metric = faiss.METRIC_L2 if similarity == "euclidean" else faiss.METRIC_INNER_PRODUCT
     index = faiss.index_factory(d, ",".join(words[len(first) :]), metric)
     if steps:
@@ -406,6 +436,8 @@ class Index:
     read_rows: "Callable[[], pd.DataFrame] | pd.DataFrame"  # Columns path, sha256; read when they are first used
     folder: Path | None = None  # Where it is kept
     sketch: "Sketch | None" = None  # For large exact pools, see below
+    stale: set[int] = field(default_factory=set)  # Rows whose image was found to be gone, or another one
+    seen: dict[int, tuple] = field(default_factory=dict)  # Time, size and answer of each image that was looked at
 
     @cached_property
     def rows(self) -> "pd.DataFrame":
@@ -422,6 +454,11 @@ class Index:
         "Folder that the rows' paths count from; the index's own where it is not known."
         folder = self.folder or Path()
         return Path(os.path.normpath(folder / self.config.get("root", ".")))
+
+    @property
+    def rejected(self) -> "pd.DataFrame":
+        "Path and reason of each file that was left out."
+        return _read_rejected(self.folder)
 
     def __len__(self) -> int:
         return self.searcher.ntotal
@@ -440,6 +477,8 @@ def _check_query(index: Index, vectors: np.ndarray, k: int) -> int:
     d = index.config["feature"]["dimension"]
     if vectors.ndim != 2 or vectors.shape[1] != d:
         raise ValueError(f"queries of shape {vectors.shape}; expected queries x {d}, from the feature {index.config['feature']['name']!r}")
+    if not np.isfinite(vectors).all():
+        raise ValueError(f"queries of the feature {index.config['feature']['name']!r} hold NaN or infinite numbers; expected finite ones")
     if k < 1:
         raise ValueError(f"k is {k}; expected at least 1")
     if k > len(index):
@@ -526,7 +565,7 @@ def _sketch(index: Index, codes: Any = None) -> "Sketch | None":
     return Sketch(codes, error, flat, _transforms(index))
 
 # %% ../nbs/03_retrieval.ipynb #c061
-INDEX_VERSION = 1
+INDEX_VERSION = 2  # 1: recall of approximate indexes counted copies, and a row could not hold every file name
 
 
 def make_index(
@@ -537,17 +576,19 @@ def make_index(
     kind: str = "flat",           # "flat" (exact), "hnsw" or "ivfpq"
     like: Index | None = None,    # Use what this index has learned (axes, cells): shards of one pool must
 ) -> Index:
-    "An index in memory. Raises `ValueError` for an empty pool, rows that do not fit, or an empty hash."
+    "An index in memory. Raises `ValueError` for an empty pool, rows that do not fit, an empty hash, or a vector that is not finite."
     import faiss
 
     if not len(vectors) or len(vectors) != len(rows):
         raise ValueError(f"{len(vectors)} vectors and {len(rows)} rows; expected at least one picture, and a row for each")
     _refuse_unhashed(rows["sha256"])
-    recipe = like.config["recipe"] if like else index_recipe(vectors.shape[1], len(vectors), similarity, kind)
+    vectors = np.ascontiguousarray(vectors, np.float32)
+    _refuse_infinite(vectors, rows)
+    n = len(vectors) if like or kind != "ivfpq" else len(_distinct(vectors)[0])
+    recipe = like.config["recipe"] if like else index_recipe(vectors.shape[1], n, similarity, kind)
     if like:
         similarity, kind = like.config["similarity"], like.config["kind"]
         check_same_feature(like.config, feature, "the index to be like")
-    vectors = np.ascontiguousarray(vectors, np.float32)
     searcher = _train(recipe, vectors, similarity, like.searcher if like else None)
     searcher.add(vectors)
     config = dict(version=INDEX_VERSION, feature=feature.identity(), similarity=similarity, kind=kind, recipe=recipe, n=len(rows),
@@ -555,6 +596,13 @@ def make_index(
     index = Index(_tune(searcher, kind), config, rows[["path", "sha256"]].reset_index(drop=True))
     index.sketch = _sketch(index)
     return index
+
+
+def _refuse_infinite(vectors: np.ndarray, rows: "pd.DataFrame") -> None:
+    odd = np.flatnonzero(~np.isfinite(vectors).all(1))
+    if len(odd):
+        first = printable(rows["path"].iloc[odd[0]])
+        raise ValueError(f"{first}: its vector holds NaN or infinite numbers ({len(odd)} do); expected finite ones")
 
 
 def check_same_feature(
@@ -569,15 +617,131 @@ def check_same_feature(
         theirs, ours = (", ".join(f"{key} {one.get(key)!r}" for key in odd) for one in (config["feature"], mine))
         raise ValueError(f"{where}: made with {theirs}; the feature asked for has {ours}. Build it again")
 
+# %% ../nbs/03_retrieval.ipynb #retrieval04
+def _distinct(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "First row of each vector that differs, and which of them each row is; in half precision, as copies may differ in the last bit."
+    def mark(row: np.ndarray) -> bytes:
+        largest = float(np.abs(row).max(initial=0))
+        return hashlib.blake2b((row / (largest or 1) + 0).astype(np.float16).tobytes() + f"{largest:.3g}".encode(), digest_size=8).digest()
+
+    marks = [mark(row) for row in x]
+    _, first, code = np.unique(np.frombuffer(b"".join(marks), np.uint64), return_index=True, return_inverse=True)
+    return first, code
+
+
+def _recall(index: Index, x: np.ndarray, n_queries: int = 200, k: int = 10) -> tuple[float, float]:
+    "Share of the k nearest others that are found, and of queries that find themselves; x is what is searched, behind the transforms."
+    import faiss
+
+    first, code = _distinct(x)
+    n_copies, searcher, far = np.bincount(code), _behind(index.searcher), index.config["similarity"] == "euclidean"
+    queries = np.sort(np.random.default_rng(0).permutation(first)[:n_queries])
+    exact, near = faiss.knn(x[queries], x[first], min(k + 1, len(first)), searcher.metric_type)
+    near = [row[row != code[q]][:k] for q, row in zip(queries, near, strict=True)]  # Places in `first` are codes
+    depth = np.array([n_copies[[code[q], *row]].sum() for q, row in zip(queries, near, strict=True)])  # Room for all their copies
+    shares, itself = [], []
+    for n in np.unique(depth):
+        asked = np.flatnonzero(depth == n)
+        for i, found in zip(asked, searcher.search(x[queries[asked]], int(n))[1], strict=True):
+            q, got = x[queries[i]], np.unique(code[found[found >= 0]])
+            itself.append(code[queries[i]] in got)
+            if len(near[i]):
+                worst = _scores(q, x[first[near[i]]], far).min()
+                good = _scores(q, x[first[got[got != code[queries[i]]]]], far) >= worst - 1e-4 * abs(worst)  # Any of several that tie
+                shares.append(min(1.0, good.sum() / len(near[i])))
+    return float(np.mean(shares or itself)), float(np.mean(itself))
+
+
+def _scores(q: np.ndarray, x: np.ndarray, far: bool) -> np.ndarray:
+    "More is nearer."
+    return -np.square(x - q).sum(-1) if far else x @ q
+
+# %% ../nbs/03_retrieval.ipynb #retrieval05
+RECALL_LEAST = 0.9  # Of an approximate index; below it an exact one is kept
+
+
+def _behind(searcher: Any) -> Any:
+    "What searches, behind the transforms."
+    import faiss
+
+    searcher = faiss.downcast_index(searcher)
+    return faiss.downcast_index(searcher.index) if isinstance(searcher, faiss.IndexPreTransform) else searcher
+
+
+def _judged(index: Index) -> Index:
+    "An approximate index with its recall; in its place an exact one of the same vectors where it loses too much."
+    import faiss
+
+    if index.config["kind"] == "flat":
+        return index
+    searcher = _behind(index.searcher)
+    full = faiss.downcast_index(searcher.refine_index if isinstance(searcher, faiss.IndexRefineFlat) else searcher.storage)
+    x = full.reconstruct_n(0, full.ntotal)
+    found = dict(zip(("recall_at_10", "recall_of_itself"), _recall(index, x), strict=True))
+    if min(found.values()) >= RECALL_LEAST:
+        return replace(index, config=index.config | found)
+    exact = faiss.IndexFlat(searcher.d, searcher.metric_type)
+    exact.add(x)
+    steps = [_copied(step) for step in _transforms(index)]
+    if steps:
+        exact = faiss.IndexPreTransform(exact)
+        for step in reversed(steps):
+            exact.prepend_transform(step)
+    config = {key: value for key, value in index.config.items() if key not in ("recall_at_10", "recall_of_itself")}
+    words = [word for word in config["recipe"].split(",") if word == "L2norm" or word.startswith("PCAW")]
+    refused = found | dict(kind=config["kind"], recipe=config["recipe"])
+    exact = Index(exact, config | dict(kind="flat", recipe=",".join([*words, "Flat"]), refused=refused), index.rows, index.folder)
+    exact.sketch = _sketch(exact)
+    return exact
+
+
+def _copied(step: Any) -> Any:
+    import faiss
+
+    kept, again = faiss.VectorIOWriter(), faiss.VectorIOReader()
+    faiss.write_VectorTransform(step, kept)
+    faiss.copy_array_to_vector(faiss.vector_to_array(kept.data), again.data)
+    return faiss.read_VectorTransform(again)
+
+
+def say_recall(
+    config: dict,  # Of an index
+) -> str:          # "hnsw finds 0.987 of what exact search finds"; empty for an exact index that was asked for
+    "What an approximate index loses, in words."
+    told = config.get("refused") or config
+    if "recall_at_10" not in told:
+        return ""
+    said = f"{told['kind']} finds {told['recall_at_10']:.3f} of what exact search finds"
+    said += f", and {told['recall_of_itself']:.3f} of the queries themselves" if told.get("recall_of_itself", 1) < RECALL_LEAST else ""
+    return f"{said}: less than {RECALL_LEAST}, so an exact index (flat) is kept" if config.get("refused") else said
+
+
+def _warn_refused(index: Index) -> None:
+    if index.config.get("refused"):
+        warnings.warn(f"{printable(index.folder or 'index')}: {say_recall(index.config)}", stacklevel=4)
+
 # %% ../nbs/03_retrieval.ipynb #c065
+_OURS = re.compile(
+    r"config\.json|rejected\.csv|\.lock|(index|sketch)-\d{6,}\.faiss|rows-\d{6,}\.csv"
+    r"|\.(config|rejected|index|sketch|rows)\S*-\w{8}|\.aside-[0-9a-f]{32}"  # Half written
+)
+_KEPT_ALWAYS = ("config.json", "rejected.csv", ".lock")
+
+
 def _index_files(folder: Path) -> list[Path]:
-    return [path for pattern in ("index-*.faiss", "sketch-*.faiss", "rows-*.csv", ".aside-*") for path in folder.glob(pattern)]
+    "Generations of an index, and what a stopped process left of one: never a file that somebody else named."
+    names = [path.name for path in folder.iterdir()]
+    return [folder / name for name in names if _OURS.fullmatch(name) and name not in _KEPT_ALWAYS]
 
 
 def _refuse_foreign(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"{folder}: is a file; expected a new folder, or an index")
+    found = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     config = folder / "config.json"
-    known = _index_files(folder) or config.is_file() and b'"recipe"' in config.read_bytes()
-    if folder.is_dir() and not known and any(path.name != ".lock" for path in folder.iterdir()):
+    known = config.is_file() and b'"recipe"' in config.read_bytes()
+    stopped = all(_OURS.fullmatch(name) for name in found) and any(name not in _KEPT_ALWAYS for name in found)
+    if not known and not stopped and any(name != ".lock" for name in found):
         raise FileExistsError(f"{folder}: holds something else; expected a new folder, or an index")
 
 
@@ -587,11 +751,40 @@ def _read_rejected(folder: Path | None) -> "pd.DataFrame":
     path = folder / "rejected.csv" if folder else None
     if path is None or not path.is_file():
         return pd.DataFrame(dict(path=[], reason=[]), dtype=str)
-    return pd.read_csv(path, dtype=str, keep_default_na=False)
+    return read_table(path, required=("path", "reason"))
+
+# %% ../nbs/03_retrieval.ipynb #retrieval02
+def _command(folder: Path, config: dict | None = None, root: Path | None = None) -> str:
+    "What a person types to make an index again."
+    config = config or {}
+    if root is None and isinstance(config.get("root"), str):
+        root = Path(os.path.normpath(folder / config["root"]))
+    words = ["deepfake-nbs", "index", shlex.quote(str(root)) if root and root.is_dir() else "FOLDER", shlex.quote(str(folder))]
+    feature = config.get("feature")
+    name = feature.get("name") if isinstance(feature, dict) else None
+    asked = dict(feature=name, similarity=config.get("similarity"), kind=config.get("kind"))
+    words += [f"--{key} {shlex.quote(str(asked[key]))}" for key, usual in _USUAL.items() if asked[key] not in (None, usual)]
+    return f"`{printable(' '.join(words))}`"
+
+
+def remake_command(
+    index: Index,  # Opened from a folder
+) -> str:          # In backquotes, for a message
+    "The command that makes an index again."
+    return _command(index.folder, index.config)
+
+
+_USUAL = dict(feature="thumbnail", similarity="cosine", kind="flat")  # Of the command line
+
+
+def _refuse_read_only(folder: Path, why: str, command: str) -> None:
+    place = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not os.access(place, os.W_OK):
+        raise PermissionError(f"{folder}: {why}, and {place} may not be written; index the images into another folder: {command}")
 
 # %% ../nbs/03_retrieval.ipynb #c065a
 def _write_config(config: dict, folder: Path, rejected: "pd.DataFrame") -> None:
-    write_text(folder / "rejected.csv", rejected.to_csv(index=False, lineterminator="\n"))
+    write_table(rejected[["path", "reason"]], folder / "rejected.csv")
     write_json(folder / "config.json", config | dict(n_rejected=len(rejected)))
 
 
@@ -605,10 +798,9 @@ def _write_index(index: Index, folder: Path, rejected: "pd.DataFrame") -> None:
     if index.sketch:
         parts["sketch"], names["sketch"] = index.sketch.codes, f"sketch-{generation:06d}.faiss"
     for key, part in parts.items():
-        aside = folder / f".aside-{uuid4().hex}"
-        faiss.write_index(part, str(aside))
-        os.replace(aside, folder / names[key])
-    write_text(folder / names["rows"], index.rows.to_csv(index=False, lineterminator="\n"))
+        with whole_file(folder / names[key]) as file:  # Through python: faiss itself does not say which disk was full
+            faiss.write_index(part, faiss.PyCallbackIOWriter(file.write))
+    write_table(index.rows, folder / names["rows"])
     files = {key: folder / name for key, name in names.items()}
     about = dict(generation=generation, files=names, bytes={key: file.stat().st_size for key, file in files.items()})
     about["sha256"] = {key: file_sha256(file) for key, file in files.items()}
@@ -627,6 +819,7 @@ def save_index(
 
     folder, config = Path(folder), index.config
     _refuse_foreign(folder)
+    _refuse_read_only(folder, "the index would be kept there", _command(Path("NEW_INDEX"), config))
     if index.folder and "root" in config:
         config = config | dict(root=os.path.relpath(index.root.resolve(), folder.resolve()))
     with _locked(folder, True):
@@ -635,43 +828,43 @@ def save_index(
 
 # %% ../nbs/03_retrieval.ipynb #c066
 def _generation(folder: Path) -> int:
-    return max((int(path.stem.rpartition("-")[2]) for path in folder.glob("index-*.faiss")), default=0)
+    return max((int(path.stem.rpartition("-")[2]) for path in _index_files(folder) if path.name.startswith("index-")), default=0)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; build_index makes an index, and one that was never finished has none")
+        said = f"{path}: no such file; build_index makes an index, and one that was never finished has none"
+        raise FileNotFoundError(f"{said}: {_command(folder)}")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         missing = {"version", "feature", "similarity", "kind", "n", "files", "bytes"} - set(config)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: not the config of an index ({error}); build it again") from error
+        raise ValueError(f"{path}: not the config of an index ({error}); build it again: {_command(folder)}") from error
     if missing or config["version"] != INDEX_VERSION:
         found = f"{', '.join(sorted(missing))} missing" if missing else f"version {config['version']}"
-        raise ValueError(f"{path}: {found}; expected an index of version {INDEX_VERSION}. Build it again")
+        known = config if isinstance(config, dict) else None
+        raise ValueError(f"{path}: {found}; expected an index of version {INDEX_VERSION}. Build it again: {_command(folder, known)}")
     return config
 
 
-def _parse_rows(data: bytes, path: Path, n: int) -> "pd.DataFrame":
-    import pandas as pd
-
+def _parse_rows(data: bytes, path: Path, n: int, again: str) -> "pd.DataFrame":
     try:
-        rows = pd.read_csv(io.BytesIO(data), dtype=str, keep_default_na=False)
-    except ValueError as error:  # Of pandas, or bytes that are not UTF-8
-        raise ValueError(f"{path}: not a table of paths and hashes ({error}); build the index again") from error
+        rows = read_table(io.BytesIO(data))
+    except ValueError as error:
+        raise ValueError(f"{path}: not a table of paths and hashes; build the index again: {again}") from error
     if list(rows) != ["path", "sha256"] or len(rows) != n:
-        raise ValueError(f"{path}: {len(rows)} rows of {', '.join(rows)}; expected {n} of path, sha256. Build the index again")
+        raise ValueError(f"{path}: {len(rows)} rows of {', '.join(rows)}; expected {n} of path, sha256. Build the index again: {again}")
     return rows
 
 
-def _read_rows(path: Path, n: int, sha256: str | None) -> "Callable[[], pd.DataFrame]":
+def _read_rows(path: Path, n: int, sha256: str | None, again: str) -> "Callable[[], pd.DataFrame]":
     "The bytes now: an append may remove the file. What they say when it is first asked for."
     data = path.read_bytes()
-    rows = partial(_parse_rows, data, path, n)
+    rows = partial(_parse_rows, data, path, n, again)
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
         rows()  # Says more, where it can
-        raise ValueError(f"{path}: other bytes than config.json says; damaged, build the index again")
+        raise ValueError(f"{path}: other bytes than config.json says; damaged, build the index again: {again}")
     return rows
 
 # %% ../nbs/03_retrieval.ipynb #c067
@@ -690,65 +883,89 @@ def open_index(
             if attempt == 2 or _read_config(Path(folder)) == config:
                 raise
         except (KeyError, TypeError, AttributeError) as error:  # A word of config.json that nobody wrote
-            raise ValueError(f"{folder}/config.json: not the config of an index ({error!r}); build it again") from error
+            again = _command(Path(folder), config)
+            raise ValueError(f"{folder}/config.json: not the config of an index ({error!r}); build it again: {again}") from error
     raise AssertionError("not reached")
 
 
 def _open(folder: Path, config: dict, feature: Feature | None, mmap: bool, verify: bool) -> Index:
     if feature:
         check_same_feature(config, feature, str(folder))
-    hashes = config.get("sha256", {})
+    hashes, again = config.get("sha256", {}), _command(folder, config)
     for key, name in config["files"].items():
         if (size := (folder / name).stat().st_size) != config["bytes"][key]:
-            raise ValueError(f"{folder / name}: {size} bytes, config.json says {config['bytes'][key]}; damaged, build the index again")
+            told = config["bytes"][key]
+            raise ValueError(f"{folder / name}: {size} bytes, config.json says {told}; damaged, build the index again: {again}")
         if verify and file_sha256(folder / name) != hashes.get(key):
-            raise ValueError(f"{folder / name}: other bytes than config.json says; damaged, build the index again")
+            raise ValueError(f"{folder / name}: other bytes than config.json says; damaged, build the index again: {again}")
     found = {key: _read_faiss(folder / name, key, config, mmap) for key, name in config["files"].items() if key != "rows"}
-    rows = _read_rows(folder / config["files"]["rows"], config["n"], hashes.get("rows"))
+    rows = _read_rows(folder / config["files"]["rows"], config["n"], hashes.get("rows"), again)
     index = Index(_tune(found["index"], config["kind"]), config, rows, folder)
     index.sketch = _sketch(index, found["sketch"]) if "sketch" in found else None
+    if "root" in config and not index.root.is_dir():
+        said = f"{folder}: its images were in {index.root}, which is not there: they or the index were moved"
+        warnings.warn(f"{said}. Make it again: {again}", stacklevel=3)
     return index
 
 
 def _read_faiss(path: Path, key: str, config: dict, mmap: bool) -> Any:
     import faiss
 
-    open(path, "rb").close()  # A file that may not be read is not one to build again
-    try:
-        searcher = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mmap else 0)
-    except (RuntimeError, MemoryError) as error:  # A wrong length asks for more memory than there is
-        raise ValueError(f"{path}: not an index that faiss can read ({str(error)[:120].partition(chr(10))[0]}); build it again") from error
+    again = _command(path.parent, config)
+    with open(path, "rb") as file:  # Says which file may not be read; faiss says "failed"
+        try:
+            if str(path).isprintable():  # faiss opens a file by its name, and takes no name that is not UTF-8
+                searcher = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mmap else 0)
+            else:
+                searcher = faiss.read_index(faiss.PyCallbackIOReader(file.read))
+        except (RuntimeError, MemoryError) as error:  # A wrong length asks for more memory than there is
+            said = str(error)[:120].partition("\n")[0]
+            raise ValueError(f"{path}: not an index that faiss can read ({said}); build it again: {again}") from error
     metric = faiss.METRIC_L2 if config["similarity"] == "euclidean" else faiss.METRIC_INNER_PRODUCT
     told = dict(vectors=(searcher.ntotal, config["n"]), metric=(searcher.metric_type, metric))
     told |= {"numbers a vector": (searcher.d, config["feature"]["dimension"])} if key == "index" else {}
     for what, (found, expected) in told.items():
         if found != expected:
-            raise ValueError(f"{path}: {what} {found}, config.json says {expected}; damaged, build the index again")
+            raise ValueError(f"{path}: {what} {found}, config.json says {expected}; damaged, build the index again: {again}")
     return searcher
 
 # %% ../nbs/03_retrieval.ipynb #c070
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".avif")
-
-
 def list_pool(
     root: str | Path,  # A folder
-) -> "pd.DataFrame":   # path (relative to it), sha256 (empty where the file cannot be read); sorted
-    "All pictures below a folder, by their names. Raises `ValueError` where there is none."
+) -> "pd.DataFrame":   # path (relative to it), sha256 (empty where the file cannot be read), reason; sorted by path
+    "All pictures below a folder; warns of what is left out. Raises `ValueError` where there is none, `NotADirectoryError`."
     import pandas as pd
 
-    files = sorted(Path(place, name) for place, _, names in walk(root) for name in names if name.lower().endswith(IMAGE_SUFFIXES))
-    if not files:
-        raise ValueError(f"{root}: no pictures in this folder; looked for {', '.join(IMAGE_SUFFIXES)}")
-    paths = [file.relative_to(root).as_posix().encode("utf-8", "backslashreplace").decode() for file in files]  # No table holds other names
-    return pd.DataFrame(dict(path=paths, sha256=[_hash_or_reason(Path(root, path))[0] for path in paths]))
+    found = find_files(root)
+    _warn_passed_over(Path(root), found)
+    if not found.images and not found.unreadable:
+        raise ValueError(f"{printable(root)}: no pictures in this folder{_passed_over(found)}")
+    rows = [(file, *_hash_or_reason(file)) for file in found.images] + [(file, "", reason) for file, reason in found.unreadable.items()]
+    rows = [(file.relative_to(root).as_posix(), sha256, reason) for file, sha256, reason in sorted(rows)]
+    return pd.DataFrame(rows, columns=["path", "sha256", "reason"])
+
+
+def _passed_over(found: Any) -> str:
+    "Videos and files of other kinds in a few words; empty where there are none."
+    n = len(found.videos)
+    named = ", ".join(printable(file.name) for file in found.videos[:5]) + (", ..." if n > 5 else "")
+    words = [f"{n} video{'s' if n > 1 else ''} ({named})"] * bool(n) + [found.passed_over()] * bool(found.others)
+    return f"; {' and '.join(words)} left out" if words else ""
+
+
+def _warn_passed_over(root: Path, found: Any) -> None:
+    if left_out := _passed_over(found):
+        warnings.warn(f"{printable(root)}{left_out.replace(';', ':', 1)}", stacklevel=4)
 
 
 def _hash_or_reason(file: Path) -> tuple[str, str]:
     try:
+        mode = file.stat().st_mode
+        if not stat.S_ISREG(mode):
+            return "", "a folder" if stat.S_ISDIR(mode) else "a device, a pipe or a socket; expected an ordinary file"
         return file_sha256(file), ""
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        return "", "its name is not UTF-8" if "\\udc" in str(file) else f"cannot be read ({reason})"
+        return "", f"cannot be read ({getattr(error, 'strerror', None) or error})"
 
 # %% ../nbs/03_retrieval.ipynb #c070a
 def _check_pool(manifest: "pd.DataFrame", root: Path) -> "pd.DataFrame":  # path, sha256, reason (why there is no hash; else empty)
@@ -756,18 +973,22 @@ def _check_pool(manifest: "pd.DataFrame", root: Path) -> "pd.DataFrame":  # path
     missing = [name for name in ("path", "sha256") if name not in manifest]
     if missing:
         raise ValueError(f"{root}: the manifest has no column {', '.join(missing)}; expected path and sha256")
-    pool = manifest[["path", "sha256"]].reset_index(drop=True).fillna("")
+    told = manifest["reason"] if "reason" in manifest else ""
+    pool = manifest[["path", "sha256"]].assign(told=told).reset_index(drop=True).fillna("")
     twice = pool.loc[pool["path"].duplicated(), "path"]
     if len(twice):
-        raise ValueError(f"{root}: {twice.iloc[0]} stands in the manifest twice, as {len(twice)} in all; expected every path once")
+        first = printable(twice.iloc[0])
+        raise ValueError(f"{root}: {first} stands in the manifest twice, as {len(twice)} in all; expected every path once")
     found = [(sha, "") if sha else _hash_or_reason(root / path) for path, sha in zip(pool["path"], pool["sha256"], strict=True)]
-    return pool.assign(sha256=[sha for sha, _ in found], reason=[reason for _, reason in found])
+    found = [(sha, told if told and not sha else why) for (sha, why), told in zip(found, pool["told"], strict=True)]
+    return pool[["path"]].assign(sha256=[sha for sha, _ in found], reason=[reason for _, reason in found])
 
 
 def _warn_rejected(where: Path, rejected: "pd.DataFrame", n: int) -> None:
     if len(rejected):
-        named = "; ".join(f"{row.path}: {row.reason}" for row in rejected[:5].itertuples())
-        warnings.warn(f"{where}: {len(rejected)} of {n} files cannot be read and are left out ({named})", stacklevel=4)
+        named = [f"{printable(row.path)}: {printable(row.reason)}" for row in rejected[:5].itertuples()] + ["..."] * (len(rejected) > 5)
+        said = f"{len(rejected)} of {n} files cannot be read and are left out ({'; '.join(named)})"
+        warnings.warn(f"{printable(where)}: {said}", stacklevel=4)
 
 
 def _vectors_of(
@@ -780,7 +1001,7 @@ def _vectors_of(
     bad = np.array([reason != "" for reason in reasons], bool)
     rejected = pool.loc[bad, ["path"]].assign(reason=[reason for reason in reasons if reason])
     if len(vectors) < least:
-        first = f" ({rejected['path'].iloc[0]}: {rejected['reason'].iloc[0]})" if len(rejected) else ""
+        first = f" ({printable(rejected['path'].iloc[0])}: {printable(rejected['reason'].iloc[0])})" if len(rejected) else ""
         raise ValueError(f"{root}: the pool is empty, {len(rejected)} files cannot be read{first}; expected at least one picture")
     _warn_rejected(root, rejected, len(pool))
     return vectors, pool.loc[~bad, ["path", "sha256"]].reset_index(drop=True), rejected
@@ -799,15 +1020,17 @@ def build_index(
     workers: int = 2,                      # Threads that read
     progress: bool = True,                 # Show a bar
 ) -> Index:
-    "Build an index, or open it when it is there. Raises `ValueError` for an empty pool, `FileExistsError` for a folder of something else."
+    "Build an index, or open it. Raises `ValueError` for an empty pool, `FileExistsError` for a foreign folder, `OSError` naming a file."
     from deepfake_nbs.datasets import _locked
 
-    root, out = Path(root), Path(out)
+    root, out = Path(root), Path(os.path.abspath(out))
     pool = _check_pool(list_pool(root) if manifest is None else manifest, root)
     _refuse_foreign(out)
     plan = dict(feature=feature.identity(), similarity=similarity, kind=kind, pool=_rows_hash(pool), like=_learned_hash(like))
     index = _kept(out, feature, plan, len(pool))
     if index is None:
+        why = "its images have changed since it was made" if (out / "config.json").is_file() else "the index would be kept there"
+        _refuse_read_only(out, why, _command(Path("NEW_INDEX"), plan, root))
         with _locked(out, True):
             with warnings.catch_warnings(action="ignore"):  # Told above; but somebody else may have built it meanwhile
                 index = _kept(out, feature, plan, len(pool))
@@ -829,6 +1052,7 @@ def _kept(out: Path, feature: Feature, plan: dict, n: int) -> Index | None:
         warnings.warn(f"{error}. It is built anew", stacklevel=3)
         return None
     _warn_rejected(index.root, rejected, n)
+    _warn_refused(index)
     return index
 
 
@@ -840,16 +1064,26 @@ def _build(
     vectors, rows, rejected = _vectors_of(feature, pool, root, cache=scratch, **how)
     index = make_index(vectors, rows, feature, plan["similarity"], plan["kind"], like)
     index.config |= dict(plan=plan, root=os.path.relpath(root.resolve(), out.resolve()))
-    if index.config["kind"] != "flat":
-        index.config["recall_at_10"] = recall_against_exact(index, vectors)
+    index = _judged(index)
     _write_index(index, out, rejected)
     if not cache:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return open_index(out)
+        _clear_vectors(scratch)
+    index = open_index(out)
+    _warn_refused(index)
+    return index
+
+
+def _clear_vectors(folder: Path) -> None:
+    "Take finished chunks away, and the folder with them where it holds nothing else."
+    with suppress(OSError):  # Not there, or not empty
+        for path in folder.iterdir():
+            if re.fullmatch(r"[0-9a-f]{32}\.npy|\.[0-9a-f]{32}\.npy-\w{8}|[0-9a-f]{32}\.[0-9a-f]{32}\.tmp", path.name):
+                path.unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def _rows_hash(rows: "pd.DataFrame") -> str:
-    return hashlib.sha256(rows[["path", "sha256"]].to_csv(index=False).encode()).hexdigest()
+    return hashlib.sha256(rows[["path", "sha256"]].to_csv(index=False).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _learned_hash(like: Index | None) -> str:
@@ -864,7 +1098,7 @@ def find_similar(
     queries: list[str | Path],     # Photographs
     k: int = 10,                   # Results a photograph
     workers: int = 2,              # Threads that read
-) -> "pd.DataFrame":               # query, rank (from 1), path, score, there (the file still exists)
+) -> "pd.DataFrame":               # query, rank (from 1), path, score; pictures that are still there alone
     "The most similar pictures of each photograph. Raises `ImageError` for a query that is no image; warns of pictures that are gone."
     import pandas as pd
 
@@ -873,18 +1107,56 @@ def find_similar(
     for file, reason in rejected.items():
         if reason != NO_CONTRAST:
             raise ImageError(file, reason)
-        warnings.warn(f"{file}: {reason}; nothing is found for it", stacklevel=2)
+        warnings.warn(f"{printable(file)}: {reason}; nothing is found for it", stacklevel=2)
     queries = [query for query in queries if str(Path(query)) not in rejected]
-    scores, numbers = index.search(vectors, k, [file_sha256(file) for file in queries])
-    found = [dict(query=str(query), rank=rank, path=index.rows["path"].iloc[number], score=float(score))
-             for query, ss, ns in zip(queries, scores, numbers, strict=True)
-             for rank, (score, number) in enumerate(zip(ss, ns, strict=True), 1) if number >= 0]
-    found = pd.DataFrame(found, columns=["query", "rank", "path", "score"])
-    found["there"] = [(index.root / path).is_file() for path in found["path"]]
-    gone = found.loc[~found["there"], "path"].drop_duplicates()
-    if len(gone):
-        warnings.warn(f"{index.folder}: {len(gone)} pictures were found that are no longer on disk ({', '.join(gone[:5])})", stacklevel=2)
-    return found
+    scores, numbers, there = _search_there(index, vectors, k, [file_sha256(file) for file in queries])
+    if gone := sorted(set(numbers[(numbers >= 0) & ~there].tolist())):
+        names = ", ".join(printable(index.rows["path"].iat[number]) for number in gone[:5]) + (", ..." if len(gone) > 5 else "")
+        said = f"{len(gone)} pictures were found that are no longer on disk ({names}), or not as they were; they are left out"
+        warnings.warn(f"{index.folder}: {said}. Make the index again: {_command(index.folder, index.config)}", stacklevel=2)
+    found = []
+    for query, *row in zip(queries, scores, numbers, there, strict=True):
+        kept = [(score, number) for score, number, good in zip(*row, strict=True) if good][:k]
+        found += [(str(query), rank, index.rows["path"].iat[number], float(score)) for rank, (score, number) in enumerate(kept, 1)]
+    return pd.DataFrame(found, columns=["query", "rank", "path", "score"])
+
+# %% ../nbs/03_retrieval.ipynb #retrieval03
+def _is_there(index: Index, number: int) -> bool:
+    "Whether an image is where it was, with the bytes that it had; they are hashed once."
+    file = index.root / index.rows["path"].iat[number]
+    try:
+        about = file.stat()
+        mark = about.st_mtime_ns, about.st_size
+        if index.seen.get(number, ((),))[0] != mark:
+            same = stat.S_ISREG(about.st_mode) and file_sha256(file) == index.rows["sha256"].iat[number]
+            index.seen[number] = mark, same
+        there = index.seen[number][1]
+    except OSError:
+        there = False
+    (index.stale.discard if there else index.stale.add)(number)
+    return there
+
+
+def _search_there(index: Index, vectors: np.ndarray, k: int, exclude: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    "As `Index.search`, and which results are still on disk; more are looked for until k of each query are."
+    ask = k
+    while True:
+        scores, numbers = index.search(vectors, ask, exclude)
+        known = {number: _is_there(index, number) for number in set(numbers[numbers >= 0].tolist())}
+        there = np.isin(numbers, [number for number, good in known.items() if good])
+        if ask >= len(index) or (there.sum(1) >= k).all() or not len(vectors):
+            return scores, numbers, there
+        ask = min(4 * ask, len(index))
+
+
+def find_gone(
+    index: Index,       # With a root
+) -> list[int]:         # Rows, also kept in `index.stale`
+    "Look at once which images are no longer where the index expects them. Their bytes are compared only when they are found."
+    root = str(index.root)
+    gone = [number for number, path in enumerate(index.rows["path"]) if not os.path.isfile(os.path.join(root, path))]
+    index.stale.update(gone)
+    return gone
 
 # %% ../nbs/03_retrieval.ipynb #c077
 def append_index(
@@ -899,7 +1171,8 @@ def append_index(
 
     folder, root = Path(folder), Path(root)
     pool = _check_pool(list_pool(root) if manifest is None else manifest, root)
-    _read_config(folder)  # Before the lock, which would make the folder
+    config = _read_config(folder)  # Before the lock, which would make the folder
+    _refuse_read_only(folder, "it would be changed there", _command(Path("NEW_INDEX"), config, root))
     with _locked(folder, True):
         index = open_index(folder, feature, mmap=False, verify=True)
         new = _new_rows(index, pool, root)
@@ -915,7 +1188,8 @@ def _new_rows(index: Index, pool: "pd.DataFrame", root: Path) -> "pd.DataFrame":
     changed = known.notna() & known.ne(pool["sha256"]) & pool["reason"].eq("")
     if changed.any():
         first = pool.loc[changed, "path"].iloc[0]
-        raise ValueError(f"{index.folder}: {first} is in the index with other bytes ({changed.sum()} files changed); build it again")
+        said = f"{index.folder}: {printable(first)} is in the index with other bytes ({changed.sum()} files changed)"
+        raise ValueError(f"{said}; build it again: {_command(index.folder, index.config)}")
     return pool[known.isna()]
 
 
@@ -930,29 +1204,23 @@ def _grow(index: Index, folder: Path, vectors: np.ndarray, rows: "pd.DataFrame",
         return
     index.searcher.add(np.ascontiguousarray(vectors))
     rows = pd.concat([index.rows, rows], ignore_index=True)
-    config = {key: value for key, value in index.config.items() if key != "recall_at_10"} | dict(n=len(rows), plan=None)
-    grown = Index(index.searcher, config, rows)
+    grown = _judged(Index(index.searcher, index.config | dict(n=len(rows), plan=None), rows))
     grown.sketch = _sketch(grown)
     _write_index(grown, folder, rejected)
+    _warn_refused(grown)
 
 # %% ../nbs/03_retrieval.ipynb #c081
 def recall_against_exact(
     index: Index,           # Made of these vectors
     vectors: np.ndarray,    # float32, the pool's vectors in the order of its rows
     n_queries: int = 200,   # Taken from the pool at random
-    k: int = 10,            # Results a query
-) -> float:                 # Share of the exact k that are found
-    "Recall of an approximate index against exact search."
-    import faiss
-
-    chosen = np.sort(np.random.default_rng(0).permutation(len(vectors))[:n_queries])
-    k, x = min(k, len(vectors)), np.ascontiguousarray(vectors, np.float32)
-    queries = x[chosen]
-    _, found = index.searcher.search(queries, k)
+    k: int = 10,            # Results a query, its own copies aside
+) -> float:                 # Share of what exact search finds
+    "Recall of an approximate index against exact search, among vectors that differ."
+    x = np.ascontiguousarray(vectors, np.float32)
     for step in _transforms(index):
-        x, queries = step.apply(x), step.apply(queries)
-    _, exact = faiss.knn(queries, x, k, index.searcher.metric_type)
-    return float(np.mean([len(np.intersect1d(a, b)) / k for a, b in zip(exact, found, strict=True)]))
+        x = step.apply(x)
+    return _recall(index, x, n_queries, k)[0]
 
 
 def _transforms(index: Index) -> list[Any]:
@@ -976,7 +1244,8 @@ def open_shards(
     parts = [open_index(folder, feature) for folder in folders]
     first = parts[0].config
     for part in parts[1:]:
-        odd = [key for key in ("feature", "similarity", "kind") if part.config[key] != first[key]]
+        mine, theirs = (one | dict(kind=(one.get("refused") or one)["kind"]) for one in (part.config, first))  # An exact stand-in fits
+        odd = [key for key in ("feature", "similarity", "kind") if mine[key] != theirs[key]]
         if odd or (first["similarity"] == "whitened" and _learned(part) != _learned(parts[0])):
             what = odd[0] if odd else "axes of whitening (build it like the first)"
             raise ValueError(f"{part.folder}: its {what} differ from those of {parts[0].folder}; expected shards of one kind")
@@ -1080,7 +1349,11 @@ def person_question(
     "Find the same person."
     rows = rows[rows["label"].eq(0) & rows["video"].eq("")].reset_index(drop=True)
     role = rows["role"] if "role" in rows else rows["path"].map(lambda _: "")
-    rows = rows.assign(sha256=[sha or file_sha256(Path(root, path)) for sha, path in zip(rows["sha256"], rows["path"], strict=True)])
+    found = [(sha, "") if sha else _hash_or_reason(Path(root, path)) for sha, path in zip(rows["sha256"], rows["path"], strict=True)]
+    rows = rows.assign(sha256=[sha for sha, _ in found])
+    good = rows["sha256"].ne("")
+    _warn_rejected(Path(root), rows.assign(reason=[why for _, why in found])[~good], len(rows))
+    role, rows = role[good].reset_index(drop=True), rows[good].reset_index(drop=True)
     pool = rows[role.ne("query")].reset_index(drop=True)
     asking = rows[role.ne("gallery")]
     answers, sha256 = pool.groupby("group").indices, pool["sha256"].to_numpy()
@@ -1143,9 +1416,8 @@ def disturbed_files(
     out = [place / f"{sha}.png" for sha in question.queries["sha256"]]
     for source, target in zip(files, out, strict=True):
         if not target.is_file():
-            aside = target.with_suffix(f".{uuid4().hex}.tmp")
-            DISTURBANCES[kind](read_image(source)).save(aside, "PNG")
-            os.replace(aside, target)
+            with whole_file(target) as file:
+                DISTURBANCES[kind](read_image(source)).save(file, "PNG")
     return out
 
 # %% ../nbs/03_retrieval.ipynb #c110
@@ -1226,6 +1498,25 @@ def _score_all(question: Question, index: Index, vectors: np.ndarray, there: np.
                 lines.append(dict(i=i, pool=pool, first=first, ap=ap, top=(seen if keep is None else seen[keep[seen]])[:10].tolist()))
     about = queries[["path", "group", "method", "half"]]
     return pd.DataFrame(lines).join(about, on="i").drop(columns="i").assign(question=question.name)
+
+# %% ../nbs/03_retrieval.ipynb #retrieval08
+def clear_scratch(
+    scratch: str | Path,  # Folder that was given to `evaluate`
+) -> int:                 # Bytes that are free again
+    "Take away the vectors and disturbed queries that `evaluate` left, when all of it is measured; nothing else."
+    scratch, before = Path(scratch), 0
+    before = sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file())
+    _clear_vectors(scratch / "vectors")
+    for place in (scratch / "disturbed").iterdir() if (scratch / "disturbed").is_dir() else ():
+        for path in place.iterdir() if place.is_dir() else ():
+            if re.fullmatch(r"[0-9a-f]{64}\.png|\.[0-9a-f]{36,}\S*-\w{8}|[0-9a-f]{64}\.[0-9a-f]{32}\.tmp", path.name):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            place.rmdir()
+    for place in (scratch / "disturbed", scratch):
+        with suppress(OSError):  # Not there, or not empty
+            place.rmdir()
+    return before - sum(path.stat().st_size for path in scratch.rglob("*") if path.is_file())
 
 # %% ../nbs/03_retrieval.ipynb #c114
 _KEYS = ["question", "pool", "disturbance", "feature", "similarity"]

@@ -665,7 +665,7 @@ def test_evidence_and_retrieve_say_what_the_gallery_could_not_read(heads_run, kn
     assert any("broken.png" in note and note.startswith("gallery:") for note in json.loads(result.stdout)["notes"])
     result = invoke("check", photo, photo, "--run", heads_run, "--gallery", known, "--whole")
     assert result.stdout.count("cannot be read") == 1, "said once, above the table"
-    assert invoke("index", known, tmp_path / "index", "--run", heads_run).exit_code == 0
+    assert invoke("index", known, tmp_path / "index", "--run", heads_run).exit_code == 1, "one file could not be read"
     for gallery in (known, tmp_path / "index"):
         result = invoke("retrieve", photo, "--gallery", gallery, "--run", heads_run)
         assert result.exit_code == 0 and "cannot be read" in result.stderr and "cannot be read" not in result.stdout
@@ -703,7 +703,7 @@ def test_a_picture_in_memory_finds_the_same_and_its_own_bytes_never(heads_run, k
 
 @pytest.mark.parametrize("similarity, measure, order", [("cosine", "similarity", -1), ("euclidean", "distance", 1)])
 def test_a_match_says_whether_its_number_is_a_similarity_or_a_distance(heads_run, known, photos, tmp_path, similarity, measure, order):
-    assert invoke("index", known, tmp_path / "index", "--run", heads_run, "--similarity", similarity).exit_code == 0
+    assert invoke("index", known, tmp_path / "index", "--run", heads_run, "--similarity", similarity).exit_code == 1, "broken.png"
     found = Gallery.open(tmp_path / "index", heads_run).find(sorted(photos.iterdir())[0])
     assert {match.measure for match in found} == {measure}
     assert [match.similarity for match in found] == sorted((match.similarity for match in found), key=lambda number: order * number)
@@ -718,7 +718,7 @@ def test_a_bad_gallery_is_named(heads_run, photos, tmp_path):
 
 def test_index_and_retrieve_commands(heads_run, known, photos, tmp_path):
     made = invoke("index", known, tmp_path / "index", "--run", heads_run)
-    assert made.exit_code == 0 and "6 pictures" in made.stdout and "broken.png" in made.stderr
+    assert made.exit_code == 1 and "6 pictures" in made.stdout and "broken.png" in made.stderr
     photo = sorted(photos.iterdir())[4]
     result = invoke("retrieve", photo, "--gallery", tmp_path / "index", "-k", 2, "--json", "--run", heads_run)
     assert result.exit_code == 0 and Path(json.loads(result.stdout)["matches"][0]["path"]).name == "4.png"
