@@ -603,10 +603,10 @@ def _execute(command: list[str], partial: Path) -> int:
 # %% ../nbs/00_core.ipynb #setup10
 PLAN = "DEEPFAKE_NBS_PLAN"
 SMOKE_SECONDS = {
-    "00_core": 7, "00b_images": 5, "00c_files": 6, "00e_metrics": 8, "01_datasets": 8, "01a_miniature": 14, "01b_dataset_results": 14,
-    "02_head_detection": 16, "02a_head_detection_results": 66, "03_retrieval": 12, "03a_retrieval_results": 60,
-    "04_baselines": 16, "04a_baseline_results": 33, "05_xception": 9, "06_training": 10, "06a_training_run": 15, "06b_training_results": 40,
-    "06c_comparison": 10, "06d_photographs": 6, "07_application": 20, "07a_our_faces": 25, "08_demo": 12, "09_ethics": 6, "index": 8,
+    "00_core": 7, "00b_images": 5, "00c_files": 6, "00e_metrics": 8, "01_datasets": 8, "01a_miniature": 14, "01b_dataset_results": 7,
+    "02_head_detection": 16, "02a_head_detection_results": 66, "03_retrieval": 12, "03a_retrieval_results": 36,
+    "04_baselines": 16, "04a_baseline_results": 33, "05_xception": 9, "06_training": 10, "06a_training_run": 17, "06b_training_results": 33,
+    "06c_comparison": 10, "06d_photographs": 5, "07_application": 13, "07a_our_faces": 9, "08_demo": 5, "09_ethics": 5, "index": 3,
 }  # Rough, on two cores: weights for a first guess
 
 
@@ -674,7 +674,8 @@ def run_chapter(
     if progress := say_progress(output, [resolve(path) for path in os.environ.get(PLAN, "").split()]):
         print(progress, flush=True)
     print("$", shlex.join(["papermill", *shown, *flags]), flush=True)
-    command = [sys.executable, "-m", "papermill", shown[0], str(partial), *flags, "--stdout-file", "-", "--log-level", "WARNING"]
+    command = [sys.executable, "-m", "papermill", shown[0], str(partial), *flags, "--log-level", "WARNING"]
+    command += ["--stdout-file", "-"] if known else []  # What a chapter that teaches prints is an example, and stands in it
     command += ["--progress-bar" if sys.stderr.isatty() else "--no-progress-bar"]  # A bar in a log file is noise
     if _execute(command, partial):
         raise RuntimeError(f"{notebook.name}: a cell failed; see {os.path.relpath(partial, project_root())}. Nothing was promoted.")

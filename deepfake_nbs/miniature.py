@@ -1595,7 +1595,7 @@ def run_job(job: tuple) -> tuple[str, list[dict]]:
 
 def run_jobs(jobs: list[tuple], workers: int, progress: bool) -> Iterator[tuple[str, list[dict]]]:
     "Results in the order of the jobs."
-    bar = dict(total=len(jobs), desc="drawing", disable=not progress, unit="item")
+    bar = dict(total=len(jobs), desc="drawing", disable=None if progress else True, unit="item")  # None: a bar on a terminal alone
     if workers <= 1:
         yield from tqdm(map(run_job, jobs), **bar)
         return
