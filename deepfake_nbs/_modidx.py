@@ -444,6 +444,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'deepfake_nbs.core._update_rows': ('core.html#_update_rows', 'deepfake_nbs/core.py'),
                                    'deepfake_nbs.core._versions': ('core.html#_versions', 'deepfake_nbs/core.py'),
                                    'deepfake_nbs.core.caption_line': ('core.html#caption_line', 'deepfake_nbs/core.py'),
+                                   'deepfake_nbs.core.cells_so_far': ('core.html#cells_so_far', 'deepfake_nbs/core.py'),
                                    'deepfake_nbs.core.check_parameters': ('core.html#check_parameters', 'deepfake_nbs/core.py'),
                                    'deepfake_nbs.core.choose_profile': ('core.html#choose_profile', 'deepfake_nbs/core.py'),
                                    'deepfake_nbs.core.estimate_seconds': ('core.html#estimate_seconds', 'deepfake_nbs/core.py'),

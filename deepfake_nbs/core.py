@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['DEFAULT_PROFILE', 'ARTIFACT_COLUMNS', 'CLAIM_COLUMNS', 'NOISE', 'QUIET', 'PLAN', 'SMOKE_SECONDS', 'project_root',
            'resolve', 'Settings', 'read_settings', 'set_seed', 'printable', 'whole_file', 'write_text', 'write_json',
-           'file_sha256', 'run_folder', 'PageError', 'check_parameters', 'newest_profile', 'choose_profile',
-           'run_record', 'caption_line', 'save_figure', 'save_table', 'forget_artifact', 'save_claims', 'walk',
-           'estimate_seconds', 'say_progress', 'run_chapter', 'run_chapter_command', 'freeze_inputs', 'promote',
-           'keep_results', 'publish']
+           'file_sha256', 'run_folder', 'PageError', 'cells_so_far', 'check_parameters', 'newest_profile',
+           'choose_profile', 'run_record', 'caption_line', 'save_figure', 'save_table', 'forget_artifact',
+           'save_claims', 'walk', 'estimate_seconds', 'say_progress', 'run_chapter', 'run_chapter_command',
+           'freeze_inputs', 'promote', 'keep_results', 'publish']
 
 # %% ../nbs/00_core.ipynb #c002
 import ast
@@ -306,13 +306,17 @@ def _assigned(cell: str) -> dict[str, str | None]:
     return names
 
 
+def cells_so_far() -> list[str]:  # Oldest first; none outside a notebook
+    "The cells that this notebook has run."
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return shell.user_ns.get("In", []) if shell else []
+
+
 def check_parameters(
     cells: list[str] | None = None,  # What the notebook has run so far; by default asked of IPython
 ) -> set[str]:                       # Parameters that papermill set
     "Refuse a parameter that the page does not take. Raises `PageError`."
-    if cells is None:
-        shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-        cells = shell.user_ns.get("In", []) if shell else []
+    cells = cells_so_far() if cells is None else cells
     at = max((i for i, cell in enumerate(cells) if _assigned(cell).get("profile")), default=None)
     if at is None or not "".join(cells[at + 1 : at + 2]).startswith("# Parameters"):
         return set()
@@ -341,18 +345,24 @@ def choose_profile(
     profile: str,                    # As the page's parameters say
     data: str | Path,                # As the page's parameters say
     new: bool = False,               # The page makes what it shows: a profile that was asked for needs no run yet
+    optional: bool = False,          # The page has something to show without a run: it says that there is none and goes on
     cells: list[str] | None = None,  # As for `check_parameters`
 ) -> str:                            # The profile of a run that exists
     "Choose the run that a page shows: the one asked for, else the newest, and say so. Raises `PageError` where there is none."
+    cells = cells_so_far() if cells is None else cells
     asked = "profile" in check_parameters(cells) or profile != DEFAULT_PROFILE
-    if any(run_folder(profile, data).glob("*")) or (asked and new):
+    if not cells or any(run_folder(profile, data).glob("*")) or (asked and new):
         return profile
     newest = None if asked else newest_profile(data)
     if newest is None:
         what = f" PROFILE={profile}" if asked and profile != "smoke" else ""
         where = "" if str(data) == "data/miniature" else f" DATA={shlex.quote(str(data))}"
         missing = f"profile {profile!r}" if asked else "any profile"
-        raise PageError(f"There is no run of {missing} on {data} yet. `make report{what}{where}` makes one.")
+        sentence = f"There is no run of {missing} on {data} yet. `make report{what}{where}` makes one."
+        if not optional:
+            raise PageError(sentence)
+        print(sentence)
+        return profile
     print(f"Profile {profile!r} has not run on {data}; this page shows the newest run, of profile {newest!r}.")
     return newest
 
@@ -559,19 +569,20 @@ def _send(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 # %% ../nbs/00_core.ipynb #setup08
-NOISE = (b"[IPKernelApp] WARNING | Kernel is running over TCP", b"0.00s - ")  # Said of every kernel; ours listens on this machine alone
+NOISE = rb"\[IPKernelApp\] WARNING \| Kernel is running over TCP.*\n|^0\.00s - .*\n"  # True of every kernel; ours stays on this machine
 QUIET = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "JUPYTER_PLATFORM_DIRS": "1"}  # Notices of the debugger and of folders to come
 
 
-def _relay(stream: IO[bytes]) -> None:
+def _relay(stream: IO[bytes], ended: threading.Event) -> None:
     "Pass on what papermill says, without the notices that are the same for every chapter and without its own traceback."
-    held, passing = b"", True
+    held = b""
     while chunk := stream.read1(65536):
         *lines, held = re.split(rb"(?<=[\r\n])", held + chunk)  # A progress bar ends its lines with \r
         for line in lines:
-            passing = passing and not line.startswith(b"Traceback (most recent call last)")  # What failed stands in the notebook
-            if passing and not line.startswith(NOISE):
-                sys.stderr.buffer.write(line)
+            if line.startswith(b"Traceback (most recent call last)"):  # What failed stands in the notebook
+                ended.set()
+            if not ended.is_set():
+                sys.stderr.buffer.write(re.sub(NOISE, b"", line))
                 sys.stderr.flush()
 
 
@@ -588,11 +599,13 @@ def _execute(command: list[str], partial: Path) -> int:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     environment = os.environ | QUIET | {"PATH": path}
     process = subprocess.Popen(command, cwd=project_root(), env=environment, stderr=subprocess.PIPE, start_new_session=True)
-    relay = threading.Thread(target=_relay, args=(process.stderr,), daemon=True)
-    relay.start()
+    ended = threading.Event()
+    relay = threading.Thread(target=_relay, args=(process.stderr, ended), daemon=True)
     try:
+        relay.start()
         code = process.wait()
     except BaseException:
+        ended.set()
         _stop(process)
         raise
     relay.join(1)
@@ -696,14 +709,15 @@ def run_chapter_command() -> None:
     parser.add_argument("output", help="where the executed chapter goes")
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                         help="a papermill parameter; may be given many times, unknown names are refused")
+    words = parser.parse_args()
     before = {number: signal.signal(number, _stop_here) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
-        words = parser.parse_args()
         run_chapter(words.notebook, words.output, dict(words.parameter))
     except (ValueError, RuntimeError, OSError) as error:
         sys.exit(f"deepfake-nbs-chapter: {error}")
     except KeyboardInterrupt as stop:
-        print(f"{Path(words.notebook).name}: stopped, nothing was promoted; the same command starts it again.", file=sys.stderr)
+        line_end = "\n" if sys.stderr.isatty() else ""  # After ^C, or a progress bar
+        print(f"{line_end}{Path(words.notebook).name}: stopped, nothing was promoted; the same command starts it again.", file=sys.stderr)
         sys.exit(128 + (stop.args[0] if stop.args else signal.SIGINT))
     finally:
         for number, handler in before.items():
