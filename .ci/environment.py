@@ -91,6 +91,8 @@ def make(python):
         write_mark({"requirements.lock": wanted["requirements.lock"]})
     run(inside, *INSTALL, "--no-build-isolation", "--editable", ".")
     write_mark(wanted)
+    if made is None and os.path.exists(".git"):
+        print("If you edit notebooks: `git config core.hooksPath .githooks` cleans them before each commit")
 
 
 def stop(number, frame):
