@@ -616,7 +616,8 @@ def _execute(command: list[str], partial: Path) -> int:
 # %% ../nbs/00_core.ipynb #setup10
 PLAN = "DEEPFAKE_NBS_PLAN"
 SMOKE_SECONDS = {
-    "00_core": 7, "00b_images": 5, "00c_files": 6, "00e_metrics": 8, "01_datasets": 8, "01a_miniature": 14, "01b_dataset_results": 7,
+    "00_core": 7, "00b_images": 5, "00c_files": 6, "00d_commands": 6, "00e_metrics": 8, "01_datasets": 8,
+    "01a_miniature": 14, "01b_dataset_results": 7,
     "02_head_detection": 16, "02a_head_detection_results": 66, "03_retrieval": 12, "03a_retrieval_results": 36,
     "04_baselines": 16, "04a_baseline_results": 33, "05_xception": 9, "06_training": 10, "06a_training_run": 17, "06b_training_results": 33,
     "06c_comparison": 10, "06d_photographs": 5, "07_application": 13, "07a_our_faces": 9, "08_demo": 5, "09_ethics": 5, "index": 3,

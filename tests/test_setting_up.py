@@ -205,7 +205,7 @@ def test_a_report_hands_its_plan_to_its_chapters(full):
         (run / name).touch()
     for path in full.folder.rglob("*"):  # All inputs are older than all outputs
         os.utime(path, (1e9, 1e9))
-    script(full.folder / ".venv/bin/python", 'case "$2" in *runs*) echo 1 8-published ;; *findings*) echo "Leakage: none" ;; esac')
+    script(full.folder / ".venv/bin/python", 'case "$2" in *findings*) echo "Leakage: none" ;; *runs*) echo 1 8-published ;; esac')
     command = ["-o", "setup", "-o", "prepare", "report", "CHAPTER=./fake"]
     lines = full.make(*command).stdout.splitlines()
     ran = [line for line in lines if ".ipynb of " in line]
