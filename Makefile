@@ -68,7 +68,8 @@ lock: setup
 
 # --- The report ------------------------------------------------------------------------------------------------------
 
-# The plan is what make would run now, in order: so a chapter can say that it is the 7th of 32, and how long the rest takes
+# The plan is what make would run now, in order: so a chapter can say that it is the 7th of 32, and how long the rest takes.
+# It may hold a chapter that turns out to be up to date: only a run shows whether a dataset was built anew
 report: prepare
 	@rows="$$(test ! -x $(BIN)/python || $(BIN)/python -c 'from deepfake_nbs.core import read_settings; print(*read_settings("$(PROFILE)").runs)')" && \
 	plan="$$($(MAKE) --no-print-directory -n chapters ROWS="$$rows" | sed -n 's|^$(CHAPTER) [^ ]* \([^ ]*\).*|\1|p')" && \

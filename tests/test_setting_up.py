@@ -215,8 +215,7 @@ def test_a_report_hands_its_plan_to_its_chapters(full):
     assert "Leakage: none" in lines[lines.index(ran[-1]):] and "Done: data/runs/smoke-miniature" in lines[-5]
     (run / "nbs" / "08_demo.ipynb").unlink()
     again = [line for line in full.make(*command).stdout.splitlines() if ".ipynb of " in line]
-    name = "data/runs/smoke-miniature/nbs/08_demo.ipynb"
-    assert again == [f"{name} of 1: {name}"]
+    assert [line.partition(" of ")[0].rpartition("/")[2] for line in again] == ["08_demo.ipynb"]
 
 
 def test_lab_opens_the_front_page_anywhere(project):
