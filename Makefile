@@ -59,9 +59,10 @@ help:
 
 # --- Setting up ------------------------------------------------------------------------------------------------------
 
-# Our own environment is brought up to date, in place; one that was not made here is never touched (see the file)
+# Our own environment is brought up to date, in place; one that was not made here is never touched (see the file).
+# `exec`, here and below: a signal that make passes on must reach the program, not a shell that waits for it
 setup:
-	@"$$(test -x $(BIN)/python && echo $(BIN)/python || echo "$(PYTHON)")" .ci/environment.py "$(PYTHON)"
+	@exec "$$(test -x $(BIN)/python && echo $(BIN)/python || echo "$(PYTHON)")" .ci/environment.py "$(PYTHON)"
 
 lock: setup
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade --extra dev pyproject.toml -o requirements.lock
@@ -75,7 +76,7 @@ report: prepare
 	plan="$$($(MAKE) --no-print-directory -n chapters ROWS="$$rows" | sed -n 's|^$(CHAPTER) [^ ]* \([^ ]*\).*|\1|p')" && \
 	DEEPFAKE_NBS_PLAN="$$plan" exec $(MAKE) --no-print-directory chapters ROWS="$$rows"
 	@echo
-	@$(BIN)/python -c 'from deepfake_nbs.comparison import say_findings; print(*say_findings("$(RUN)"), sep="\n")'
+	@exec $(BIN)/python -c 'from deepfake_nbs.comparison import say_findings; print(*say_findings("$(RUN)"), sep="\n")'
 	@echo
 	@echo "Done: $(RUN)"
 	@echo "  nbs/           the executed chapters (start with index.ipynb)"
@@ -86,9 +87,9 @@ report: prepare
 # Draws the embedded data where they are asked for, and writes what the chapters depend on (only when it changed)
 prepare: setup
 ifeq ($(DATA),data/miniature)
-	@$(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.miniature import draw_profile; draw_profile("$(PROFILE)")'
+	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.miniature import draw_profile; draw_profile("$(PROFILE)")'
 endif
-	@$(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.core import freeze_inputs; freeze_inputs("$(PROFILE)", "$(DATA)")'
+	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.core import freeze_inputs; freeze_inputs("$(PROFILE)", "$(DATA)")'
 
 chapters: $(DONE)/index.ipynb
 	@:

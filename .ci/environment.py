@@ -69,7 +69,8 @@ def install(made, python, inside):
     PLACE.mkdir(exist_ok=True)
     write_mark({"unfinished": "yes"})
     if not works(inside):
-        check = f'import sys; sys.exit(sys.version_info < (3, 11) and "python 3.11 or newer is needed; {python} is " + sys.version.split()[0])'
+        needed = f"python 3.11 or newer is needed; {python} is "
+        check = f"import sys; sys.exit(sys.version_info < (3, 11) and {needed!r} + sys.version.split()[0])"
         if subprocess.run([python, "-c", check]).returncode:
             sys.exit(1)
         run(python, "-m", "venv", str(PLACE))

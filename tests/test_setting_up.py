@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -147,6 +148,22 @@ def test_a_python_that_is_gone_is_replaced(project):
     project.make("setup")
     (project.folder / ".venv" / "bin" / "python").unlink()
     assert project.make("setup").returncode == 0 and kinds(project.calls) == ALL
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_set_up_that_is_stopped_says_so_in_one_line_and_goes_on(project, number):
+    script(project.inside, 'case "$2" in pip) exec sleep 600 ;; esac')
+    environment = os.environ | dict(LOG=str(project.log), REAL=sys.executable, STANDIN=str(project.inside), FAIL="")
+    process = subprocess.Popen(["make", "setup", f"PYTHON={project.python}"], cwd=project.folder, text=True, env=environment,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    assert process.stdout.readline().startswith("Setting up .venv")
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)  # A terminal asks all of them, `kill` make alone
+    said = process.communicate(timeout=60)[1].splitlines()
+    assert said[0] == "Setting up .venv was stopped; the next make goes on from here" and all("make: ***" in line for line in said[1:])
+    assert project.mark.read_text() in ("", "unfinished yes\n") and not (project.folder / ".venv" / "lib").exists()
+    script(project.inside, INSIDE)
+    script(project.folder / ".venv" / "bin" / "python", INSIDE)
+    assert project.make("setup").returncode == 0 and kinds(project.calls)[-2:] == ALL[1:]
 
 
 # --- Names of folders -------------------------------------------------------------------------------------------------
