@@ -573,7 +573,7 @@ NOISE = rb"\[IPKernelApp\] WARNING \| Kernel is running over TCP.*\n|^0\.00s - .
 QUIET = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "JUPYTER_PLATFORM_DIRS": "1"}  # Notices of the debugger and of folders to come
 
 
-def _relay(stream: IO[bytes], ended: threading.Event) -> None:
+def _relay(stream: IO[bytes], ended: threading.Event, kept: list[bytes]) -> None:
     "Pass on what papermill says, without the notices that are the same for every chapter and without its own traceback."
     held = b""
     while chunk := stream.read1(65536):
@@ -581,7 +581,9 @@ def _relay(stream: IO[bytes], ended: threading.Event) -> None:
         for line in lines:
             if line.startswith(b"Traceback (most recent call last)"):  # What failed stands in the notebook
                 ended.set()
-            if not ended.is_set():
+            if ended.is_set():
+                kept.append(line)
+            else:
                 sys.stderr.buffer.write(re.sub(NOISE, b"", line))
                 sys.stderr.flush()
 
@@ -596,11 +598,12 @@ def _failed_cell(partial: Path) -> str:
 
 def _execute(command: list[str], partial: Path) -> int:
     "Run papermill in a session of its own; whatever ends this process ends that session too."
+    partial.unlink(missing_ok=True)
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     environment = os.environ | QUIET | {"PATH": path}
     process = subprocess.Popen(command, cwd=project_root(), env=environment, stderr=subprocess.PIPE, start_new_session=True)
-    ended = threading.Event()
-    relay = threading.Thread(target=_relay, args=(process.stderr, ended), daemon=True)
+    ended, kept = threading.Event(), []
+    relay = threading.Thread(target=_relay, args=(process.stderr, ended, kept), daemon=True)
     try:
         relay.start()
         code = process.wait()
@@ -609,8 +612,8 @@ def _execute(command: list[str], partial: Path) -> int:
         _stop(process)
         raise
     relay.join(1)
-    if code and (text := _failed_cell(partial)):
-        print(text, file=sys.stderr)
+    if code:  # Where no cell failed, papermill itself did
+        print(_failed_cell(partial) or b"".join(kept).decode(errors="replace"), file=sys.stderr)
     return code
 
 # %% ../nbs/00_core.ipynb #setup10

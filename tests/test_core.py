@@ -330,6 +330,17 @@ def test_what_a_chapter_says_in_a_terminal_is_short(chapter, capfd):
     assert said.count("assert row != 13") == 1
 
 
+def test_what_stops_papermill_itself_is_shown(chapter, capfd, monkeypatch):
+    with pytest.raises(RuntimeError, match="a cell failed"):
+        core.run_chapter("nbs/x.ipynb", "out/x.ipynb", {"row": "13"})
+    capfd.readouterr()
+    (chapter / "nbs" / "x.ipynb").write_text('{"cells": [], "nbformat": 9, "nbformat_minor": 0, "metadata": {}}')
+    with pytest.raises(RuntimeError):
+        core.run_chapter("nbs/x.ipynb", "out/x.ipynb", {})
+    said = capfd.readouterr().err
+    assert "nbformat" in said and "assert row" not in said, "not the error of an earlier try"
+
+
 def test_time_left_comes_from_earlier_runs(tmp_path):
     def plan_of(run, names, **seconds):
         plan = [tmp_path / run / "nbs" / f"{name}.ipynb" for name in names]
