@@ -3,15 +3,38 @@ PROFILE ?= smoke
 DATA ?= data/miniature
 PYTHON ?= python3
 
-ifneq ($(words $(DATA)),1)
-$(error DATA is '$(DATA)'; expected one path without spaces (a symbolic link without spaces to it will do))
+# Names that make or the shell would take apart are refused here, in one sentence and for every command alike
+empty :=
+blank := $(empty) $(empty)
+tab := $(empty)	$(empty)
+hash := \#
+ODD := $$ % : ; = $(hash) [ ] ( ) { } & | < > * ? ! ' " ` \ ^
+odd-in = $(strip $(foreach sign,$(ODD),$(if $(findstring $(sign),$(1)),$(sign))) \
+	$(if $(findstring $(blank),$(1))$(findstring $(tab),$(1)),a blank))
+define refuse-odd
+ifeq ($$(value $(1)),)
+$$(error $(1) is empty; expected $(2))
 endif
-ifeq ($(abspath $(DATA)),$(abspath data/miniature))
+ifneq ($$(call odd-in,$$(value $(1))),)
+$$(error $(1) holds $$(call odd-in,$$(value $(1))), which make cannot handle; expected $(2), or a symbolic link to it with a plain name)
+endif
+endef
+$(eval $(call refuse-odd,DATA,a folder))
+$(eval $(call refuse-odd,PROFILE,smoke or mini or full))
+
+# The last part of DATA names the run. The project's own folder may have any name: nothing below depends on it
+here := $(subst $(blank),|,$(CURDIR))
+data-folder := $(abspath $(if $(filter /%,$(DATA)),$(DATA),$(here)/$(DATA)))
+name := $(notdir $(data-folder))
+ifneq ($(call odd-in,$(name)),)
+$(error DATA is the folder '$(subst |,$(blank),$(name))', a name that make cannot handle; expected a symbolic link to it with a plain name)
+endif
+ifeq ($(data-folder),$(here)/data/miniature)
 override DATA := data/miniature
 endif
 
 BIN := .venv/bin
-RUN := data/runs/$(PROFILE)-$(notdir $(abspath $(DATA)))
+RUN := data/runs/$(PROFILE)-$(name)
 DONE := $(RUN)/nbs
 CHAPTER := $(BIN)/deepfake-nbs-chapter
 FROM_RUN = -p profile $(PROFILE) -p data $(DATA)
@@ -36,23 +59,24 @@ help:
 
 # --- Setting up ------------------------------------------------------------------------------------------------------
 
-setup: .venv/ready
-
-.venv/ready: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"python 3.11 or newer is needed; $(PYTHON) is {sys.version.split()[0]}")'
-	@echo "Setting up .venv: about 3 GB to download, 7 GB on disk, once"
-	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@touch $@
+# Our own environment is brought up to date, in place; one that was not made here is never touched (see the file).
+# `exec`, here and below: a signal that make passes on must reach the program, not a shell that waits for it
+setup:
+	@exec "$$(test -x $(BIN)/python && echo $(BIN)/python || echo "$(PYTHON)")" .ci/environment.py "$(PYTHON)"
 
 lock: setup
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --upgrade --extra dev pyproject.toml -o requirements.lock
 
 # --- The report ------------------------------------------------------------------------------------------------------
 
+# The plan is what make would run now, in order: so a chapter can say that it is the 7th of 32, and how long the rest takes.
+# It may hold a chapter that turns out to be up to date: only a run shows whether a dataset was built anew
 report: prepare
-	@$(MAKE) --no-print-directory chapters ROWS="$$($(BIN)/python -c 'from deepfake_nbs.core import read_settings; print(*read_settings("$(PROFILE)").runs)')"
+	@rows="$$(test ! -x $(BIN)/python || $(BIN)/python -c 'from deepfake_nbs.core import read_settings; print(*read_settings("$(PROFILE)").runs)')" && \
+	plan="$$($(MAKE) --no-print-directory -n chapters ROWS="$$rows" | sed -n 's|^$(CHAPTER) [^ ]* \([^ ]*\).*|\1|p')" && \
+	DEEPFAKE_NBS_PLAN="$$plan" exec $(MAKE) --no-print-directory chapters ROWS="$$rows"
+	@echo
+	@exec $(BIN)/python -c 'from deepfake_nbs.comparison import say_findings; print(*say_findings("$(RUN)"), sep="\n")'
 	@echo
 	@echo "Done: $(RUN)"
 	@echo "  nbs/           the executed chapters (start with index.ipynb)"
@@ -63,11 +87,12 @@ report: prepare
 # Draws the embedded data where they are asked for, and writes what the chapters depend on (only when it changed)
 prepare: setup
 ifeq ($(DATA),data/miniature)
-	@$(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.miniature import draw_profile; draw_profile("$(PROFILE)")'
+	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.miniature import draw_profile; draw_profile("$(PROFILE)")'
 endif
-	@$(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.core import freeze_inputs; freeze_inputs("$(PROFILE)", "$(DATA)")'
+	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.core import freeze_inputs; freeze_inputs("$(PROFILE)", "$(DATA)")'
 
 chapters: $(DONE)/index.ipynb
+	@:
 
 module = deepfake_nbs/$(1).py
 CORE := $(foreach name,core images files parallel metrics,$(call module,$(name)))
@@ -79,6 +104,7 @@ TRAINING := $(DATASETS) $(call module,xception) $(call module,training)
 COMPARISON := $(TRAINING) $(call module,comparison)
 APPLICATION := $(HEADS) $(RETRIEVAL) $(call module,xception) $(call module,application)
 INPUTS := $(RUN)/settings.json $(RUN)/inputs.csv
+$(INPUTS): ;
 
 # Frames with head boxes are optional: a data root without them gets no detector, and no cropped dataset
 FOUND_HEADS := $(if $(wildcard $(DATA)/*/Annotations),$(DONE)/02a_head_detection_results.ipynb)
@@ -124,13 +150,13 @@ words-of-run = $(subst -, ,$*)
 changes-of-run = $(patsubst seed%,-p seed %,$(filter seed%,$(words-of-run))) $(patsubst %,-p protocol %,$(filter published,$(words-of-run))) \
 	$(patsubst %,-p schedule %,$(filter cosine,$(words-of-run)))
 $(DONE)/06a_training_run-%.ipynb: nbs/06a_training_run.ipynb $(COMPARISON) $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/06_training.ipynb
-	$(CHAPTER) $< $@ $(FROM_RUN) -p row $(word 1,$(words-of-run)) $(strip $(changes-of-run)) -p overwrite True
+	@$(CHAPTER) $< $@ $(FROM_RUN) -p row $(word 1,$(words-of-run)) $(strip $(changes-of-run)) -p overwrite True
 
 $(DONE)/01b_dataset_results.ipynb $(DONE)/02a_head_detection_results.ipynb $(DONE)/03a_retrieval_results.ipynb $(DONE)/04a_baseline_results.ipynb $(DONE)/06b_training_results.ipynb $(DONE)/06d_photographs.ipynb $(DONE)/07a_our_faces.ipynb $(DONE)/08_demo.ipynb $(DONE)/09_ethics.ipynb $(DONE)/index.ipynb: $(DONE)/%.ipynb: nbs/%.ipynb
-	$(CHAPTER) $< $@ $(FROM_RUN)
+	@$(CHAPTER) $< $@ $(FROM_RUN)
 
 $(DONE)/%.ipynb: nbs/%.ipynb
-	$(CHAPTER) $< $@
+	@$(CHAPTER) $< $@
 
 # --- Tests, measurements, pages --------------------------------------------------------------------------------------
 
@@ -152,18 +178,23 @@ site:
 	@command -v quarto > /dev/null || { echo "make site: quarto is not on PATH; install it from quarto.org, then try again" >&2; exit 1; }
 	quarto render
 
+NO_BROWSER = $(if $(DISPLAY)$(WAYLAND_DISPLAY)$(BROWSER)$(filter Darwin,$(shell uname)),,--no-browser)
+
+# The hook takes from a notebook what JupyterLab adds when it saves: a page that was only looked at leaves git clean
 lab: setup
-	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/nbs/index.ipynb --ContentsManager.pre_save_hook=nbdev.clean.clean_jupyter \
+		$(if $(filter 0,$(shell id -u)),--allow-root) $(NO_BROWSER)
 
 # voila.json keeps the page on this machine: it listens to no other, its pages may ask no other, and a large photograph fits
 # A folder that was named and is none is an error; only where none was named and none is there does the report make one
 DEMO_RUN ?=
 
+demo: export DEEPFAKE_NBS_RUN := $(value DEMO_RUN)
 demo: setup
-	@DEEPFAKE_NBS_RUN="$(DEMO_RUN)" $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.application import find_run; find_run()' \
-		$(if $(DEMO_RUN),,2> /dev/null || $(MAKE) --no-print-directory report)
+	@$(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.application import find_run; find_run()' \
+		$(if $(value DEMO_RUN),,2> /dev/null || exec $(MAKE) --no-print-directory report)
 	@echo "The demo opens in a browser; stop it with Ctrl-C. DEMO_RUN=folder takes the networks of that run."
-	DEEPFAKE_NBS_RUN="$(DEMO_RUN)" PATH="$(abspath $(BIN)):$$PATH" $(BIN)/voila nbs/08_demo.ipynb
+	PATH="$$PWD/$(BIN):$$PATH" $(BIN)/voila $(NO_BROWSER) nbs/08_demo.ipynb
 
 keep: setup
 	$(BIN)/python -c 'from deepfake_nbs.core import keep_results; print(*keep_results("$(PROFILE)", "$(DATA)"), sep="\n")'

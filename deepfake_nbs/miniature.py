@@ -1596,7 +1596,8 @@ def run_job(job: tuple) -> tuple[str, list[dict]]:
 def run_jobs(jobs: list[tuple], workers: int, progress: bool) -> Iterator[tuple[str, list[dict]]]:
     "Results in the order of the jobs."
     with closing(in_processes(run_job, jobs, workers=workers)) as results:
-        yield from tqdm(results, total=len(jobs), desc="drawing", disable=not progress, unit="item")
+        hidden = None if progress else True  # None: a bar on a terminal alone
+        yield from tqdm(results, total=len(jobs), desc="drawing", disable=hidden, unit="item")
 
 
 def list_jobs(folder: Path, seed: int, n_people: int, n_videos: int, n_head_frames: int) -> list[tuple]:

@@ -1002,7 +1002,7 @@ def run_epochs(
     def keep(row):
         save_checkpoint(out, learner, progress, identity)
         write_history(progress.history, out)
-        print(format_epoch(row, config.epochs, best_epoch(progress.history) == row["epoch"]), flush=True)
+        print(f"run {out.name}: {format_epoch(row, config.epochs, best_epoch(progress.history) == row['epoch'])}", flush=True)
 
     while len(progress.history) < config.epochs and not out_of_patience(progress.history, config.patience):
         row = train_epoch(learner, config, len(progress.history))
@@ -1064,7 +1064,7 @@ def train(
         identity = run_identity(config, file_sha256(folder / "manifest.csv"))
         record = on_first(lambda: earlier_run(out, identity, overwrite))
         if record is not None:
-            print(f"{out.name}: finished before, nothing to do", flush=True)
+            print(f"run {out.name}: finished before, nothing to do", flush=True)
             return record
         changed = dict(augment_seed=config.seed, window=config.window, augment=config.augment) if config.augment != "none" else {}
         images = [ManifestImages(splits[name], folder, config.image_size, config.workers, **more)
@@ -1073,7 +1073,7 @@ def train(
         progress = Progress(early_epoch=early_epoch(config.epochs))
         if checkpoint is not None:
             progress = load_checkpoint(checkpoint, learner)
-            print(f"{out.name}: goes on after epoch {len(progress.history)}", flush=True)
+            print(f"run {out.name}: goes on after epoch {len(progress.history)}", flush=True)
         run_epochs(learner, config, out, progress, identity)
         return on_first(lambda: finish_run(learner, config, folder, splits, out, progress, device, facts))
 

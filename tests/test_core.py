@@ -2,9 +2,11 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -242,6 +244,127 @@ def test_the_command_says_what_was_wrong(chapter, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["deepfake-nbs-chapter", "nbs/x.ipynb", "out/x.ipynb", "-p", "row", "4"])
     core.run_chapter_command()
     assert (chapter / "out" / "x.ipynb").is_file() and not (chapter / "out" / "x.partial.ipynb").exists()
+
+
+# --- A page asks which run it shows, and the runner stops as a whole ---------------------------------------------------
+
+
+@pytest.fixture
+def page(chapter):
+    "A project of one results page."
+    sources = ["from deepfake_nbs.core import choose_profile, run_folder",
+               'profile: str = "mini"\ndata: str = "data/miniature"\nn: int = 1',
+               "profile = choose_profile(profile, data)", "run_folder(profile, data).name"]
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    cells[1].metadata["tags"] = ["parameters"]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), chapter / "nbs" / "x.ipynb")
+    return chapter
+
+
+def shown(page, *flags):
+    "What plain papermill shows of the page: its last value and what it printed, or what it stopped at."
+    command = [sys.executable, "-m", "papermill", "nbs/x.ipynb", "out.ipynb", "--cwd", "nbs", "-k", "python3", *flags]
+    path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+    done = subprocess.run(command, cwd=page, capture_output=True, text=True, env=os.environ | {"PATH": path}, check=False)
+    outputs = [output for cell in nbformat.read(page / "out.ipynb", 4).cells for output in cell.get("outputs", [])]
+    assert done.returncode == any(output.output_type == "error" for output in outputs)
+    return ["\n".join(output.get("traceback", [])) or output.get("text") or output.data["text/plain"]
+            for output in outputs if "papermill-error-cell" not in str(output.get("data", ""))]
+
+
+def test_a_page_shows_the_newest_run_or_says_how_to_make_one(page):
+    assert shown(page) == ["There is no run of any profile on data/miniature yet. `make report` makes one."]
+    asked = shown(page, "-p", "profile", "mini")
+    assert asked == ["There is no run of profile 'mini' on data/miniature yet. `make report PROFILE=mini` makes one."]
+    assert shown(page, "-p", "nn", "2") == ["unknown parameter 'nn'; did you mean 'n'?"]
+    assert not (page / "data").exists(), "looking makes nothing"
+    for profile, time in (("full", 1e9), ("smoke", 2e9)):
+        made = core.write_json(page / "data" / "runs" / f"{profile}-miniature" / "settings.json", {})
+        os.utime(made, (time, time))
+    said, name = shown(page, "-p", "n", "2")
+    assert said == "Profile 'mini' has not run on data/miniature; this page shows the newest run, of profile 'smoke'.\n"
+    assert name == "'smoke-miniature'"
+    assert shown(page, "-p", "profile", "full") == ["'full-miniature'"]
+    core.write_json(page / "data" / "runs" / "mini-miniature" / "settings.json", {})
+    assert shown(page) == ["'mini-miniature'"], "the profile of the site wins where it has run"
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_stopped_chapter_leaves_one_line_and_no_process(chapter, number, code):
+    nb = nbformat.read(chapter / "nbs" / "x.ipynb", 4)
+    nb.cells[-1].source = """import os, subprocess, sys, time
+child = "import time; time.sleep(600)"
+deaf = f"import signal; signal.signal(2, signal.SIG_IGN); signal.signal(15, signal.SIG_IGN); {child}"
+workers = [subprocess.Popen([sys.executable, "-c", child]), subprocess.Popen([sys.executable, "-c", deaf], start_new_session=True)]
+try:
+    print("running", os.getpid(), *(worker.pid for worker in workers), flush=True)
+    time.sleep(600)
+finally:
+    open("put-away", "w").close()"""
+    nbformat.write(nb, chapter / "nbs" / "x.ipynb")
+    command = [sys.executable, "-c", "from deepfake_nbs.core import run_chapter_command as run; run()", "nbs/x.ipynb", "out/x.ipynb"]
+    process = subprocess.Popen(command, cwd=chapter, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    family = next(line for line in process.stdout if line.startswith("running")).split()[1:]
+    os.killpg(process.pid, number)
+    said = process.communicate()[1]
+    assert process.returncode == code and said == "x.ipynb: stopped, nothing was promoted; the same command starts it again.\n"
+    for pid in family:
+        state = Path("/proc", pid, "stat")
+        assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z", "a process was left"
+    assert (chapter / "nbs" / "put-away").exists(), "the cell could put away what it was writing"
+    assert os.listdir(chapter / "out") == ["x.partial.ipynb"]
+
+
+def test_what_a_chapter_says_in_a_terminal_is_short(chapter, capfd):
+    nb = nbformat.read(chapter / "nbs" / "x.ipynb", 4)
+    nb.cells.insert(1, nbformat.v4.new_code_cell("print('epoch 1')"))
+    nbformat.write(nb, chapter / "nbs" / "x.ipynb")
+    core.run_chapter("nbs/x.ipynb", "out/x.ipynb", {})
+    out, err = capfd.readouterr()
+    assert err == "" and out == "$ papermill nbs/x.ipynb out/x.ipynb --cwd nbs -k python3\nepoch 1\n"
+    with pytest.raises(RuntimeError, match="a cell failed; see out/x.partial.ipynb"):
+        core.run_chapter("nbs/x.ipynb", "out/x.ipynb", {"row": "13"})
+    said = capfd.readouterr().err
+    assert "AssertionError" in said and "papermill" not in said and "\x1b" not in said  # The cell's own words, once
+    assert said.count("assert row != 13") == 1
+
+
+def test_what_stops_papermill_itself_is_shown(chapter, capfd, monkeypatch):
+    with pytest.raises(RuntimeError, match="a cell failed"):
+        core.run_chapter("nbs/x.ipynb", "out/x.ipynb", {"row": "13"})
+    capfd.readouterr()
+    (chapter / "nbs" / "x.ipynb").write_text('{"cells": [], "nbformat": 9, "nbformat_minor": 0, "metadata": {}}')
+    with pytest.raises(RuntimeError):
+        core.run_chapter("nbs/x.ipynb", "out/x.ipynb", {})
+    said = capfd.readouterr().err
+    assert "nbformat" in said and "assert row" not in said, "not the error of an earlier try"
+
+
+def test_time_left_comes_from_earlier_runs(tmp_path):
+    def plan_of(run, names, **seconds):
+        plan = [tmp_path / run / "nbs" / f"{name}.ipynb" for name in names]
+        for path in plan:
+            if path.stem in seconds:
+                core.write_json(path, {"metadata": {"papermill": {"duration": seconds[path.stem]}}})
+        return plan
+
+    names = ["00_core", "02a_head_detection_results", "06a_training_run-1", "06a_training_run-8"]
+    slow = plan_of("smoke-slow", names, **{"00_core": core.SMOKE_SECONDS["00_core"] * 3.0})
+    guesses = [core.SMOKE_SECONDS[name.partition("-")[0]] for name in names]
+    assert core.estimate_seconds(slow, 0) == guesses[0] * 3 + sum(guesses[1:])  # Nothing has run in this report
+    assert core.estimate_seconds(slow, 1) == 3 * sum(guesses[1:])  # This machine takes three times as long
+    assert core.say_progress(slow[1], slow) == f"Chapter 2 of 4: 02a_head_detection_results, about {sum(guesses[1:]) / 20:.0f} minutes left"
+    full = plan_of("full-own", names, **{"06a_training_run-1": 36000.0})
+    assert core.estimate_seconds(full, 0) is None and core.say_progress(full[0], full) == "Chapter 1 of 4: 00_core"
+    assert core.say_progress(full[3], full) == "Chapter 4 of 4: 06a_training_run-8, about 10.0 hours left"
+    assert core.say_progress(tmp_path / "mine.ipynb", full) == ""
+    full[1].write_text("cut off {")
+    assert core.estimate_seconds(full, 1) is None
+
+
+def test_every_chapter_has_a_guess(root):
+    assert {path.stem for path in (root / "nbs").glob("*.ipynb")} <= set(core.SMOKE_SECONDS)
 
 
 def test_publishing_copies_outputs_and_measured_claims(chapter, root):

@@ -135,15 +135,13 @@ def test_the_page_of_a_run_without_networks_says_so_and_runs_to_its_end(tmp_path
 
 @pytest.mark.parametrize("there", [True, False])
 def test_make_demo_takes_the_run_that_was_named_and_makes_no_report(run, tmp_path, there):
-    (tmp_path / ".venv").mkdir()
     for name in ("Makefile", "requirements.lock", "pyproject.toml", "settings.ini"):
         shutil.copy(ROOT / name, tmp_path)
     for name, script in (("python", f'exec "{sys.executable}" "$@"'), ("voila", 'echo "voila $DEEPFAKE_NBS_RUN"')):
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
-    (tmp_path / ".venv" / "ready").touch()
     named = run if there else tmp_path / "nowhere"
-    command = ["make", "demo", "BIN=.", f"DEMO_RUN={named}"]
+    command = ["make", "-o", "setup", "demo", "BIN=.", f"DEMO_RUN={named}"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False)
     assert "make report" not in done.stdout and "Done:" not in done.stdout and (done.returncode == 0) == there, done.stdout + done.stderr
     assert f"voila {run}" in done.stdout if there else "nowhere: holds no" in done.stderr and "voila" not in done.stdout
