@@ -25,6 +25,7 @@ from timing import report
 from deepfake_nbs import head_detection as hd
 from deepfake_nbs.core import run_record, set_seed, write_json
 from deepfake_nbs.files import read_table, write_table
+from deepfake_nbs.metrics import jackknife_interval
 
 
 def make_peer(image_size: int, predict: bool = False):
@@ -243,24 +244,26 @@ def train_all(heads: hd.HeadSet, args: argparse.Namespace) -> None:
 
 
 def compare(args: argparse.Namespace) -> None:
-    "Train both with every seed and print average precisions beside each other; intervals from resampled frames."
+    "Train both with every seed and print average precisions beside each other; intervals from leaving out one film at a time."
     heads = hd.build_head_set(args.data, Path(args.out) / "head_set", reject_limit=0.02)
-    paths, rng = heads.split("test"), np.random.default_rng(0)
+    paths = heads.split("test")
     train_all(heads, args)
     numbers = ("x0", "y0", "x1", "y1", "score")
     found = {name: [read_table(run_path(name, seed, args).with_suffix(".csv"), numbers) for seed in range(args.seeds)] for name in NETWORKS}
     matches = {name: [hd.match_frames(table, heads, paths) for table in tables] for name, tables in found.items()}
-    weights = [np.bincount(rng.integers(len(paths), size=len(paths)), minlength=len(paths)).astype(float) for _ in range(1000)]
+    film = pd.factorize(heads.frames.set_index("path")["group"].astype(str).loc[paths])[0]
+    size = np.bincount(film, [len(heads.boxes[path]) for path in paths])
+    weights = [(film != one).astype(float) for one in range(film.max() + 1)]
     rows, about = [], dict(n=len(paths), protocol=f"{args.epochs} epochs, {args.image_size} px", data=Path(args.data).parent.name)
     for key, overlap in dict(ap50=0.5, ap75=0.75).items():
         seeds = {name: [one.ap(overlap) for one in matches[name]] for name in NETWORKS}
         means = {name: np.array([np.mean([one.ap(overlap, weight) for one in matches[name]]) for weight in weights]) for name in NETWORKS}
         for name in NETWORKS:
             rows += [dict(id=f"heads-scratch-{name}-{key}-seed{i}", measured=value) for i, value in enumerate(seeds[name])]
-            low, high = np.percentile(means[name], [2.5, 97.5])
+            low, high, _ = jackknife_interval(np.mean(seeds[name]), means[name], size)
             rows.append(dict(id=f"heads-scratch-{name}-{key}", measured=np.mean(seeds[name]), low=low, high=high))
-        low, high = np.percentile(means["ours"] - means["effdet"], [2.5, 97.5])
         ours, theirs, spread = np.mean(seeds["ours"]), np.mean(seeds["effdet"]), np.ptp(seeds["effdet"])
+        low, high, _ = jackknife_interval(ours - theirs, means["ours"] - means["effdet"], size, (-1, 1), odds=False)
         rows.append(dict(id=f"heads-scratch-difference-{key}", measured=ours - theirs, low=low, high=high))
         if key == "ap50":
             name = f"AP50 from scratch, {args.epochs} epochs, {args.seeds} seeds; effdet's less its spread"

@@ -154,7 +154,7 @@ class Settings:
     retrieval_queries: int      # Most queries of each question, 0 = all
     retrieval_index: str        # Index that is kept: flat (exact), hnsw or ivfpq
     workers: int                # Processes that decode and draw
-    n_resamples: int            # Bootstrap resamples behind an interval
+    n_resamples: int            # Random draws behind a p; 1: no intervals
 
     @property
     def runs(self) -> list[str]:

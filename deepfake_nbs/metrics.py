@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # pandas loads only where a table is made
     import pandas as pd
 
 # %% ../nbs/00e_metrics.ipynb #stats02
-MIN_GROUPS = 10        # Fewer give no interval: what they say of themselves differs too much from draw to draw
+MIN_GROUPS = 10        # Fewer give no interval and no p: their spread is known too badly
 MIN_GROUPS_BRIER = 40  # A nearly perfect network's Brier score rests on few images, so its intervals need more
 ALIKE = "no group differs"
 MOST_BLOCKS = 1000     # Where there are more groups, they are joined to so many blocks, and one block is left out at a time
@@ -247,8 +247,8 @@ def paired_metrics(
     frame = frame.assign(**_intervals(values, np.array(left_out), sizes, difference=True))
     if (each[0] == each[1]).all():
         frame = frame.assign(low=frame["difference"], high=frame["difference"], why="")
-    each = zip(METRICS, values, np.array(left_out).T, sizes, frame["low"], frame["why"], strict=True)
-    p = [_paired_p(*one, n_resamples, seed) for one in each]
+    rows = zip(METRICS, values, np.array(left_out).T, sizes, frame["low"], frame["why"], strict=True)
+    p = [_paired_p(*row, n_resamples, seed) for row in rows]
     why = frame.pop("why")
     return frame.assign(p=p, n=len(label), groups=first["group"].astype(str).nunique(), why=why)
 
