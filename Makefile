@@ -70,7 +70,7 @@ endif
 chapters: $(DONE)/index.ipynb
 
 module = deepfake_nbs/$(1).py
-CORE := $(foreach name,core images files metrics,$(call module,$(name)))
+CORE := $(foreach name,core images files commands metrics,$(call module,$(name)))
 DATASETS := $(CORE) $(call module,datasets)
 HEADS := $(DATASETS) $(call module,head_detection)
 RETRIEVAL := $(HEADS) $(call module,retrieval)
@@ -88,7 +88,8 @@ CROPS := $(if $(FOUND_HEADS),$(RUN)/cvcs_cropped_dfd/dataset.json)
 $(DONE)/00_core.ipynb: $(CORE)
 $(DONE)/00b_images.ipynb: $(CORE) | $(DONE)/00_core.ipynb
 $(DONE)/00c_files.ipynb: $(CORE) | $(DONE)/00b_images.ipynb
-$(DONE)/00e_metrics.ipynb: $(CORE) | $(DONE)/00c_files.ipynb
+$(DONE)/00d_commands.ipynb: $(CORE) | $(DONE)/00c_files.ipynb
+$(DONE)/00e_metrics.ipynb: $(CORE) | $(DONE)/00d_commands.ipynb
 $(DONE)/01_datasets.ipynb: $(DATASETS) | $(DONE)/00e_metrics.ipynb
 $(DONE)/01a_miniature.ipynb: $(CORE) $(call module,miniature) | $(DONE)/01_datasets.ipynb
 $(DONE)/02_head_detection.ipynb: $(HEADS) | $(DONE)/01b_dataset_results.ipynb
