@@ -204,8 +204,11 @@ def explain(
     if isinstance(error, OutputError):
         return ("" if error.code > 1 else str(error), error.code)
     if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # Of typer: words that it does not know
-        where = getattr(getattr(error, "ctx", None), "command_path", "")
-        return f"{error.format_message()}{f' `{where} --help` says what is expected.' if where else ''}", error.exit_code
+        if type(error).__name__ == "NoArgsIsHelpError":  # The command without a word shows its help
+            error.show()
+            return "", error.exit_code
+        where = getattr(getattr(error, "ctx", None), "command_path", "deepfake-nbs")
+        return f"{error.format_message().rstrip('.')}; `{where} --help` says what is expected", error.exit_code
     if type(error).__name__ == "Abort" or isinstance(error, KeyboardInterrupt):
         return "interrupted", 128 + signal.SIGINT
     if _is_memory(error):
