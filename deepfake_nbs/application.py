@@ -185,6 +185,15 @@ class Evidence:
 CLASSIFIER = Path("models", "classifier")
 
 
+def _is_there(path: Path) -> bool:
+    "Whether a file is there. A folder that may not be entered, or a name that is too long, is an `OSError` that names it."
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # The last: a name that no file can have
+        return False
+    return True
+
+
 def find_run(
     run: str | Path | None = None,  # A run folder; by default the newest that holds the model
     model: Path = CLASSIFIER,       # What is wanted of it
@@ -193,7 +202,7 @@ def find_run(
     run = run or os.environ.get("DEEPFAKE_NBS_RUN") or None
     if run is not None:
         for place in (expand_home(run).absolute(), resolve(run)):  # As the shell means it, else as the project does
-            if os.path.isfile(place / model / "config.json"):
+            if _is_there(place / model / "config.json"):
                 return place
         raise FileNotFoundError(f"{run}: holds no {model / 'config.json'}; `make report` trains a {model.name.replace('_', ' ')}")
     found = list((project_root() / "data" / "runs").glob(f"*/{model / 'config.json'}"))
@@ -208,7 +217,7 @@ def find_model(
     "Find a network of one's own. Raises `FileNotFoundError` that names the command which makes one."
     for place in (expand_home(model).absolute(), resolve(model)):
         for folder in (place / "model", place):
-            if os.path.isfile(folder / "config.json"):
+            if _is_there(folder / "config.json"):
                 return folder
     raise FileNotFoundError(f"{model}: holds no finished training, a folder with model/config.json; `deepfake-nbs-train` leaves one")
 
@@ -220,7 +229,7 @@ def _find_networks(run: str | Path | None, row: int | None, model: str | Path | 
     if model is not None:
         place = find_model(model)
         own = place.parents[2] if place.parent.parent.name == "training" else place
-        if run is None and not os.path.isfile(own / DETECTOR / "config.json"):
+        if run is None and not _is_there(own / DETECTOR / "config.json"):
             with suppress(FileNotFoundError):  # A training folder that was carried away: the newest detector there is
                 return place, find_run(None, DETECTOR)
         return place, own if run is None else find_run(run, DETECTOR)

@@ -22,12 +22,12 @@ def one_line(
     most: int = 500,  # Characters
 ) -> str:             # One line that a terminal only shows
     "Spell a message out, without the middle of one that is too long to read."
-    try:
-        from deepfake_nbs.core import printable
-    except (ImportError, OSError, MemoryError):  # Without memory for numpy, a message must still be said
-        printable = ascii
     named = isinstance(message, OSError) and message.filename  # Without "[Errno 2]", and the file first
-    text = printable(f"{message.filename}: {message.strerror}" if named else message)
+    text = f"{message.filename}: {message.strerror}" if named else str(message)
+    if not text.isprintable():  # Else numpy need not be loaded, for which there may be no memory
+        from deepfake_nbs.core import printable
+
+        text = printable(text)
     return text if len(text) <= most else f"{text[: most // 2]} [...] {text[-most // 2 :]}"
 
 
@@ -44,7 +44,8 @@ class OutputError(Exception):
     "Standard output or standard error cannot be written to. It is no `OSError`: it says nothing about a file that was asked for."
 
     def __init__(self, stream: str, cause: OSError):
-        super().__init__(f"{stream.strip('<>').replace('std', 'standard ')}: {cause.strerror or cause}")
+        known = {"<stdout>": "standard output", "<stderr>": "standard error"}
+        super().__init__(f"{known.get(stream, stream)}: {cause.strerror or cause}")
         self.code = 128 + signal.SIGPIPE if cause.errno == errno.EPIPE else 1  # As a shell says it of `cat`
 
 

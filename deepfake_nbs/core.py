@@ -60,7 +60,7 @@ def expand_home(
     except RuntimeError as error:  # No HOME, and no such user
         if os.path.lexists(path):
             return Path(path)
-        raise ValueError(f"{path}: the folder that ~ stands for is not known (HOME is not set); write the whole path") from error
+        raise ValueError(f"{path}: the folder that {Path(path).parts[0]} stands for is not known; write the whole path") from error
 
 
 def resolve(

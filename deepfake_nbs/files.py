@@ -136,9 +136,9 @@ def _sort_in(found: FoundFiles, path: Path) -> None:
 def find_named(
     places: Iterable[str | Path],  # Files and folders, as a user named them
 ) -> FoundFiles:                   # In the order in which they were named
-    "Files as they are named, folders as what is below them; nothing twice."
+    "Files as they are named, folders as what is below them."
     found = FoundFiles()
-    for place in dict.fromkeys(map(Path, places)):
+    for place in map(Path, places):
         if not os.path.isdir(place):
             (found.videos if _kind(place) == "video" and not looks_like_image(place) else found.images).append(place)
             continue
@@ -149,7 +149,6 @@ def find_named(
         found.videos += inside.videos
         found.unreadable |= inside.unreadable
         found.others += inside.others
-    found.images, found.videos = list(dict.fromkeys(found.images)), list(dict.fromkeys(found.videos))
     return found
 
 # %% ../nbs/00c_files.ipynb #d016
