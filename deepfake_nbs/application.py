@@ -226,6 +226,8 @@ def _find_networks(run: str | Path | None, row: int | None, model: str | Path | 
     "Folder of the classifier, and run folder of what goes with it: head detector and margin."
     if row is not None and model is not None:
         raise ValueError("row and model both name a classifier; expected one of them")
+    if row is not None and (not isinstance(row, int) or isinstance(row, bool) or row < 1):
+        raise ValueError(f"row is {row!r}; expected the number of a row of table 1, or of one of ours")
     if model is not None:
         place = find_model(model)
         own = place.parents[2] if place.parent.parent.name == "training" else place
@@ -234,11 +236,7 @@ def _find_networks(run: str | Path | None, row: int | None, model: str | Path | 
                 return place, find_run(None, DETECTOR)
         return place, own if run is None else find_run(run, DETECTOR)
     run = find_run(run)
-    if row is None:
-        return run / CLASSIFIER, run
-    if not isinstance(row, int) or isinstance(row, bool) or row < 1:
-        raise ValueError(f"row is {row!r}; expected the number of a row of table 1, or of one of ours")
-    return run / "training" / str(row) / "model", run
+    return run / CLASSIFIER if row is None else run / "training" / str(row) / "model", run
 
 # %% ../nbs/07_application.ipynb #c024
 THRESHOLDS = Path("models", "thresholds.json")
@@ -1037,7 +1035,7 @@ class Gallery:
         "Open a gallery; a folder of pictures is indexed the first time. Raises `FileNotFoundError` or `ValueError` that names it."
         from deepfake_nbs.retrieval import open_index
 
-        folder = Path(folder).expanduser()
+        folder = expand_home(folder)
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such gallery; expected a folder of pictures, or an index")
         if "feature" not in _read_object(folder / "config.json"):

@@ -144,9 +144,14 @@ class Signals:
 def end_children() -> None:
     "End the worker processes of this one."
     workers = sys.modules.get("multiprocessing.process")
-    for child in workers.active_children() if workers else []:
-        with suppress(OSError, ValueError, AttributeError):
-            child.terminate()
+    children = workers.active_children() if workers else []
+    for end in ("terminate", "kill"):
+        for child in children:
+            with suppress(OSError, ValueError, AttributeError, AssertionError):
+                getattr(child, end)()
+        for child in children:
+            with suppress(OSError, ValueError, AttributeError, AssertionError):
+                child.join(1)
 
 # %% ../nbs/00d_commands.ipynb #app020
 ADDRESSES = 3_800_000_000  # Bytes of addresses that torch needs to be loaded
