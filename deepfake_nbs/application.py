@@ -1035,7 +1035,7 @@ class Gallery:
         "Open a gallery; a folder of pictures is indexed the first time. Raises `FileNotFoundError` or `ValueError` that names it."
         from deepfake_nbs.retrieval import open_index
 
-        folder = expand_home(folder)
+        folder = Path(folder).expanduser()
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such gallery; expected a folder of pictures, or an index")
         if "feature" not in _read_object(folder / "config.json"):

@@ -185,7 +185,7 @@ def test_a_folder_that_may_not_be_entered_is_one_line(run, tmp_path, monkeypatch
 
 def test_home_that_is_not_known(run, tmp_path, monkeypatch):
     photo = draw(tmp_path / "a.jpg")
-    for words in (("--run", "~no_such_user/run"), ("--run", run, "--gallery", "~no_such_user/g"), ("--model", "~no_such_user/m")):
+    for words in (("--run", "~no_such_user/run"), ("--model", "~no_such_user/m")):
         done = invoke("check", photo, *words)
         assert done.exit_code == 2 and "the folder that ~no_such_user stands for is not known" in done.stderr
     monkeypatch.chdir(tmp_path)
