@@ -1105,12 +1105,13 @@ def train_run(
     config: TrainingConfig,  # Of a row or of an experiment
     name: str,  # Folder under training/, see `run_name`
     overwrite: bool = False,  # Delete a run of another configuration or manifest
+    named: bool = False,  # The name is the user's: tables list the run under it
 ) -> dict:  # run.json
     "Train one run inside a run folder."
     run = Path(run)
     folder, crop, note = choose_dataset(run, config.crop)
-    data, own = run.name.partition("-")[2] or run.name, "" if name.isdigit() or name.startswith("custom-") else name
-    return train(config, folder, run / "training" / name, overwrite=overwrite, crop=crop, note=note, data=data, run=name, name=own)
+    facts = dict(crop=crop, note=note, data=run.name.partition("-")[2] or run.name, run=name, name=name if named else "")
+    return train(config, folder, run / "training" / name, overwrite=overwrite, **facts)
 
 # %% ../nbs/06_training.ipynb #c117
 def parse_changes(
@@ -1141,7 +1142,7 @@ def train_command(
     try:
         settings = read_settings(profile)
         config = run_config(row, settings, **parse_changes(changes or []))
-        record = train_run(run_folder(profile, data), config, run_name(config, settings, name), overwrite)
+        record = train_run(run_folder(profile, data), config, run_name(config, settings, name), overwrite, bool(name))
     except (ValueError, RuntimeError, OSError) as error:
         say(error, "deepfake-nbs-train")
         raise typer.Exit(2) from error

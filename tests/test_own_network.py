@@ -44,6 +44,14 @@ def test_names_of_runs():
             run_name(config, settings, name)
 
 
+def test_a_row_with_another_seed_is_listed_where_it_has_a_name(run):
+    record = comparison.read_run(run / "training" / "8")
+    other = record | dict(config=record["config"] | dict(seed=3))
+    changed = record | dict(config=record["config"] | dict(net="midway"))
+    runs = {"8": record, "custom-seed3": other, "mine": other | dict(name="mine"), "custom-midway": changed}
+    assert list(comparison.own_runs(run, runs)) == ["mine", "custom-midway"]
+
+
 def test_it_stands_in_every_table_under_its_name(mine):
     assert list(comparison.own_runs(mine)) == ["my network"], "a row with another seed is no network of one's own"
     assert list(comparison.listed_runs(mine)) == [1, 8, "my network"]
