@@ -95,7 +95,7 @@ chapters: $(DONE)/index.ipynb
 	@:
 
 module = deepfake_nbs/$(1).py
-CORE := $(foreach name,core images files parallel metrics,$(call module,$(name)))
+CORE := $(foreach name,core images files parallel metrics commands,$(call module,$(name)))
 DATASETS := $(CORE) $(call module,datasets)
 HEADS := $(DATASETS) $(call module,head_detection)
 RETRIEVAL := $(HEADS) $(call module,retrieval)
@@ -116,7 +116,8 @@ $(DONE)/00b_images.ipynb: $(CORE) | $(DONE)/00_core.ipynb
 $(DONE)/00c_files.ipynb: $(CORE) | $(DONE)/00b_images.ipynb
 $(DONE)/00d_parallel.ipynb: $(CORE) | $(DONE)/00c_files.ipynb
 $(DONE)/00e_metrics.ipynb: $(CORE) | $(DONE)/00d_parallel.ipynb
-$(DONE)/01_datasets.ipynb: $(DATASETS) | $(DONE)/00e_metrics.ipynb
+$(DONE)/00l_commands.ipynb: $(CORE) | $(DONE)/00e_metrics.ipynb
+$(DONE)/01_datasets.ipynb: $(DATASETS) | $(DONE)/00l_commands.ipynb
 $(DONE)/01a_miniature.ipynb: $(CORE) $(call module,miniature) | $(DONE)/01_datasets.ipynb
 $(DONE)/02_head_detection.ipynb: $(HEADS) | $(DONE)/01b_dataset_results.ipynb
 $(DONE)/03_retrieval.ipynb: $(RETRIEVAL) | $(DONE)/02_head_detection.ipynb $(FOUND_HEADS)

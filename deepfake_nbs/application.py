@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['CLASSIFIER', 'THRESHOLDS', 'PREPROCESSING', 'MOST_HEADS', 'NEVER_SEEN', 'COLOURS', 'GALLERIES', 'RETRIEVAL',
-           'PURPOSE', 'app', 'CARD', 'Thresholds', 'choose_thresholds', 'JudgedHead', 'Match', 'Evidence', 'find_run',
-           'read_thresholds', 'OnnxNetwork', 'Pipeline', 'plot_evidence', 'VideoEvidence', 'plot_video', 'Gallery',
-           'photographs_in', 'name_row', 'check_photographs', 'build', 'audit', 'crop', 'index_pictures', 'retrieve',
-           'export_portable', 'export_model', 'Pair', 'find_pairs', 'evidence_table', 'plot_together',
-           'example_photographs', 'evidence_html', 'Demo']
+           'PURPOSE', 'app', 'LIMITS', 'NETWORK', 'CARD', 'Thresholds', 'choose_thresholds', 'JudgedHead', 'Match',
+           'Evidence', 'find_run', 'find_model', 'read_thresholds', 'OnnxNetwork', 'Pipeline', 'plot_evidence',
+           'VideoEvidence', 'plot_video', 'Gallery', 'name_row', 'check_photographs', 'build', 'audit', 'crop',
+           'index_pictures', 'retrieve', 'export_portable', 'export_model', 'Pair', 'find_pairs', 'evidence_table',
+           'plot_together', 'example_photographs', 'evidence_html', 'Demo']
 
 # %% ../nbs/07_application.ipynb #c002
 import csv
@@ -17,6 +17,7 @@ import json
 import math
 import os
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -24,7 +25,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from itertools import chain, islice
@@ -42,6 +43,7 @@ from torchvision.ops import SqueezeExcitation
 
 from deepfake_nbs.core import (
     copy_folder,
+    expand_home,
     file_sha256,
     is_there,
     list_folder,
@@ -49,9 +51,11 @@ from deepfake_nbs.core import (
     printable,
     project_root,
     resolve,
+    whole_file,
     write_json,
+    write_text,
 )
-from .images import IMAGE_FORMATS, MAX_PIXELS, ImageError, read_header, read_image, upright_rgb
+from .images import MAX_PIXELS, ImageError, read_header, read_image, upright_rgb
 from deepfake_nbs.head_detection import (
     DETECTOR,
     MOST_MARGIN,
@@ -63,6 +67,8 @@ from deepfake_nbs.head_detection import (
     main_head,
     pick_device,
 )
+from .files import FoundFiles, find_named
+from .commands import one_line, say
 from .xception import SeparableConv2d, load_classifier, normalise, resize_square
 
 # %% ../nbs/07_application.ipynb #c003
@@ -171,7 +177,9 @@ class Evidence:
         real_to: float,    # "real" up to here
         fake_from: float,  # "fake" from here on
     ) -> "Evidence":
-        "The same probabilities, put into words by other thresholds."
+        "The same probabilities, put into words by other thresholds. Raises `ValueError` where they are none."
+        if not (_is_number(real_to) and _is_number(fake_from) and real_to <= fake_from):
+            raise ValueError(f"thresholds are {real_to} and {fake_from}; expected two numbers, the second not below the first")
         thresholds = Thresholds(real_to, fake_from, "set by hand")
 
         def word(probability):
@@ -206,7 +214,7 @@ def find_run(
     "Find the run whose models shall be used. Raises `FileNotFoundError` that names the command which makes one."
     run = run or os.environ.get("DEEPFAKE_NBS_RUN") or None
     if run is not None:
-        for place in (Path(run).expanduser().absolute(), resolve(run)):  # As the shell means it, else as the project does
+        for place in (expand_home(run).absolute(), resolve(run)):  # As the shell means it, else as the project does
             if is_there(place / model / "config.json"):
                 return place
         raise FileNotFoundError(f"{run}: holds no {model / 'config.json'}; `make report` trains a {model.name.replace('_', ' ')}")
@@ -221,6 +229,34 @@ def find_run(
     if not found:
         raise FileNotFoundError(f"data/runs: no run holds a {model.name.replace('_', ' ')} yet; `make report` trains one")
     return max(found, key=lambda path: path.stat().st_mtime).parents[len(model.parts)]
+
+
+def find_model(
+    model: str | Path,  # training/<name> of a run folder, or the folder model/ inside it, wherever it lies
+) -> Path:              # Folder that holds config.json and model.safetensors
+    "Find a network of one's own. Raises `FileNotFoundError` that names the command which makes one."
+    for place in (expand_home(model).absolute(), resolve(model)):
+        for folder in (place / "model", place):
+            if is_there(folder / "config.json"):
+                return folder
+    raise FileNotFoundError(f"{model}: holds no finished training, a folder with model/config.json; `deepfake-nbs-train` leaves one")
+
+
+def _find_networks(run: str | Path | None, row: int | None, model: str | Path | None) -> tuple[Path, Path]:
+    "Folder of the classifier, and run folder of what goes with it: head detector and margin."
+    if row is not None and model is not None:
+        raise ValueError("row and model both name a classifier; expected one of them")
+    if row is not None and (not isinstance(row, int) or isinstance(row, bool) or row < 1):
+        raise ValueError(f"row is {row!r}; expected the number of a row of table 1, or of one of ours")
+    if model is not None:
+        place = find_model(model)
+        own = place.parents[2] if place.parent.parent.name == "training" else place
+        if run is None and not is_there(own / DETECTOR / "config.json"):
+            with suppress(FileNotFoundError):  # A training folder that was carried away: the newest detector there is
+                return place, find_run(None, DETECTOR)
+        return place, own if run is None else find_run(run, DETECTOR)
+    run = find_run(run)
+    return run / CLASSIFIER if row is None else run / "training" / str(row) / "model", run
 
 # %% ../nbs/07_application.ipynb #c024
 THRESHOLDS = Path("models", "thresholds.json")
@@ -275,12 +311,17 @@ def _read_predictions(path: Path, split: str) -> list[dict[str, Any]]:
 
 def _validation_thresholds(run: Path, weights: str) -> Thresholds | None:
     "From the predictions of the training run with these weights, where it is still there."
-    for record in [path / "run.json" for path in list_folder(run / "training") if is_there(path / "run.json")]:
-        predictions = record.with_name("predictions.csv")
-        if _read_object(record).get("weights_sha256") == weights and predictions.is_file():
-            rows = _read_predictions(predictions, "validation")
-            return choose_thresholds([row["label"] for row in rows], [row["probability"] for row in rows])
-    return None
+    trainings = [place for place in list_folder(run / "training") if is_there(place / "run.json")]
+    return next(filter(None, (_own_thresholds(place, weights) for place in trainings)), None)
+
+
+def _own_thresholds(training: Path, weights: str) -> Thresholds | None:
+    "From the predictions of one training folder, where it left these weights."
+    predictions = training / "predictions.csv"
+    if _read_object(training / "run.json").get("weights_sha256") != weights or not predictions.is_file():
+        return None
+    rows = _read_predictions(predictions, "validation")
+    return choose_thresholds([row["label"] for row in rows], [row["probability"] for row in rows])
 
 
 def _kept_thresholds(value: Any, where: str) -> Thresholds:
@@ -471,7 +512,7 @@ class Pipeline:
         single = Thresholds(config["threshold"], config["threshold"], "the configuration of the classifier; none was set on validation")
         self.detector, self.thresholds, self.margin, self.name = detector, thresholds or single, margin, name
         self.classifier = {key: config[key] for key in ("net", "row", "crop", "trained_on", "version")} | dict(
-            weights=weights[:12], margin=margin
+            name=config.get("name", ""), weights=weights[:12], margin=margin
         )
         self.batch_size = 2 * torch.get_num_threads() if device == "cpu" else 16  # On a processor, larger ones leave its caches
         self.versions = {name: version(name) for name in ("deepfake_nbs", "torch")}
@@ -482,18 +523,18 @@ class Pipeline:
         run: str | Path | None = None,  # Run folder, by default the newest with a classifier
         row: int | None = None,  # Row of table 1 whose network shall judge; by default the one that 06b chose on validation
         backend: str = "torch",  # torch, or onnx for a portable model
+        model: str | Path | None = None,  # Training folder whose network shall judge, as `find_model` takes it
     ) -> "Pipeline":
         "Load a run's networks. Raises `FileNotFoundError` or `ValueError` naming what is missing or broken."
         if backend not in ("torch", "onnx"):
             raise ValueError(f"unknown backend {backend!r}, expected torch or onnx")
-        run, device = find_run(run), pick_device()
-        place = run / CLASSIFIER if row is None else run / "training" / str(row) / "model"
+        (place, run), device, own = _find_networks(run, row, model), pick_device(), model is not None
         model, config = _open_classifier(place)
         _check_version(config, place / "config.json")
         model = OnnxNetwork(place / "model.onnx") if backend == "onnx" else model
         detector = HeadDetector.load(run / DETECTOR, device) if config["crop"] or (run / DETECTOR).is_dir() else None
         weights = file_sha256(place / "model.safetensors")
-        thresholds = read_thresholds(run, weights, config["threshold"])
+        thresholds = _own_thresholds(place.parent, weights) if own else read_thresholds(run, weights, config["threshold"])
         for network in (model, *([detector.model] if detector else [])):
             _fold_norms(network)
         return cls(model, config, detector, thresholds, _training_margin(run), weights, device, str(place))
@@ -688,7 +729,9 @@ def check_many(
     n = max(1, min(cores, math.ceil(len(first) / size)))
 
     def judge(batch: list[_Read | ImageError]) -> list[tuple]:
-        return list(zip(batch, self._judge(batch, whole, max(1, self.batch_size // n)), strict=True))
+        answers = self._judge(batch, whole, max(1, self.batch_size // n))
+        kept = [read if isinstance(read, ImageError) else read._replace(image=None, square=None) for read in batch]  # Pixels are done with
+        return list(zip(kept, answers, strict=True))
 
     with ThreadPoolExecutor(workers) as readers, _judges(n) if n > 1 else nullcontext() as judges:
         batches = _in_batches(_work_ahead(readers, self._read, chain(first, photos), 2 * workers, _pixels), size, 32_000_000 // n)
@@ -733,7 +776,9 @@ def _png(figure: "Figure") -> bytes:
     import io
 
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=90, bbox_inches="tight")  # What stands under a picture is not counted by the layout
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # A name in a script that the font lacks is drawn as boxes
+        figure.savefig(file, format="png", dpi=90, bbox_inches="tight")  # What stands under a picture is not counted by the layout
     return file.getvalue()
 
 
@@ -1012,7 +1057,7 @@ class Gallery:
         from deepfake_nbs.retrieval import open_index, remake_command
 
         try:
-            folder = Path(folder).expanduser()
+            folder = expand_home(folder)
         except RuntimeError as error:  # ~ where no home folder is known
             raise FileNotFoundError(f"{folder}: {error}; expected a whole path") from error
         if not folder.is_dir():
@@ -1067,8 +1112,7 @@ def _index_pictures(folder: Path, run: Path, k: int) -> Gallery:
 
 # %% ../nbs/07_application.ipynb #c078
 PURPOSE = "Deepfake detection that shows its evidence. Research code: no verdict of it proves anything."
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=PURPOSE)
-_ENDINGS = {f".{name.lower()}" for name in (*IMAGE_FORMATS, "jpg", "tif", "pgm", "pnm")}
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help=PURPOSE)
 
 
 @app.callback()
@@ -1077,36 +1121,43 @@ def _commands() -> None:  # Keeps the name of a command on the line even where t
 
 
 def _fail(message: object) -> None:
-    typer.echo(f"deepfake-nbs: {message}", err=True)
+    say(message)
     raise typer.Exit(2)
 
 
-def _printable(name: str) -> str:
-    return name if name.isprintable() else json.dumps(name)
+def _place(text: str) -> Path:
+    "A path as a user writes it: an empty one would mean the folder one stands in."
+    if not text:
+        raise typer.BadParameter("an empty name; expected a file or a folder")
+    return Path(text)
 
 
-def photographs_in(
-    folder: Path,   # Searched to any depth
-) -> list[Path]:    # By their endings, whatever they hold
-    "Every picture in a folder."
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in _ENDINGS and path.is_file())
+def _find_photographs(places: list[Path]) -> FoundFiles:
+    "Files as they are named, folders as what is below them; says what was passed over, and ends where a folder holds nothing."
+    found = find_named(places)
+    for place, others in found.empty.items():
+        _fail(f"{place}: no image in this folder{f', but {others}' if others else ''}")
+    if found.others:
+        say(f"passed over: {found.passed_over()}")
+    return found
 
 
 def _photographs(places: list[Path]) -> list[Path]:
-    "Files as they are named, folders as the images below them."
-    found = []
-    for place in places:
-        inside = photographs_in(place) if place.is_dir() else [place]
-        if not inside:
-            _fail(f"{place}: no image in this folder; looked for {', '.join(sorted(_ENDINGS))}")
-        found += inside
-    return found
+    "Images alone, with what cannot be read among them, which then is named where it is opened."
+    found = _find_photographs(places)
+    if found.videos:
+        names = [path.name for path in found.videos[:5]] + ["..."] * (len(found.videos) > 5)
+        say(f"passed over: {len(found.videos)} {'video' if len(found.videos) == 1 else 'videos'} ({', '.join(names)})")
+    return [*found.images, *found.unreadable]
 
 # %% ../nbs/07_application.ipynb #c079
 def name_row(
-    row: int,  # As the configuration of a classifier has it
-) -> str:      # "row 8 of table 1"
+    row: int,        # As the configuration of a classifier has it; 0 is none
+    name: str = "",  # Of a run of one's own
+) -> str:            # "row 8 of table 1"
     "Say whose row it is: the report's table 1 has nine."
+    if name or row == 0:
+        return f"run {printable(name)}" if name else "a run of one's own"
     return f"row {row} of table 1" if 0 < row < 10 else f"row {row}, which is ours"
 
 
@@ -1117,84 +1168,126 @@ def _describe(pipeline: Pipeline, gallery: Gallery | None) -> str:
     real = "never" if thresholds.real_to is None else f"up to {thresholds.real_to:.3f}"
     fake = "never" if thresholds.fake_from is None else f"from {thresholds.fake_from:.3f}"
     lines = [
-        f"{config['net']}, {name_row(config['row'])}, trained on {config['trained_on']}",
+        f"{config['net']}, {name_row(config['row'], config.get('name', ''))}, trained on {config['trained_on']}",
         f"judges {fed}" + ("" if pipeline.detector else "; this run has no head detector"),
         f"real {real}, fake {fake}, else unsure ({thresholds.origin})",
     ]
-    lines += [f"gallery: {len(gallery.index)} pictures{'; ' + gallery.note if gallery.note else ''}"] if gallery else []
+    lines = [printable(line) for line in lines]
+    lines += [f"gallery: {len(gallery.index)} pictures{'; ' + printable(gallery.note) if gallery.note else ''}"] if gallery else []
     return "\n".join([*lines, f"{'fake':>6}  {'verdict':7}  {'heads':>5}  photograph"])
+
+
+def _video_line(film: VideoEvidence) -> str:
+    "One video in the table: the mean of its frames, and in how many of them a head was followed."
+    number = "     -" if film.mean is None else f"{film.mean:6.3f}"
+    n_heads = sum(box is not None for box in film.boxes)
+    line = f"{number}  {film.verdict or '-':7}  {n_heads:5}  {printable(film.video)} (video, mean of {len(film.frames)} frames)"
+    said = [film.reason, *(note for note in film.notes if not note.startswith(("the network learned", "heads were")))]
+    return "\n".join([line, *(f"{'':25}{printable(text)}" for text in said if text)])
 
 
 def _line(evidence: Evidence) -> str:
     "One photograph in the table; what needs saying goes below it."
     probability = "     -" if evidence.probability is None else f"{evidence.probability:6.3f}"
-    lines = [f"{probability}  {evidence.verdict or '-':7}  {len(evidence.heads):5}  {_printable(evidence.photo)}"]
+    lines = [f"{probability}  {evidence.verdict or '-':7}  {len(evidence.heads):5}  {printable(evidence.photo)}"]
     crowd = evidence.heads if len(evidence.heads) > 1 and evidence.region == "head" else ()
     for i, head in enumerate(crowd, 1):
         lines.append(f"{'':25}head {i} at {', '.join(f'{v:.0f}' for v in head.box)}: {head.probability:.3f} {head.verdict}")
-    lines += [f"{'':25}like {_printable(match.path)} ({match.label}, {match.measure} {match.similarity:.3f})" for match in evidence.matches]
+    lines += [f"{'':25}like {printable(match.path)} ({match.label}, {match.measure} {match.similarity:.3f})" for match in evidence.matches]
     in_head = ("the network learned", "heads were", "no head", "gallery:")  # Said above the table, or by the numbers
     said = [evidence.reason, *(note for note in evidence.notes if not note.startswith(in_head))]
-    return "\n".join(lines + [f"{'':25}{_printable(text)}" for text in said if text])
+    return "\n".join(lines + [f"{'':25}{printable(text)}" for text in said if text])
 
 # %% ../nbs/07_application.ipynb #c080
-def _save(evidence: Evidence, folder: Path, number: int) -> None:
+def _save(evidence: Evidence | VideoEvidence, folder: Path, number: int) -> None:
     "Evidence as JSON and as a picture; the number keeps equal names apart."
-    stem = os.fsencode(Path(evidence.photo).stem)[:100].decode(errors="ignore")  # File systems allow 255 bytes
-    name = f"{number:04d}-{stem}"
+    stem = Path(evidence.photo if isinstance(evidence, Evidence) else evidence.video).stem
+    encoding = sys.getfilesystemencoding()
+    shown = "".join(char if char.isprintable() else "_" for char in stem).encode(encoding, "replace")
+    name = f"{number:04d}-{shown[:100].decode(encoding, errors='ignore')}"  # File systems allow 255 bytes
+    picture = _png(evidence.plot())
     write_json(folder / f"{name}.json", evidence.to_dict())
-    (folder / f"{name}.png").write_bytes(_png(evidence.plot()))
+    with whole_file(folder / f"{name}.png") as file:
+        file.write(picture)
 
 
-@app.command("check")
+LIMITS = f"At most {MAX_PIXELS / 1e6:.0f} megapixels a photograph; about {3.5 * MAX_PIXELS / 1e6:.0f} megapixels are decoded at a time."
+NETWORK = "Training folder whose network is taken, as deepfake-nbs-train leaves it. [default: the classifier of the run]"
+
+
+@app.command("check", epilog=LIMITS)
 def check_photographs(
-    photos: Annotated[list[Path], typer.Argument(help="Photographs, or folders of them.")],
-    run: Annotated[Path | None, typer.Option(help="Run folder whose networks judge. [default: the newest]")] = None,
+    photos: Annotated[list[Path], typer.Argument(parser=_place, metavar="PHOTO...", help="Photographs and videos, or folders of them.")],
+    run: Annotated[
+        Path | None, typer.Option(parser=_place, metavar="PATH", help="Run folder whose networks judge. [default: the newest]")
+    ] = None,
     row: Annotated[int | None, typer.Option(help="Row of table 1 that judges. [default: on validation the best that judges heads]")] = None,
-    gallery: Annotated[Path | None, typer.Option(help="Folder of known pictures, or an index of them; the most similar are shown.")] = None,
+    model: Annotated[Path | None, typer.Option(parser=_place, metavar="PATH", help=NETWORK)] = None,
+    gallery: Annotated[
+        Path | None,
+        typer.Option(parser=_place, metavar="PATH", help="Folder of known pictures, or an index of them; the most similar are shown."),
+    ] = None,
     whole: Annotated[bool, typer.Option("--whole", help="Judge the whole picture where no head is found.")] = False,
-    save: Annotated[Path | None, typer.Option(help="Folder for the evidence of each photograph, as JSON and as a picture.")] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(parser=_place, metavar="PATH", help="Folder for the evidence of each photograph, as JSON and as a picture."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of the table.")] = False,
     backend: Annotated[str, typer.Option(help="torch, or onnx for a portable model.")] = "torch",
 ) -> None:
     "Find heads and say how probable it is that they are fake. Exit code: 0 all judged, 1 some not readable or not saved, 2 wrong usage."
-    paths = _photographs(photos)
+    found = _find_photographs(photos)
     try:
-        pipeline = Pipeline.load(run, row, backend)
+        pipeline = Pipeline.load(run, row, backend, model)
         known = Gallery.open(gallery, run) if gallery else None
         if save:
             save.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         _fail(error)
     if not as_json:
-        typer.echo(_describe(pipeline, known))
+        print(_describe(pipeline, known))
     try:
-        failed = _check_all(pipeline, paths, known, whole, save, as_json)
+        failed = _check_all(pipeline, found, known, whole, save, as_json)
     except ValueError as error:  # A classifier that gives no numbers: there is nothing to go on with
         _fail(error)
     raise typer.Exit(1 if failed else 0)
 
 # %% ../nbs/07_application.ipynb #c081
-def _check_all(pipeline: Pipeline, paths: list[Path], gallery: Gallery | None, whole: bool, save: Path | None, as_json: bool) -> int:
-    "Print the evidence of each photograph; the number of those that could not be read, or not saved."
-    import sys
+def _answers(pipeline: Pipeline, found: FoundFiles, gallery: Gallery | None, whole: bool) -> Iterator[Evidence | VideoEvidence | Exception]:
+    "What can be said of each photograph and video, in order; of one that cannot be read, its error."
+    yield from (ImageError(path, reason) for path, reason in found.unreadable.items())
+    yield from pipeline.check_many(found.images, whole, gallery)
+    if found.videos:
+        from deepfake_nbs.datasets import VideoError
 
+        for path in found.videos:
+            try:
+                yield pipeline.check_video(path, whole=whole)
+            except (VideoError, OSError) as error:
+                yield error
+
+
+def _check_all(pipeline: Pipeline, found: FoundFiles, gallery: Gallery | None, whole: bool, save: Path | None, as_json: bool) -> int:
+    "Print the evidence of each photograph and video; the number of those that could not be read, or not saved."
     from tqdm import tqdm
 
-    failed, answers = 0, pipeline.check_many(paths, whole, gallery)
-    bar = tqdm(answers, "photographs", len(paths), disable=len(paths) < 10 or not sys.stderr.isatty(), mininterval=0.5)
-    for number, answer in enumerate(bar):
-        if isinstance(answer, ImageError):
+    failed, n = 0, len(found.images) + len(found.videos) + len(found.unreadable)
+    hidden = n < 10 or not sys.stderr.isatty()
+    bar = tqdm(_answers(pipeline, found, gallery, whole), "photographs", n, disable=hidden, mininterval=0.5)
+    for number, answer in enumerate(bar, -len(found.unreadable)):
+        if isinstance(answer, Exception):
             failed += 1
-            tqdm.write(f"not judged: {answer}", file=sys.stderr)
+            tqdm.write(f"not judged: {one_line(answer)}", file=sys.stderr)
             continue
-        tqdm.write(json.dumps(answer.to_dict()) if as_json else _line(answer), file=sys.stdout)
+        line = _line(answer) if isinstance(answer, Evidence) else _video_line(answer)
+        tqdm.write(json.dumps(answer.to_dict()) if as_json else line, file=sys.stdout)
         if save:
             try:
                 _save(answer, save, number)
             except (OSError, ValueError) as error:
                 failed += 1
-                tqdm.write(f"not saved: {_printable(answer.photo)}: {error}", file=sys.stderr)
+                name = answer.photo if isinstance(answer, Evidence) else answer.video
+                tqdm.write(f"not saved: {one_line(name)}: {one_line(error)}", file=sys.stderr)
     return failed
 
 # %% ../nbs/07_application.ipynb #c084
@@ -1207,8 +1300,14 @@ def _fractions(text: str) -> tuple[float, ...]:
 # %% ../nbs/07_application.ipynb #c085
 @app.command()
 def build(
-    data: Annotated[Path, typer.Argument(help="Data root: holds challenge/, faceforensics/, folders with a labels.csv ...")],
-    out: Annotated[Path, typer.Argument(help="Folder of the dataset; must be new, empty, or a dataset made by this command.")],
+    data: Annotated[
+        Path,
+        typer.Argument(help="Data root: holds challenge/, faceforensics/, folders with a labels.csv ...", parser=_place, metavar="DATA"),
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(help="Folder of the dataset; must be new, empty, or a dataset made by this command.", parser=_place, metavar="OUT"),
+    ],
     protocol: Annotated[str, typer.Option(help="group: no person or video is cut; published: frames are shuffled one by one.")] = "group",
     fractions: Annotated[str, typer.Option(help="Shares of train, validation and test.")] = "0.7,0.15,0.15",
     frames: Annotated[int, typer.Option(help="Frames taken from each video.")] = 10,
@@ -1235,12 +1334,12 @@ def build(
         _fail(error)
     typer.echo(manifest.groupby(["split", "label"]).size().unstack(fill_value=0).rename(columns={0: "real", 1: "fake"}).to_string())
     for note in dataset_notes(out):
-        typer.echo(f"- {_printable(note)}")
+        typer.echo(f"- {printable(note)}")
 
 # %% ../nbs/07_application.ipynb #c086
 @app.command()
 def audit(
-    folder: Annotated[Path, typer.Argument(help="A dataset made by `deepfake-nbs build`.")],
+    folder: Annotated[Path, typer.Argument(help="A dataset made by `deepfake-nbs build`.", parser=_place, metavar="FOLDER")],
 ) -> None:
     "Say which groups, videos, files and near-duplicates cross the splits of a dataset."
     from deepfake_nbs.datasets import audit_split, read_manifest
@@ -1253,8 +1352,11 @@ def audit(
 
 @app.command()
 def crop(
-    folder: Annotated[Path, typer.Argument(help="A dataset made by `deepfake-nbs build`.")],
-    out: Annotated[Path, typer.Argument(help="Folder of the cropped dataset; must be new, empty, or made by this command.")],
+    folder: Annotated[Path, typer.Argument(help="A dataset made by `deepfake-nbs build`.", parser=_place, metavar="FOLDER")],
+    out: Annotated[
+        Path,
+        typer.Argument(help="Folder of the cropped dataset; must be new, empty, or made by this command.", parser=_place, metavar="OUT"),
+    ],
     run: Annotated[Path | None, typer.Option(help="Run folder whose head detector is used. [default: the newest]")] = None,
     margin: Annotated[float, typer.Option(help="Border around a head, as a share of its box, 0 to 10.")] = 0.2,
     threshold: Annotated[float | None, typer.Option(help="Lowest score of a head, 0 to 1. [default: the detector's]")] = None,
@@ -1271,17 +1373,10 @@ def crop(
     typer.echo(manifest.groupby(["split", "label"]).size().unstack(fill_value=0).rename(columns={0: "real", 1: "fake"}).to_string())
 
 # %% ../nbs/07_application.ipynb #c087
-def _named(text: str) -> Path:
-    "A path of the command line; an empty one would mean the current folder."
-    if not text:
-        raise typer.BadParameter("is empty; expected a path")
-    return Path(text)
-
-
 @app.command("index")
 def index_pictures(
-    folder: Annotated[Path, typer.Argument(help="Folder of pictures.", parser=_named, metavar="FOLDER")],
-    out: Annotated[Path, typer.Argument(help="Folder of the index; new, or an index.", parser=_named, metavar="OUT")],
+    folder: Annotated[Path, typer.Argument(help="Folder of pictures.", parser=_place, metavar="FOLDER")],
+    out: Annotated[Path, typer.Argument(help="Folder of the index; new, or an index.", parser=_place, metavar="OUT")],
     feature: Annotated[
         str, typer.Option(help="thumbnail, phash, harris, resnet18 (downloads weights), xception (the run's classifier).")
     ] = "thumbnail",
@@ -1290,7 +1385,6 @@ def index_pictures(
     run: Annotated[Path | None, typer.Option(help="Run folder, for the feature xception. [default: the newest]")] = None,
 ) -> None:
     "Index a folder of pictures, so that `retrieve` and `check --gallery` find similar ones. Exit code: 0 all read, 1 some not, 2 wrong."
-    from deepfake_nbs.core import printable
     from deepfake_nbs.retrieval import NO_CONTRAST, build_index, say_recall
 
     try:
@@ -1309,14 +1403,12 @@ def index_pictures(
 @app.command()
 def retrieve(
     photos: Annotated[list[Path], typer.Argument(help="Photographs, or folders of them.")],
-    gallery: Annotated[Path, typer.Option(help="An index, or a folder of pictures.", parser=_named, metavar="FOLDER")],
+    gallery: Annotated[Path, typer.Option(help="An index, or a folder of pictures.", parser=_place, metavar="FOLDER")],
     k: Annotated[int, typer.Option("-k", help="Results a photograph.", min=1)] = 10,
     run: Annotated[Path | None, typer.Option(help="Run folder. [default: the newest]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     "Find the most similar pictures of a gallery. Exit code as of `check`."
-    from deepfake_nbs.core import printable
-
     paths, unread = _photographs(photos), 0
     try:
         known = Gallery.open(gallery, run, k)
@@ -1368,11 +1460,10 @@ sha256 of each file.
 """
 
 
-def _measured(run: Path, record: dict) -> str:
+def _measured(path: Path, record: dict) -> str:
     "What the predictions of the training run say about the test split; a portable model has that in its record."
     from deepfake_nbs.metrics import classification_metrics, show_value
 
-    path = run / "training" / str(record.get("run")) / "predictions.csv"
     if not path.is_file():
         return record.get("measured", "Nothing: the training run is not in this folder.")
     import pandas as pd
@@ -1392,10 +1483,10 @@ def _write_card(place: Path, config: dict, record: dict, thresholds: Thresholds,
     real = "never said" if thresholds.real_to is None else f"up to {thresholds.real_to:.3f}"
     fake = "never said" if thresholds.fake_from is None else f"from {thresholds.fake_from:.3f}"
     size = f"{record['parameters']:,}" if "parameters" in record else "unknown"
-    facts = dict(config, row=name_row(config["row"]), parameters=size, measured=record["measured"],
+    facts = dict(config, row=name_row(config["row"], config.get("name", "")), parameters=size, measured=record["measured"],
                  fed="heads, cut out with a margin" if config["crop"] else "whole pictures", drawn=drawn, real=real, fake=fake,
                  origin=thresholds.origin, layout=preprocessing["layout"])
-    (place / "README.md").write_text(CARD.format(**facts), encoding="utf-8")
+    write_text(place / "README.md", CARD.format(**facts))
 
 
 def _write_onnx(model: nn.Module, image_size: int, path: Path) -> None:
@@ -1408,49 +1499,66 @@ def _write_onnx(model: nn.Module, image_size: int, path: Path) -> None:
                       dynamo=True, verbose=False, external_data=False)
 
 
+def _training_record(training: Path | None, run: Path, weights: str) -> tuple[dict, Path]:
+    "run.json of the training that left these weights, and its predictions; a portable model has the first alone."
+    places = [training] if training else list_folder(run / "training")
+    for path in [place / "run.json" for place in places if is_there(place / "run.json")]:
+        record = _read_object(path)
+        if record.get("weights_sha256") == weights:
+            return record, path.with_name("predictions.csv")
+    return ({} if training else _read_object(run / "training.json")), run / "predictions.csv"
+
+
 def export_portable(
     out: str | Path,                # New folder, or a portable model to be replaced
     run: str | Path | None = None,  # Run folder, by default the newest with a classifier
+    model: str | Path | None = None,  # Training folder whose network is written instead of the run's, as `find_model` takes it
 ) -> Path:                          # The folder
-    "Write the chosen classifier of a run, and its head detector, as a folder of its own; whole or not at all."
-    run, out = find_run(run), Path(out)
-    if out.exists() and any(out.iterdir()) and not (out / "files.csv").is_file():
+    "Write the chosen classifier of a run, or a network of one's own, and its head detector, as a folder of its own; whole or not at all."
+    (source, run), out = _find_networks(run, None, model), Path(out)
+    if os.path.lexists(out) and not (os.path.isdir(out) and (not any(out.iterdir()) or os.path.isfile(out / "files.csv"))):
         raise ValueError(f"{out}: holds other files; expected a new folder, or a portable model to replace")
-    model, config = _open_classifier(run / CLASSIFIER)
-    weights = file_sha256(run / CLASSIFIER / "model.safetensors")
-    thresholds = read_thresholds(run, weights, config["threshold"])
-    records = [_read_object(path) for path in sorted(run.glob("training/*/run.json"))]
-    record = next((record for record in records if record.get("weights_sha256") == weights), _read_object(run / "training.json"))
-    record = record | dict(measured=_measured(run, record))
+    network, config = _open_classifier(source)
+    weights = file_sha256(source / "model.safetensors")
+    single = Thresholds(config["threshold"], config["threshold"], "the configuration of the classifier; none was set on validation")
+    thresholds = (_own_thresholds(source.parent, weights) or single) if model else read_thresholds(run, weights, config["threshold"])
+    record, predictions = _training_record(source.parent if model else None, run, weights)
+    record = record | dict(measured=_measured(predictions, record))
     preprocessing = {key: config[key] for key in ("image_size", "mean", "std", "crop")} | dict(
         margin=_training_margin(run), resize="squeezed into a square, bilinear, antialiased", colours="RGB",
         layout="batch x 3 x height x width, float32, (value / 255 - mean) / std")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as place:  # On the same disk: the last step is one rename
         new = Path(place, "model")
-        for folder in (CLASSIFIER, DETECTOR):
-            if (run / folder).is_dir():
-                copy_folder(run / folder, new / folder)
-        _write_onnx(model, config["image_size"], new / CLASSIFIER / "model.onnx")
+        for folder, place_of_it in {CLASSIFIER: source, DETECTOR: run / DETECTOR}.items():
+            if os.path.isdir(place_of_it):
+                copy_folder(place_of_it, new / folder)
+        _write_onnx(network, config["image_size"], new / CLASSIFIER / "model.onnx")
         for name, content in {PREPROCESSING: preprocessing, THRESHOLDS: {weights: asdict(thresholds)}, "training.json": record}.items():
             write_json(new / name, content)
         _write_card(new, config, record, thresholds, preprocessing)
         files = sorted(path for path in new.rglob("*") if path.is_file())
-        (new / "files.csv").write_text("".join(f"{path.relative_to(new).as_posix()},{file_sha256(path)}\n" for path in files))
-        shutil.rmtree(out, ignore_errors=True)
+        write_text(new / "files.csv", "".join(f"{path.relative_to(new).as_posix()},{file_sha256(path)}\n" for path in files))
+        if os.path.isdir(out):
+            shutil.rmtree(out)
         return new.rename(out)
 
 # %% ../nbs/07_application.ipynb #c093
 @app.command("export")
 def export_model(
-    out: Annotated[Path, typer.Argument(help="New folder for the model, or a portable model to replace.")],
-    run: Annotated[Path | None, typer.Option(help="Run folder whose chosen classifier is exported. [default: the newest]")] = None,
+    out: Annotated[Path, typer.Argument(parser=_place, metavar="OUT", help="New folder for the model, or a portable model to replace.")],
+    run: Annotated[
+        Path | None,
+        typer.Option(parser=_place, metavar="PATH", help="Run folder whose chosen classifier is exported. [default: the newest]"),
+    ] = None,
+    model: Annotated[Path | None, typer.Option(parser=_place, metavar="PATH", help=NETWORK)] = None,
 ) -> None:
     "Write a model to carry away: safetensors, ONNX, preprocessing, thresholds, training record, model card. `check --run OUT` uses it."
     try:
-        typer.echo(export_portable(out, run))
+        done = export_portable(out, run, model)
     except (ValueError, OSError) as error:
         _fail(error)
+    print(printable(done))
 
 # %% ../nbs/07_application.ipynb #c098
 @dataclass(frozen=True)
@@ -1600,7 +1708,8 @@ def evidence_html(
         near = f"{Path(best.path).name} ({best.label}, {best.measure} {best.similarity:.3f})"
         rows.append(escape(f"most similar picture of the gallery: {near}"))
     time_spent = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in evidence.seconds.items())
-    origin = f"{evidence.classifier['net']}, {name_row(evidence.classifier['row'])}, trained on {evidence.classifier['trained_on']}"
+    row = name_row(evidence.classifier["row"], evidence.classifier.get("name", ""))
+    origin = f"{evidence.classifier['net']}, {row}, trained on {evidence.classifier['trained_on']}"
     words = f"{escape(origin)}. Words: {escape(evidence.thresholds.origin)}. <span class='time'>{time_spent}</span>."
     rows.append(f"<small>{words} No verdict of this program proves anything.</small>")
     return "<div class='evidence'>" + "<br>".join(rows) + "</div>"
@@ -1668,8 +1777,8 @@ def _load(self: Demo, run: str | Path | None, gallery: str | Path | None) -> Non
         return
     thresholds = self.pipeline.thresholds
     self.limits.value = (
-        0 if thresholds.real_to is None else max(0, thresholds.real_to),
-        1 if thresholds.fake_from is None else min(1, thresholds.fake_from),
+        0 if thresholds.real_to is None else min(max(0, thresholds.real_to), 1),  # A file may hold any numbers
+        1 if thresholds.fake_from is None else min(max(0, thresholds.fake_from), 1),
     )
     self.example.options = [*self.example.options, *examples.items()]
     self.example.value = ""

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['READINGS', 'RESULT_COLUMNS', 'MORE_COLUMNS', 'CELLS', 'SANITY_CHECKS', 'read_run', 'finished_rows', 'usable_runs',
-           'read_predictions', 'confusion_table', 'plot_history', 'row_status', 'training_table', 'find_twin',
-           'results_table', 'format_result', 'show_results', 'claim_rows', 'setting_claims', 'method_table',
-           'compare_protocols', 'common_pictures', 'compare_rows', 'plot_differences', 'plot_epochs', 'compare_crops',
-           'compare_epochs', 'epoch_claims', 'implied_real_share', 'check_arithmetic', 'rank_rows', 'say_order',
-           'best_row', 'choose_classifier', 'measure_words', 'read_areas', 'say_best', 'say_leakage', 'say_suspicious',
-           'say_findings']
+           'own_runs', 'listed_runs', 'read_predictions', 'confusion_table', 'plot_history', 'row_status',
+           'training_table', 'find_twin', 'results_table', 'format_result', 'show_results', 'claim_rows',
+           'setting_claims', 'method_table', 'compare_protocols', 'common_pictures', 'compare_rows', 'plot_differences',
+           'plot_epochs', 'compare_crops', 'compare_epochs', 'epoch_claims', 'implied_real_share', 'check_arithmetic',
+           'rank_rows', 'say_order', 'best_row', 'choose_classifier', 'measure_words', 'read_areas', 'say_best',
+           'say_leakage', 'say_suspicious', 'say_findings']
 
 # %% ../nbs/06c_comparison.ipynb #c003
 import json
@@ -82,6 +82,25 @@ def usable_runs(
     return records, left_out
 
 
+def own_runs(
+    run: str | os.PathLike,  # Run folder
+    runs: dict[str, dict] | None = None,  # As `usable_runs` reads them; read here without
+) -> dict[str, dict]:  # run.json by name
+    "Runs of one's own: those with a name, and those that are more than a row with another seed, split or schedule."
+    def alike(record): return record_identity(record) | dict(row=0, seed=0, protocol="", schedule="")
+
+    runs = usable_runs(run)[0] if runs is None else runs
+    rows = [alike(record) for name, record in runs.items() if name.isdigit()]
+    return {name: record for name, record in runs.items() if not name.isdigit() and (record.get("name") or alike(record) not in rows)}
+
+
+def listed_runs(
+    run: str | os.PathLike,  # Run folder
+) -> dict[int | str, dict]:  # run.json by row of table 1, then by name
+    "What tables list: finished rows, then runs of one's own."
+    return {**finished_rows(run), **own_runs(run)}
+
+
 def read_predictions(
     folder: str | os.PathLike,  # training/<name>
     split: str = "test",  # validation or test
@@ -142,9 +161,10 @@ def row_status(
 def training_table(
     run: str | os.PathLike,  # Run folder
 ) -> pd.DataFrame:  # Table 1 and our rows, with a status and what was used; empty where a row is not run
-    "Table 1: the published settings beside those used."
-    table, records = read_table1(), finished_rows(run)
-    asked = pd.DataFrame({row: vars(table_row(row)) for row in [*table.index, *OUR_ROWS]}).T.rename_axis("row")[list(table)]
+    "Table 1 and runs of one's own: the settings that were asked for beside those used."
+    table, records, own = read_table1(), listed_runs(run), own_runs(run)
+    configs = {row: vars(table_row(row)) for row in [*table.index, *OUR_ROWS]} | {name: record["config"] for name, record in own.items()}
+    asked = pd.DataFrame(configs).T.rename_axis("row")[list(table)]
     used = []
     for row in asked.index:
         record = records.get(row, {"config": {}, "counts": {}})
@@ -189,9 +209,9 @@ def results_table(
     n_resamples: int = 1000,  # 1: the values alone; an interval draws nothing
     reading: str = "corrected",  # A name of `READINGS`
 ) -> pd.DataFrame:  # row, column, published, measured, low, high, why, n, status; NaN where a number is missing
-    "Table 2, and our rows: published numbers beside measured ones."
+    "Table 2, our rows, and runs of one's own: published numbers beside measured ones."
     (protocol, checkpoint), rows, runs, table = READINGS[reading], [], usable_runs(run)[0], read_table2()
-    for row in [*table.index, *OUR_ROWS]:
+    for row in [*table.index, *OUR_ROWS, *own_runs(run, runs)]:
         place, done = Path(run) / "training", str(row) in runs
         name = find_twin(runs, runs[str(row)], protocol=protocol) if done else None
         metrics = {split: classification_metrics(read_predictions(place / name, split, checkpoint), n_resamples)
@@ -239,6 +259,8 @@ def claim_rows(
     protocol, rows, claims = READINGS[reading][0], [], Path(run) / "claims.csv"
     before = set(read_table(claims, required=("id",))["id"]) if claims.is_file() else set()
     for value in results.to_dict("records"):
+        if isinstance(value["row"], str):  # A run of one's own answers no claim of the report
+            continue
         new = reading == "published" or pd.isna(value["published"])
         id = f"table2-{value['row']}-{value['column']}" + ("-published" if reading == "published" else "")
         claim = dict(id=id, **(dict(published="") if new else {}))
@@ -325,7 +347,7 @@ def compare_rows(
 ) -> pd.DataFrame:  # row, its value, the reference's on the same pictures, difference (reference minus row), low, high, p, n, why
     "Paired comparison of one row with every other, on the test pictures that both have."
     rows, ours = [], read_predictions(Path(run) / "training" / str(reference))
-    for row in finished_rows(run):
+    for row in listed_runs(run):
         pair = common_pictures(ours, read_predictions(Path(run) / "training" / str(row)))
         if row != reference and len(pair[0]):
             found = paired_metrics(*pair, n_resamples).loc[metric]
@@ -469,7 +491,7 @@ def rank_rows(
     n_resamples: int = 1000,  # 1: the values alone; an interval draws nothing
 ) -> pd.DataFrame:  # By row, the best AUC on validation first: value, low, high, n, why
     "Finished rows in the order in which validation puts them."
-    rows = [row for row, record in finished_rows(run).items() if record["crop"] or not crop]
+    rows = [row for row, record in listed_runs(run).items() if record["crop"] or not crop]
     places = [Path(run) / "training" / str(row) for row in rows]
     measured = [classification_metrics(read_predictions(place, "validation"), n_resamples).loc["auc"] for place in places]
     columns = ["value", "low", "high", "n", "why"]
@@ -490,7 +512,7 @@ def best_row(
     crop: bool = False,      # Only rows that were trained on heads
 ) -> int | None:             # Row of table 1, or None where none is finished
     "The finished row with the best AUC on validation."
-    return next(iter(rank_rows(run, crop, n_resamples=1).index), None)
+    return next((row for row in rank_rows(run, crop, n_resamples=1).index if not isinstance(row, str)), None)
 
 
 def choose_classifier(

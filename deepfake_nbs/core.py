@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['DEFAULT_PROFILE', 'ARTIFACT_COLUMNS', 'CLAIM_COLUMNS', 'NOISE', 'QUIET', 'PLAN', 'SMOKE_SECONDS', 'project_root',
-           'resolve', 'open_readable', 'is_there', 'list_folder', 'copy_folder', 'Settings', 'read_settings',
-           'set_seed', 'printable', 'whole_file', 'share_file', 'write_text', 'write_json', 'file_sha256', 'run_folder',
-           'PageError', 'cells_so_far', 'check_parameters', 'newest_profile', 'choose_profile', 'run_record',
-           'caption_line', 'save_figure', 'save_table', 'forget_artifact', 'save_claims', 'walk', 'estimate_seconds',
-           'say_progress', 'run_chapter', 'run_chapter_command', 'freeze_inputs', 'promote', 'keep_results', 'publish']
+           'expand_home', 'resolve', 'open_readable', 'is_there', 'list_folder', 'copy_folder', 'Settings',
+           'read_settings', 'set_seed', 'printable', 'whole_file', 'share_file', 'write_text', 'write_json',
+           'file_sha256', 'run_folder', 'PageError', 'cells_so_far', 'check_parameters', 'newest_profile',
+           'choose_profile', 'run_record', 'caption_line', 'save_figure', 'save_table', 'forget_artifact',
+           'save_claims', 'walk', 'estimate_seconds', 'say_progress', 'run_chapter', 'run_chapter_command',
+           'freeze_inputs', 'promote', 'keep_results', 'publish']
 
 # %% ../nbs/00_core.ipynb #c002
 import ast
@@ -58,11 +59,23 @@ def project_root() -> Path:  # The folder that holds settings.ini
     raise FileNotFoundError(f"settings.ini: not found above {Path.cwd()}; run this inside the project's folder")
 
 
+def expand_home(
+    path: str | Path,  # As a user wrote it
+) -> Path:             # With the folder that `~` stands for
+    "Put a user's folder in the place of `~`. Raises `ValueError` where it is not known."
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:  # No HOME, and no such user
+        if os.path.lexists(path):
+            return Path(path)
+        raise ValueError(f"{path}: the folder that {Path(path).parts[0]} stands for is not known; write the whole path") from error
+
+
 def resolve(
     path: str | Path,  # Absolute, or relative to the project's folder
 ) -> Path:             # Absolute
-    "Make a path absolute, counting from the project's folder."
-    return Path(os.path.normpath(project_root() / Path(path).expanduser()))
+    "Make a path absolute, counting from the project's folder. Raises `ValueError` for a `~` that is not known."
+    return Path(os.path.normpath(project_root() / expand_home(path)))
 
 # %% ../nbs/00_core.ipynb #heads06
 def open_readable(
@@ -682,7 +695,7 @@ def _execute(command: list[str], partial: Path) -> int:
 # %% ../nbs/00_core.ipynb #setup10
 PLAN = "DEEPFAKE_NBS_PLAN"
 SMOKE_SECONDS = {
-    "00_core": 7, "00b_images": 5, "00c_files": 6, "00d_commands": 6, "00e_metrics": 8, "01_datasets": 8,
+    "00_core": 7, "00b_images": 5, "00c_files": 6, "00d_parallel": 6, "00l_commands": 6, "00e_metrics": 8, "01_datasets": 8,
     "01a_miniature": 14, "01b_dataset_results": 7,
     "02_head_detection": 16, "02a_head_detection_results": 66, "03_retrieval": 12, "03a_retrieval_results": 36,
     "04_baselines": 16, "04a_baseline_results": 33, "05_xception": 9, "06_training": 10, "06a_training_run": 17, "06b_training_results": 33,

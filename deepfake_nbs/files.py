@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VIDEO_SUFFIXES', 'HIDDEN_FOLDERS', 'HIDDEN_FILES', 'image_suffixes', 'looks_like_image', 'FoundFiles', 'is_hidden',
-           'find_files', 'read_table', 'write_table']
+           'find_files', 'find_named', 'read_table', 'write_table']
 
 # %% ../nbs/00c_files.ipynb #d002
 import csv
@@ -13,6 +13,7 @@ import stat
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,6 +59,7 @@ class FoundFiles:
     videos: list[Path] = field(default_factory=list)  # Sorted by path
     unreadable: dict[Path, str] = field(default_factory=dict)  # Folders and files that cannot be read, with the reason
     others: Counter = field(default_factory=Counter)  # Files of other kinds, by ending
+    empty: dict[Path, str] = field(default_factory=dict)  # Of `find_named`: folders without anything, and what they hold instead
 
     def passed_over(self) -> str:  # "3 files that are no images (2 .txt, 1 .heic)", or nothing
         "Say in one line what was left out, hidden files aside."
@@ -100,7 +102,7 @@ def find_files(
 ) -> FoundFiles:
     "Every image and video below a folder, and what cannot be read. Raises `NotADirectoryError`."
     folder, found, seen = Path(folder), FoundFiles(), set()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise NotADirectoryError(f"{folder}: no such folder")
 
     def fail(error: OSError) -> None:
@@ -131,6 +133,25 @@ def _sort_in(found: FoundFiles, path: Path) -> None:
         found.others[path.suffix.lower() or "without an ending"] += 1
     else:
         found.unreadable[path] = kind
+
+# %% ../nbs/00c_files.ipynb #app004
+def find_named(
+    places: Iterable[str | Path],  # Files and folders, as a user named them
+) -> FoundFiles:                   # In the order in which they were named
+    "Files as they are named, folders as what is below them."
+    found = FoundFiles()
+    for place in map(Path, places):
+        if not os.path.isdir(place):
+            (found.videos if _kind(place) == "video" and not looks_like_image(place) else found.images).append(place)
+            continue
+        inside = find_files(place)
+        if not inside.images and not inside.videos and not inside.unreadable:
+            found.empty[place] = inside.passed_over()
+        found.images += inside.images
+        found.videos += inside.videos
+        found.unreadable |= inside.unreadable
+        found.others += inside.others
+    return found
 
 # %% ../nbs/00c_files.ipynb #d016
 def read_table(

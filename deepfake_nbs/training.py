@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['OPTIMISERS', 'SCHEDULES', 'PROTOCOLS', 'AUGMENTS', 'PRECISIONS', 'OUR_ROWS', 'AUGMENTATIONS', 'CACHE_BYTES',
-           'RUN_FILES', 'HISTORY_COLUMNS', 'TrainingError', 'TrainingConfig', 'check_config', 'read_table1',
-           'read_table2', 'table_row', 'profile_row', 'parse_yes', 'drop_empty', 'run_config', 'weights_path',
-           'weights_key', 'run_name', 'check_splits', 'apply_protocol', 'read_splits', 'lower_resolution', 'compress',
-           'erase', 'augment_picture', 'ManifestImages', 'SeededLoader', 'count_classes', 'make_loss', 'Listener',
-           'ScheduledRate', 'choose_precision', 'HalfPrecision', 'processes', 'this_part', 'on_first', 'mean_of_parts',
-           'Together', 'score', 'WholePictures', 'make_learner', 'named_memory', 'named_failures', 'train_epoch',
-           'best_epoch', 'out_of_patience', 'early_epoch', 'Progress', 'save_weights', 'latest_checkpoint',
-           'save_checkpoint', 'load_checkpoint', 'code_sha256', 'run_identity', 'differing_keys', 'record_identity',
-           'clear_run', 'earlier_run', 'one_at_a_time', 'predict', 'predict_checkpoints', 'replace_folder',
-           'write_classifier', 'format_epoch', 'write_history', 'run_epochs', 'finish_run', 'train', 'choose_dataset',
-           'train_run', 'parse_changes', 'train_command', 'train_from_command_line']
+           'RUN_FILES', 'HISTORY_COLUMNS', 'train_app', 'TrainingError', 'TrainingConfig', 'check_config',
+           'read_table1', 'read_table2', 'table_row', 'profile_row', 'parse_yes', 'drop_empty', 'run_config',
+           'weights_path', 'weights_key', 'check_name', 'run_name', 'check_splits', 'apply_protocol', 'read_splits',
+           'lower_resolution', 'compress', 'erase', 'augment_picture', 'ManifestImages', 'SeededLoader',
+           'count_classes', 'make_loss', 'Listener', 'ScheduledRate', 'choose_precision', 'HalfPrecision', 'processes',
+           'this_part', 'on_first', 'mean_of_parts', 'Together', 'score', 'WholePictures', 'make_learner',
+           'named_memory', 'named_failures', 'train_epoch', 'best_epoch', 'out_of_patience', 'early_epoch', 'Progress',
+           'save_weights', 'latest_checkpoint', 'save_checkpoint', 'load_checkpoint', 'code_sha256', 'run_identity',
+           'differing_keys', 'record_identity', 'clear_run', 'earlier_run', 'one_at_a_time', 'predict',
+           'predict_checkpoints', 'replace_folder', 'write_classifier', 'format_epoch', 'write_history', 'run_epochs',
+           'finish_run', 'train', 'choose_dataset', 'train_run', 'parse_changes', 'train_command']
 
 # %% ../nbs/06_training.ipynb #c004
 import os
@@ -76,6 +76,7 @@ from deepfake_nbs.core import (
 from .files import write_table
 from .images import read_image
 from .parallel import worker_threads
+from .commands import say
 from .datasets import SPLITS, read_manifest, split_manifest
 from .xception import MEAN, STD, create_model, normalise, read_state, resize_square, variant_arguments
 
@@ -247,11 +248,26 @@ def weights_key(
     return weights if path is None else file_sha256(path)
 
 
+def check_name(
+    name: str,  # As a user wrote it
+) -> str:       # The same
+    "Refuse a name that cannot be that of a run's folder. Raises `ValueError`."
+    odd = not name.isprintable() or name.strip() != name or {*name} & {*'/\\:*?"<>|'} or len(os.fsencode(name)) > 100
+    if not name or odd or name.startswith((".", "-")) or name.endswith((".", ".old", ".partial")):
+        raise ValueError(f"name is {name[:120]!r}, expected that of a folder: at most 100 letters, digits, blanks, and . _ - inside")
+    if name.isdigit() or name.startswith("custom-"):
+        raise ValueError(f"name is {name!r}, which is kept for a row of table 1 or for a run without a name; expected another")
+    return name
+
+
 def run_name(
     config: TrainingConfig,  # Of a row or of an experiment
     settings: Settings,  # Of the profile
-) -> str:  # Folder under training/: "8", or "custom-midway-momentum-0.01-..."
-    "Name of a run's folder; two different experiments of one profile never share a name."
+    name: str = "",  # Of the user's own
+) -> str:  # Folder under training/: "8", the user's own name, or "custom-midway-momentum-0.01-..."
+    "Name of a run's folder; without a name of the user's, two different experiments of one profile never share one."
+    if name:
+        return check_name(name)
     if config.row:
         return str(config.row)
     parts = ["custom", config.net, config.optimiser, f"{config.learning_rate:g}", f"batch{config.batch_size}",
@@ -955,6 +971,7 @@ def write_classifier(
     config: TrainingConfig,  # Of the run
     crop: bool,  # Whether it learned from cropped pictures, which may be other than asked
     trained_on: str,  # In words: dataset and manifest
+    name: str = "",  # Of a run that is no row of table 1
 ) -> Path:  # The folder
     "Leave a classifier that `xception.load_classifier` reads."
     new = place.with_name(f"{place.name}.partial")
@@ -964,7 +981,7 @@ def write_classifier(
     write_json(new / "config.json", dict(
         net=config.net, width=config.width, n_classes=2, dropout=config.dropout, image_size=config.image_size, mean=list(MEAN),
         std=list(STD),
-        crop=crop, trained_on=trained_on, row=config.row, threshold=0.5, version=version("deepfake_nbs"),
+        crop=crop, trained_on=trained_on, row=config.row, name=name, threshold=0.5, version=version("deepfake_nbs"),
     ))
     return replace_folder(new, place)
 
@@ -1033,7 +1050,8 @@ def finish_run(
     facts = {"crop": config.crop, "data": folder.name, "run": config.row or out.name, "note": "", **facts}
     manifest, counts = folder / "manifest.csv", {name: len(frame) for name, frame in splits.items()}
     trained_on = f"{facts['data']}/{folder.name}, {counts['train']} pictures, manifest {file_sha256(manifest)[:12]}"
-    model = write_classifier(checkpoint / "best.safetensors", out / "model", config, facts["crop"], trained_on)
+    model = write_classifier(checkpoint / "best.safetensors", out / "model", config, facts["crop"], trained_on,
+                             "" if out.name.isdigit() else out.name)
     record = run_record(
         asdict(config) | {"weights": identity["weights"]}, config.seed, device, manifest=manifest,
         weights=model / "model.safetensors", n=counts["test"], counts=counts,
@@ -1094,12 +1112,13 @@ def train_run(
     config: TrainingConfig,  # Of a row or of an experiment
     name: str,  # Folder under training/, see `run_name`
     overwrite: bool = False,  # Delete a run of another configuration or manifest
+    named: bool = False,  # The name is the user's: tables list the run under it
 ) -> dict:  # run.json
     "Train one run inside a run folder."
     run = Path(run)
     folder, crop, note = choose_dataset(run, config.crop)
-    data = run.name.partition("-")[2] or run.name
-    return train(config, folder, run / "training" / name, overwrite=overwrite, crop=crop, note=note, data=data, run=name)
+    facts = dict(crop=crop, note=note, data=run.name.partition("-")[2] or run.name, run=name, name=name if named else "")
+    return train(config, folder, run / "training" / name, overwrite=overwrite, **facts)
 
 # %% ../nbs/06_training.ipynb #c117
 def parse_changes(
@@ -1124,19 +1143,19 @@ def train_command(
     profile: Annotated[str, typer.Option(help="Profile of settings.ini")] = "smoke",
     data: Annotated[str, typer.Option(help="Data root whose datasets `make report` has built")] = "data/miniature",
     overwrite: Annotated[bool, typer.Option(help="Replace a run of other settings in the same folder")] = False,
+    name: Annotated[str, typer.Option(help="Name of the run, in tables and of its folder. [default: what differs]")] = "",
 ) -> None:
     "Train one run in its run folder, or go on with it. Under torchrun, several processes train it together."
     try:
         settings = read_settings(profile)
         config = run_config(row, settings, **parse_changes(changes or []))
-        record = train_run(run_folder(profile, data), config, run_name(config, settings), overwrite)
+        record = train_run(run_folder(profile, data), config, run_name(config, settings, name), overwrite, bool(name))
     except (ValueError, RuntimeError, OSError) as error:
-        typer.echo(f"deepfake-nbs-train: {error}", err=True)
+        say(error, "deepfake-nbs-train")
         raise typer.Exit(2) from error
     if this_part()[0] == 0 and int(os.environ.get("RANK", 0)) == 0:
         typer.echo(f"run {record['run']}: best epoch {record['best_epoch']}, in {run_folder(profile, data) / 'training'}")
 
 
-def train_from_command_line() -> None:
-    "Entry point of `deepfake-nbs-train`."
-    typer.run(train_command)
+train_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+train_app.command()(train_command)

@@ -119,7 +119,7 @@ def test_plot_history_shows_three_lines(run):
 
 # --- the two pages ----------------------------------------------------------------------------------------------------
 
-def run_page(root, name, replaced, **parameters):
+def run_page(root, name, replaced, /, **parameters):
     "Run a page's code cells in order, with some names replaced after the imports; returns its names."
     notebook, names = nbformat.read(root / "nbs" / f"{name}.ipynb", as_version=4), {}
     for cell in notebook.cells:
@@ -209,7 +209,7 @@ def test_parameters_of_the_pages(root):
     assert parameters("06b_training_results") == both
     assert parameters("06a_training_run") == both | dict(
         row=8, net="", optimiser="", learning_rate=0.0, batch_size=0, epochs=0, crop="", seed=0, protocol="", schedule="", augment="",
-        window=0.0, patience=0, precision="", weights="", overwrite=False)
+        window=0.0, patience=0, precision="", weights="", name="", overwrite=False)
 
 
 # --- methods and protocols ---------------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ from scipy.optimize import linprog
 ROOT = Path(__file__).resolve().parents[1]
 ORIGINAL = ROOT / "papers" / "original"
 CHAPTERS = (
-    "index", "00_core", "00b_images", "00c_files", "00d_parallel", "00e_metrics", "01_datasets", "01a_miniature", "01b_dataset_results",
-    "02_head_detection", "02a_head_detection_results", "03_retrieval", "03a_retrieval_results", "04_baselines",
+    "index", "00_core", "00b_images", "00c_files", "00d_parallel", "00e_metrics", "00l_commands", "01_datasets", "01a_miniature",
+    "01b_dataset_results", "02_head_detection", "02a_head_detection_results", "03_retrieval", "03a_retrieval_results", "04_baselines",
     "04a_baseline_results", "05_xception", "06_training", "06a_training_run", "06b_training_results", "07_application",
     "07a_our_faces", "08_demo",
 )
