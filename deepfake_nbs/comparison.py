@@ -557,16 +557,17 @@ def read_areas(
     run: str | os.PathLike,  # Run folder
 ) -> pd.DataFrame:           # measured, low, high, n of each AUC in its claims.csv, by id
     "The AUCs that a run measured; none where it has measured nothing yet."
-    path, numbers = Path(run) / "claims.csv", ["measured", "low", "high"]
+    path, numbers = Path(run) / "claims.csv", ("measured", "low", "high")
     if not path.is_file():
         return pd.DataFrame(columns=[*numbers, "n"])
     claims = read_table(path, required=("id", *numbers, "n", "status")).set_index("id")
     areas = claims[claims["status"].eq("measured") & claims.index.str.endswith("-auc")]
-    return areas.assign(**{name: pd.to_numeric(areas[name]) for name in numbers})
+    return areas.assign(**{name: pd.to_numeric(areas[name], errors="coerce") for name in numbers})  # An interval may be absent
 
 
 def _show_auc(claim: pd.Series) -> str:
-    return f"AUC {show_value(claim['measured'], claim['low'], claim['high'])} on {claim['n']} test images"
+    why = "" if claim["low"] == claim["low"] else "too few groups"
+    return f"AUC {show_value(claim['measured'], claim['low'], claim['high'], why=why)} on {claim['n']} test images"
 
 
 def say_best(
@@ -613,8 +614,11 @@ def say_suspicious(
     for what, claim in checks.items():
         if claim["low"] > 0.5 or claim["high"] < 0.5:
             lines.append(f"Suspicious: {what} alone give {_show_auc(claim)}; the classes differ in more than the manipulation.")
+    unsure = [what for what, claim in checks.items() if claim["low"] != claim["low"]]
     if not checks:
         lines.append("Suspicious data: not looked for yet (chapter 04a).")
+    elif unsure:
+        lines.append(f"Suspicious data: too few groups to say whether {', '.join(unsure)} tell real from fake.")
     elif not lines:
         lines.append(f"Nothing suspicious: {', '.join(checks)} do not tell real from fake.")
     for table, what in (("cvcs_dfd/rejected.csv", "could not be used"), ("cvcs_cropped_dfd/dropped.csv", "without a head that was found")):

@@ -576,7 +576,7 @@ def save_claims(
             raise ValueError(f"claims.csv: unknown id {row['id']!r}{_closest(row['id'], list(known))}")
         undefined = row.get("measured") is None or row["measured"] != row["measured"]
         empty = dict.fromkeys(CLAIM_COLUMNS[2:], "")  # Replaces what an older run may have left
-        ours = {key: value for key, value in row.items() if key != "published"}
+        ours = {key: "" if value != value else value for key, value in row.items() if key != "published"}  # An interval that is not given
         changes[row["id"]] = empty | {"status": "not yet"} if undefined else empty | ours | {"status": "measured"}
     return _update_rows(run, "claims.csv", CLAIM_COLUMNS, changes)
 
@@ -645,7 +645,9 @@ def _send(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 # %% ../nbs/00_core.ipynb #setup08
-NOISE = rb"\[IPKernelApp\] WARNING \| Kernel is running over TCP.*\n|^0\.00s - .*\n"  # True of every kernel; ours stays on this machine
+NOISE = (  # True of every kernel, which stays on this machine, and of every one that is told to end
+    rb"\[IPKernelApp\] (?:WARNING \| Kernel is running over TCP|ERROR \| KeyboardInterrupt caught in kernel).*\n|^0\.00s - .*\n"
+)
 QUIET = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "JUPYTER_PLATFORM_DIRS": "1"}  # Notices of the debugger and of folders to come
 
 

@@ -31,12 +31,12 @@ def test_a_report_ends_with_what_its_files_hold(tmp_path, monkeypatch):
         "Leakage, published split: 32 of 35 videos stand in several splits (64% of the test images).",
         "Suspicious: colours alone give AUC 0.700 [0.600, 0.800] on 60 test images; the classes differ in more than the manipulation.",
         "1 image could not be used: cvcs_dfd/rejected.csv."]
-    claims.write_text("id,measured,low,high,n,status\ntable2-8-auc,0.6,0.45,0.7,60,measured\nbaselines-group-file_only-auc,0.5,,,60,measured\n")
+    claims.write_text("id,measured,low,high,n,status\ntable2-8-auc,0.6,0.45,0.7,60,measured\nbaselines-group-file_only-auc,0.5,0.4,0.6,60,measured\n")
     unsure = "on 60 test images, which is not shown to be above chance level."
     assert comparison.say_best(tmp_path).endswith(f"AUC 0.600 [0.450, 0.700] {unsure}")
     assert comparison.say_suspicious(tmp_path)[0] == "Nothing suspicious: file properties do not tell real from fake."
     claims.write_text("id,measured,low,high,n,status\ntable2-8-auc,0.6,,,60,measured\n")  # Too few groups for an interval
-    assert comparison.say_best(tmp_path).endswith(f"AUC 0.600 {unsure}")
+    assert comparison.say_best(tmp_path).endswith(f"AUC 0.600 (no interval: too few groups) {unsure}")
     claims.unlink()
     unread = "Best configuration on validation: 8 (light, cropped heads); its test split has not been read yet."
     assert comparison.say_best(tmp_path) == unread
@@ -53,3 +53,16 @@ def test_the_size_of_a_run_counts_a_linked_image_once(tmp_path):
     (tmp_path / "a.bin").write_bytes(bytes(3_000_000))
     os.link(tmp_path / "a.bin", tmp_path / "b.bin")
     assert comparison.say_findings(tmp_path)[-1] == "On disk: 3 MB."
+
+
+def test_findings_of_a_test_split_with_few_groups(tmp_path):
+    "Claims whose interval is not given: the report says so, and does not end in an error."
+    from deepfake_nbs.core import save_claims
+    from deepfake_nbs.comparison import read_areas, say_suspicious
+
+    claims = [dict(id=f"baselines-group-{name}-auc", published="", measured=0.5, low=float("nan"), high=float("nan"), n=60)
+              for name in ("file_only", "border_only")]
+    save_claims(claims, tmp_path)
+    assert ",nan" not in (tmp_path / "claims.csv").read_text()
+    assert read_areas(tmp_path)["low"].isna().all() and read_areas(tmp_path)["measured"].tolist() == [0.5, 0.5]
+    assert say_suspicious(tmp_path) == ["Suspicious data: too few groups to say whether file properties, the image border tell real from fake."]

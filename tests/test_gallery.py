@@ -125,7 +125,7 @@ def test_index_says_what_it_passed_over_and_its_exit_code_says_whether_all_was_r
     assert "gone.jpg: a link to a file that is not there; pipe.png: a device, a pipe" in result.stderr
     for words in (("", tmp_path / "index"), (known, "")):
         assert invoke("index", *words).exit_code == 2
-    assert "is empty" in invoke("retrieve", known / "0.png", "--gallery", "").output
+    assert "an empty name" in invoke("retrieve", known / "0.png", "--gallery", "").output
 
 
 def test_index_says_the_recall_of_an_approximate_index(known, tmp_path):
