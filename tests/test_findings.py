@@ -65,4 +65,5 @@ def test_findings_of_a_test_split_with_few_groups(tmp_path):
     save_claims(claims, tmp_path)
     assert ",nan" not in (tmp_path / "claims.csv").read_text()
     assert read_areas(tmp_path)["low"].isna().all() and read_areas(tmp_path)["measured"].tolist() == [0.5, 0.5]
-    assert say_suspicious(tmp_path) == ["Suspicious data: too few groups to say whether file properties, the image border tell real from fake."]
+    said = "Suspicious data: too few groups to say whether file properties, the image border tell real from fake."
+    assert say_suspicious(tmp_path) == [said]
