@@ -247,7 +247,7 @@ def run_command(
         message, code = told
         with suppress(OutputError):
             if message:
-                say(message, command)
+                say(message.removeprefix(f"{command}: "), command)  # A command may have said who it is
         _give_up_output()
     return signals.end() if signals.number else int(code)  # A library may have swallowed it on its way
 

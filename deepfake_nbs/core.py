@@ -576,7 +576,7 @@ def save_claims(
             raise ValueError(f"claims.csv: unknown id {row['id']!r}{_closest(row['id'], list(known))}")
         undefined = row.get("measured") is None or row["measured"] != row["measured"]
         empty = dict.fromkeys(CLAIM_COLUMNS[2:], "")  # Replaces what an older run may have left
-        ours = {key: "" if value != value else value for key, value in row.items() if key != "published"}  # An interval that is not given
+        ours = {key: "" if isinstance(value, float) and math.isnan(value) else value for key, value in row.items() if key != "published"}
         changes[row["id"]] = empty | {"status": "not yet"} if undefined else empty | ours | {"status": "measured"}
     return _update_rows(run, "claims.csv", CLAIM_COLUMNS, changes)
 

@@ -395,3 +395,8 @@ def test_core_starts_fast():
     heavy = {"torch", "pandas", "matplotlib", "sklearn", "fastai", "papermill"}
     code = f"import sys, deepfake_nbs.core; print(sorted({heavy!r} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_a_count_that_is_not_there_is_kept_as_not_yet(tmp_path):
+    core.save_claims([{"id": "datasets-heads-films", "measured": None, "n": pd.NA, "protocol": "count"}], tmp_path)
+    assert core._read_rows(tmp_path / "claims.csv")["datasets-heads-films"]["status"] == "not yet"
