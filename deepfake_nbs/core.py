@@ -34,7 +34,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from datetime import UTC, datetime
@@ -583,15 +583,15 @@ def save_claims(
 # %% ../nbs/00_core.ipynb #c056
 def walk(
     folder: str | Path,  # Where to start
+    fail: Callable[[OSError], None] | None = None,  # Is told of a folder that may not be read; without it the error is raised
 ) -> Iterator[tuple[str, list[str], list[str]]]:  # As `os.walk` yields them
     "`os.walk` that follows symbolic links, once each, and does not pass over a folder it may not read."
-
-    def fail(error: OSError) -> None:
+    def refuse(error: OSError) -> None:
         if not isinstance(error, FileNotFoundError):
             raise error
 
     seen = set()
-    for place, folders, names in os.walk(folder, followlinks=True, onerror=fail):
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=fail or refuse):
         real = os.path.realpath(place)
         if real in seen:
             folders.clear()
@@ -796,7 +796,7 @@ def run_chapter_command() -> None:
     try:
         run_chapter(words.notebook, words.output, dict(words.parameter))
     except (ValueError, RuntimeError, OSError) as error:
-        sys.exit(f"deepfake-nbs-chapter: {error}")
+        sys.exit(str(error))  # `commands` says which command it was
     except KeyboardInterrupt as stop:
         line_end = "\n" if sys.stderr.isatty() else ""  # After ^C, or a progress bar
         print(f"{line_end}{Path(words.notebook).name}: stopped, nothing was promoted; the same command starts it again.", file=sys.stderr)

@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from .core import file_sha256, list_folder, open_readable, printable, walk, whole_file, write_json
 from .files import VIDEO_SUFFIXES, image_suffixes, is_hidden, read_table, write_table
-from .images import ImageError, read_image
+from .images import MAX_PIXELS, ImageError, read_image
 from .parallel import in_processes, worker_threads
 
 # %% ../nbs/01_datasets.ipynb #c004
@@ -922,7 +922,6 @@ def _find_mirror(path: Path) -> Callable[[np.ndarray], np.ndarray] | None:
 
 # %% ../nbs/01_datasets.ipynb #c062
 _PATIENCE = 1000  # OpenCV says no for each damaged frame as it does at the end; asked again, it goes on. 1000 questions cost 3 ms
-_MAX_PIXELS = 64_000_000  # Of a frame, as of a photograph
 
 
 def _grabbed(capture: cv2.VideoCapture) -> Iterator[int]:
@@ -941,8 +940,8 @@ def _hand_over(
 ) -> int:
     "Decode to the end, or to the last wished frame; hand over the wished ones (BGR, as they are shown), return how many decoded."
     n_pixels, turn = capture.get(cv2.CAP_PROP_FRAME_WIDTH) * capture.get(cv2.CAP_PROP_FRAME_HEIGHT), _find_mirror(path)
-    if n_pixels > _MAX_PIXELS:
-        raise VideoError(path, f"frames of {n_pixels / 1e6:.0f} megapixels; at most {_MAX_PIXELS / 1e6:.0f} are read")
+    if n_pixels > MAX_PIXELS:
+        raise VideoError(path, f"frames of {n_pixels / 1e6:.0f} megapixels; at most {MAX_PIXELS / 1e6:.0f} are read")
     if turn:
         capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
     n = 0

@@ -268,8 +268,6 @@ def subtract_metrics(
     first: "pd.DataFrame",     # Columns label, probability, group
     second: "pd.DataFrame",    # The same, on other images, some of whose groups may be the same
     metric: str = "auc",       # One of METRICS
-    n_resamples: int = 1000,   # Of nothing: an interval draws nothing
-    seed: int = 0,             # Of nothing
     threshold: float = 0.5,    # Fake from here on
 ) -> dict[str, Any]:           # difference (first minus second), low, high (95 %), why
     "Difference of one metric between two classifiers that were tested on different images."
