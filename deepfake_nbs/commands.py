@@ -140,7 +140,7 @@ class Signals:
         self.at_once(self.number, None)
         return 128 + self.number
 
-
+# %% ../nbs/00l_commands.ipynb #rdiff10
 def end_children() -> None:
     "End the worker processes of this one."
     workers = sys.modules.get("multiprocessing.process")

@@ -626,7 +626,7 @@ def say_suspicious(
         lines += [f"{n} {'image' if n == 1 else 'images'} {what}: {table}."] if n else []
     return lines
 
-
+# %% ../nbs/06c_comparison.ipynb #rdiff13
 def say_findings(
     run: str | os.PathLike,  # Run folder of a report
 ) -> list[str]:              # Lines for a terminal

@@ -101,7 +101,7 @@ def _kind(path: Path) -> str:
         return "cannot be read (Permission denied)"
     return "image" if looks_like_image(path) else "other"
 
-
+# %% ../nbs/00c_files.ipynb #rdiff08
 def find_files(
     folder: str | Path,  # Searched to any depth
 ) -> FoundFiles:

@@ -82,7 +82,7 @@ def jackknife_interval(
         ends = max(ends[0], inner[0]), min(ends[1], inner[1])
     return float(low + width * ends[0]), float(low + width * ends[1]), ""
 
-
+# %% ../nbs/00e_metrics.ipynb #rdiff09
 def _too_few(groups: int, worth: float, fewest: int) -> str:
     return f"{groups} group{'s' * (groups != 1)}" + (f" count as {worth:.0f}" if groups >= fewest else "")
 
