@@ -55,6 +55,8 @@ from deepfake_nbs.core import (
     write_json,
     write_text,
 )
+from .commands import one_line, say
+from .files import FoundFiles, find_named
 from .images import MAX_PIXELS, ImageError, read_header, read_image, upright_rgb
 from deepfake_nbs.head_detection import (
     DETECTOR,
@@ -67,8 +69,6 @@ from deepfake_nbs.head_detection import (
     main_head,
     pick_device,
 )
-from .files import FoundFiles, find_named
-from .commands import one_line, say
 from .xception import SeparableConv2d, load_classifier, normalise, resize_square
 
 # %% ../nbs/07_application.ipynb #c003
@@ -335,6 +335,11 @@ def _kept_thresholds(value: Any, where: str) -> Thresholds:
     return Thresholds(**value)
 
 # %% ../nbs/07_application.ipynb #c025
+def _single_threshold(threshold: float) -> Thresholds:
+    "What a configuration says, where nothing was set on validation."
+    return Thresholds(threshold, threshold, "the configuration of the classifier; none was set on validation")
+
+
 def read_thresholds(
     run: Path,        # Run folder
     weights: str,     # sha256 of the classifier's weights
@@ -347,7 +352,7 @@ def read_thresholds(
         return _kept_thresholds(kept[weights], f"{path}: {weights[:12]}")
     chosen = _validation_thresholds(run, weights)
     if chosen is None:
-        return Thresholds(threshold, threshold, "the configuration of the classifier; none was set on validation")
+        return _single_threshold(threshold)
     try:
         write_json(path, kept | {weights: asdict(chosen)})
     except OSError:  # A folder that may only be read: they are computed again next time
@@ -509,8 +514,8 @@ class Pipeline:
         name: str = "the classifier",  # What messages call it: its folder
     ):
         self.model, self.config, self.device = model.eval().to(device, memory_format=torch.channels_last), config, device
-        single = Thresholds(config["threshold"], config["threshold"], "the configuration of the classifier; none was set on validation")
-        self.detector, self.thresholds, self.margin, self.name = detector, thresholds or single, margin, name
+        self.detector, self.margin, self.name = detector, margin, name
+        self.thresholds = thresholds or _single_threshold(config["threshold"])
         self.classifier = {key: config[key] for key in ("net", "row", "crop", "trained_on", "version")} | dict(
             name=config.get("name", ""), weights=weights[:12], margin=margin
         )
@@ -1056,10 +1061,7 @@ class Gallery:
         "Open a gallery; a folder of pictures is indexed the first time. Raises `FileNotFoundError` or `ValueError` that names it."
         from deepfake_nbs.retrieval import open_index, remake_command
 
-        try:
-            folder = expand_home(folder)
-        except RuntimeError as error:  # ~ where no home folder is known
-            raise FileNotFoundError(f"{folder}: {error}; expected a whole path") from error
+        folder = expand_home(folder)
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder}: no such gallery; expected a folder of pictures, or an index")
         if "feature" not in _read_object(folder / "config.json"):
@@ -1146,8 +1148,7 @@ def _photographs(places: list[Path]) -> list[Path]:
     "Images alone, with what cannot be read among them, which then is named where it is opened."
     found = _find_photographs(places)
     if found.videos:
-        names = [path.name for path in found.videos[:5]] + ["..."] * (len(found.videos) > 5)
-        say(f"passed over: {len(found.videos)} {'video' if len(found.videos) == 1 else 'videos'} ({', '.join(names)})")
+        say(f"passed over: {found.some_videos()}")
     return [*found.images, *found.unreadable]
 
 # %% ../nbs/07_application.ipynb #c079
@@ -1357,7 +1358,9 @@ def crop(
         Path,
         typer.Argument(help="Folder of the cropped dataset; must be new, empty, or made by this command.", parser=_place, metavar="OUT"),
     ],
-    run: Annotated[Path | None, typer.Option(help="Run folder whose head detector is used. [default: the newest]")] = None,
+    run: Annotated[
+        Path | None, typer.Option(parser=_place, metavar="PATH", help="Run folder whose head detector is used. [default: the newest]")
+    ] = None,
     margin: Annotated[float, typer.Option(help="Border around a head, as a share of its box, 0 to 10.")] = 0.2,
     threshold: Annotated[float | None, typer.Option(help="Lowest score of a head, 0 to 1. [default: the detector's]")] = None,
     workers: Annotated[int, typer.Option(help="Threads that decode and encode.")] = 2,
@@ -1382,7 +1385,9 @@ def index_pictures(
     ] = "thumbnail",
     similarity: Annotated[str, typer.Option(help="cosine, euclidean or whitened.")] = "cosine",
     kind: Annotated[str, typer.Option(help="flat: exact; hnsw, ivfpq: approximate, for large pools.")] = "flat",
-    run: Annotated[Path | None, typer.Option(help="Run folder, for the feature xception. [default: the newest]")] = None,
+    run: Annotated[
+        Path | None, typer.Option(parser=_place, metavar="PATH", help="Run folder, for the feature xception. [default: the newest]")
+    ] = None,
 ) -> None:
     "Index a folder of pictures, so that `retrieve` and `check --gallery` find similar ones. Exit code: 0 all read, 1 some not, 2 wrong."
     from deepfake_nbs.retrieval import NO_CONTRAST, build_index, say_recall
@@ -1394,7 +1399,7 @@ def index_pictures(
     except (ValueError, KeyError, OSError) as error:
         _fail(error)
     for message in dict.fromkeys(str(one.message) for one in told if one.category is UserWarning):
-        typer.echo(f"deepfake-nbs: {printable(message)}", err=True)
+        say(message)
     words = [feature, similarity, index.config["kind"], say_recall(index.config)]
     typer.echo(f"{printable(out)}: {len(index)} pictures, {', '.join(word for word in words if word)}")
     raise typer.Exit(1 if index.rejected["reason"].ne(NO_CONTRAST).any() else 0)
@@ -1402,10 +1407,12 @@ def index_pictures(
 
 @app.command()
 def retrieve(
-    photos: Annotated[list[Path], typer.Argument(help="Photographs, or folders of them.")],
+    photos: Annotated[list[Path], typer.Argument(parser=_place, metavar="PHOTO...", help="Photographs, or folders of them.")],
     gallery: Annotated[Path, typer.Option(help="An index, or a folder of pictures.", parser=_place, metavar="FOLDER")],
     k: Annotated[int, typer.Option("-k", help="Results a photograph.", min=1)] = 10,
-    run: Annotated[Path | None, typer.Option(help="Run folder. [default: the newest]")] = None,
+    run: Annotated[
+        Path | None, typer.Option(parser=_place, metavar="PATH", help="Run folder. [default: the newest]")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     "Find the most similar pictures of a gallery. Exit code as of `check`."
@@ -1416,13 +1423,13 @@ def retrieve(
         _fail(error)
     said = known.note
     if said:
-        typer.echo(f"deepfake-nbs: gallery: {printable(said)}", err=True)
+        say(f"gallery: {said}")
     for path in paths:
         try:
             matches = known.find(path)
         except ImageError as error:
             unread += 1
-            typer.echo(f"not searched: {error}", err=True)
+            typer.echo(f"not searched: {one_line(error)}", err=True)
             continue
         if as_json:
             typer.echo(json.dumps(dict(photo=str(path), matches=[asdict(match) for match in matches])))
@@ -1430,7 +1437,7 @@ def retrieve(
             lines = [f"  {one.measure} {one.similarity:8.3f}  {one.label:7}  {printable(one.path)}" for one in matches]
             typer.echo("\n".join([printable(path), *(lines or ["  no match in the gallery"])]))
     if known.note != said:
-        typer.echo(f"deepfake-nbs: gallery: {printable(known.note)}", err=True)
+        say(f"gallery: {known.note}")
     raise typer.Exit(1 if unread else 0)
 
 # %% ../nbs/07_application.ipynb #c091
@@ -1520,8 +1527,8 @@ def export_portable(
         raise ValueError(f"{out}: holds other files; expected a new folder, or a portable model to replace")
     network, config = _open_classifier(source)
     weights = file_sha256(source / "model.safetensors")
-    single = Thresholds(config["threshold"], config["threshold"], "the configuration of the classifier; none was set on validation")
-    thresholds = (_own_thresholds(source.parent, weights) or single) if model else read_thresholds(run, weights, config["threshold"])
+    own = _own_thresholds(source.parent, weights) or _single_threshold(config["threshold"]) if model else None
+    thresholds = own or read_thresholds(run, weights, config["threshold"])
     record, predictions = _training_record(source.parent if model else None, run, weights)
     record = record | dict(measured=_measured(predictions, record))
     preprocessing = {key: config[key] for key in ("image_size", "mean", "std", "crop")} | dict(
@@ -1530,9 +1537,9 @@ def export_portable(
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as place:  # On the same disk: the last step is one rename
         new = Path(place, "model")
-        for folder, place_of_it in {CLASSIFIER: source, DETECTOR: run / DETECTOR}.items():
-            if os.path.isdir(place_of_it):
-                copy_folder(place_of_it, new / folder)
+        for name, folder in {CLASSIFIER: source, DETECTOR: run / DETECTOR}.items():
+            if os.path.isdir(folder):
+                copy_folder(folder, new / name)
         _write_onnx(network, config["image_size"], new / CLASSIFIER / "model.onnx")
         for name, content in {PREPROCESSING: preprocessing, THRESHOLDS: {weights: asdict(thresholds)}, "training.json": record}.items():
             write_json(new / name, content)

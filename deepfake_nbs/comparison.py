@@ -311,7 +311,6 @@ def method_table(
 def compare_protocols(
     run: str | os.PathLike,  # Run folder
     metric: str = "auc",  # A row of `classification_metrics`
-    n_resamples: int = 1000,  # As in `subtract_metrics`
 ) -> pd.DataFrame:  # net, crop, seed, schedule, published, group, difference, low, high, why, n_published, n_group; no rows without a pair
     "Every two runs that differ in their split protocol alone."
     rows, runs = [], usable_runs(run)[0]
@@ -324,7 +323,7 @@ def compare_protocols(
             each = {name: classification_metrics(frame, 1).loc[metric] for name, frame in last.items()}
             values = {name: each[name]["value"] for name in PROTOCOLS} | {f"n_{name}": int(each[name]["n"]) for name in PROTOCOLS}
             chosen = {key: config[key] for key in ("net", "crop", "seed", "schedule")}
-            rows.append(chosen | values | subtract_metrics(last["published"], last["group"], metric, n_resamples))
+            rows.append(chosen | values | subtract_metrics(last["published"], last["group"], metric))
     columns = ["net", "crop", "seed", "schedule", "published", "group", "difference", "low", "high", "why", "n_published", "n_group"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -627,7 +626,7 @@ def say_suspicious(
         lines += [f"{n} {'image' if n == 1 else 'images'} {what}: {table}."] if n else []
     return lines
 
-
+# %% ../nbs/06c_comparison.ipynb #rdiff13
 def say_findings(
     run: str | os.PathLike,  # Run folder of a report
 ) -> list[str]:              # Lines for a terminal

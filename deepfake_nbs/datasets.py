@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from .core import file_sha256, list_folder, open_readable, printable, walk, whole_file, write_json
 from .files import VIDEO_SUFFIXES, image_suffixes, is_hidden, read_table, write_table
-from .images import ImageError, read_image
+from .images import MAX_PIXELS, FileError, ImageError, read_image
 from .parallel import in_processes, worker_threads
 
 # %% ../nbs/01_datasets.ipynb #c004
@@ -520,7 +520,7 @@ def _check_classes(objects: list, head_names: tuple[str, ...]) -> None:
     if len(found) > 1:
         raise ValueError(f"objects of the classes {' and '.join(found.values())}; expected one class for heads: name it in head_names")
 
-
+# %% ../nbs/01_datasets.ipynb #rdiff11
 def _check_places(root: Any, objects: list) -> None:
     "Refuse a place that is no `bndbox`, or that stands where nobody looks for it."
     held = {id(part) for thing in objects for part in thing.iter()}
@@ -706,15 +706,8 @@ def _set_notes(folder: Path, layout: str, df: pd.DataFrame) -> list[str]:
     return notes
 
 # %% ../nbs/01_datasets.ipynb #c056
-class VideoError(ValueError):
-    "A video that cannot be read: the message names the file and the reason."
-
-    def __init__(self, path: str | Path, reason: str):
-        super().__init__(printable(f"{path}: {reason}"))
-        self.path, self.reason = str(path), reason
-
-    def __reduce__(self):  # Without it the error could not travel back from a worker process
-        return type(self), (self.path, self.reason)
+class VideoError(FileError):
+    "A video that cannot be read."
 
 
 def _spread(n_total: int, n: int) -> list[int]:
@@ -888,7 +881,7 @@ def _display_matrix(file: BinaryIO, size: int) -> _Matrix:
             return a * e + b * g, a * f + b * h, c * e + d * g, c * f + d * h
     return 1, 0, 0, 1
 
-
+# %% ../nbs/01_datasets.ipynb #rdiff12
 def _mirror(matrix: _Matrix) -> Callable[[np.ndarray], np.ndarray] | None:
     "What makes a stored frame the one that is shown, where the matrix mirrors."
     a, b, c, d = matrix
@@ -922,7 +915,6 @@ def _find_mirror(path: Path) -> Callable[[np.ndarray], np.ndarray] | None:
 
 # %% ../nbs/01_datasets.ipynb #c062
 _PATIENCE = 1000  # OpenCV says no for each damaged frame as it does at the end; asked again, it goes on. 1000 questions cost 3 ms
-_MAX_PIXELS = 64_000_000  # Of a frame, as of a photograph
 
 
 def _grabbed(capture: cv2.VideoCapture) -> Iterator[int]:
@@ -941,8 +933,8 @@ def _hand_over(
 ) -> int:
     "Decode to the end, or to the last wished frame; hand over the wished ones (BGR, as they are shown), return how many decoded."
     n_pixels, turn = capture.get(cv2.CAP_PROP_FRAME_WIDTH) * capture.get(cv2.CAP_PROP_FRAME_HEIGHT), _find_mirror(path)
-    if n_pixels > _MAX_PIXELS:
-        raise VideoError(path, f"frames of {n_pixels / 1e6:.0f} megapixels; at most {_MAX_PIXELS / 1e6:.0f} are read")
+    if n_pixels > MAX_PIXELS:
+        raise VideoError(path, f"frames of {n_pixels / 1e6:.0f} megapixels; at most {MAX_PIXELS / 1e6:.0f} are read")
     if turn:
         capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
     n = 0

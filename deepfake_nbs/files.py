@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from .core import whole_file
+from .core import printable, walk, whole_file
 from .images import KNOWN_FORMATS, ImageError, read_header
 
 # %% ../nbs/00c_files.ipynb #d003
@@ -69,6 +69,11 @@ class FoundFiles:
         word = "file that is no image" if n == 1 else "files that are no images"
         return f"{n} {word} ({kinds}{f' and {more} other kinds' if more > 0 else ''})" if n else ""
 
+    def some_videos(self) -> str:  # "7 videos (a.mp4, b.mp4, c.mp4, d.mp4, e.mp4, ...)", or nothing
+        "Name videos for a command that takes images alone."
+        n, names = len(self.videos), [printable(path.name) for path in self.videos[:5]] + ["..."] * (len(self.videos) > 5)
+        return f"{n} {'video' if n == 1 else 'videos'} ({', '.join(names)})" if n else ""
+
 
 def is_hidden(
     name: str,  # Of a file or folder, without the folders above it
@@ -96,24 +101,19 @@ def _kind(path: Path) -> str:
         return "cannot be read (Permission denied)"
     return "image" if looks_like_image(path) else "other"
 
-
+# %% ../nbs/00c_files.ipynb #rdiff08
 def find_files(
     folder: str | Path,  # Searched to any depth
 ) -> FoundFiles:
     "Every image and video below a folder, and what cannot be read. Raises `NotADirectoryError`."
-    folder, found, seen = Path(folder), FoundFiles(), set()
+    folder, found = Path(folder), FoundFiles()
     if not os.path.isdir(folder):
         raise NotADirectoryError(f"{folder}: no such folder")
 
     def fail(error: OSError) -> None:
         found.unreadable[Path(error.filename or folder)] = f"cannot be read ({error.strerror})"
 
-    for place, folders, names in os.walk(folder, followlinks=True, onerror=fail):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
+    for place, folders, names in walk(folder, fail):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         for name in sorted(names):
             if not is_hidden(name):

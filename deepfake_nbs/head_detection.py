@@ -1008,7 +1008,6 @@ def evaluate_heads(
     split: str,              # train, validation or test
     threshold: float,        # Score from which a box is called a head
     n_resamples: int = 1000,  # 1: the values alone; an interval draws nothing
-    seed: int = 0,           # Of nothing
 ) -> "pd.DataFrame":         # One row a metric: value, low, high (95 %), n (frames), heads, films, why (no interval)
     "Measure found boxes; intervals from leaving out one film at a time."
     import pandas as pd

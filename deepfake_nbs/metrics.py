@@ -82,7 +82,7 @@ def jackknife_interval(
         ends = max(ends[0], inner[0]), min(ends[1], inner[1])
     return float(low + width * ends[0]), float(low + width * ends[1]), ""
 
-
+# %% ../nbs/00e_metrics.ipynb #rdiff09
 def _too_few(groups: int, worth: float, fewest: int) -> str:
     return f"{groups} group{'s' * (groups != 1)}" + (f" count as {worth:.0f}" if groups >= fewest else "")
 
@@ -268,8 +268,6 @@ def subtract_metrics(
     first: "pd.DataFrame",     # Columns label, probability, group
     second: "pd.DataFrame",    # The same, on other images, some of whose groups may be the same
     metric: str = "auc",       # One of METRICS
-    n_resamples: int = 1000,   # Of nothing: an interval draws nothing
-    seed: int = 0,             # Of nothing
     threshold: float = 0.5,    # Fake from here on
 ) -> dict[str, Any]:           # difference (first minus second), low, high (95 %), why
     "Difference of one metric between two classifiers that were tested on different images."

@@ -26,8 +26,8 @@ import shlex
 import stat
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -937,25 +937,14 @@ def list_pool(
     import pandas as pd
 
     found = find_files(root)
-    _warn_passed_over(Path(root), found)
+    left_out = " and ".join(words for words in (found.some_videos(), found.passed_over()) if words)
+    if left_out:
+        warnings.warn(f"{printable(root)}: {left_out} left out", stacklevel=3)
     if not found.images and not found.unreadable:
-        raise ValueError(f"{printable(root)}: no pictures in this folder{_passed_over(found)}")
+        raise ValueError(f"{printable(root)}: no pictures in this folder{f'; {left_out} left out' if left_out else ''}")
     rows = [(file, *_hash_or_reason(file)) for file in found.images] + [(file, "", reason) for file, reason in found.unreadable.items()]
     rows = [(file.relative_to(root).as_posix(), sha256, reason) for file, sha256, reason in sorted(rows)]
     return pd.DataFrame(rows, columns=["path", "sha256", "reason"])
-
-
-def _passed_over(found: Any) -> str:
-    "Videos and files of other kinds in a few words; empty where there are none."
-    n = len(found.videos)
-    named = ", ".join(printable(file.name) for file in found.videos[:5]) + (", ..." if n > 5 else "")
-    words = [f"{n} video{'s' if n > 1 else ''} ({named})"] * bool(n) + [found.passed_over()] * bool(found.others)
-    return f"; {' and '.join(words)} left out" if words else ""
-
-
-def _warn_passed_over(root: Path, found: Any) -> None:
-    if left_out := _passed_over(found):
-        warnings.warn(f"{printable(root)}{left_out.replace(';', ':', 1)}", stacklevel=4)
 
 
 def _hash_or_reason(file: Path) -> tuple[str, str]:
@@ -1523,10 +1512,8 @@ _KEYS = ["question", "pool", "disturbance", "feature", "similarity"]
 
 
 def ranking_table(
-    scores: "pd.DataFrame",    # From `evaluate`, of one or more features
-    n_resamples: int = 1000,   # Of nothing: an interval draws nothing
-    seed: int = 0,             # Of nothing
-) -> "pd.DataFrame":           # question, pool, disturbance, feature, similarity, measure, value, low, high, why, n
+    scores: "pd.DataFrame",  # From `evaluate`, of one or more features
+) -> "pd.DataFrame":         # question, pool, disturbance, feature, similarity, measure, value, low, high, why, n
     "Recall@1, @5, @10 and mean average precision of each combination, with intervals over groups of queries."
     import pandas as pd
 
@@ -1587,8 +1574,6 @@ def best_corrected(
 def compare_with_reported(
     scores: "pd.DataFrame",     # From `evaluate`; half 1 is used, where there is one
     corrected: tuple[str, str],  # From `best_corrected`
-    n_resamples: int = 1000,    # Of nothing: an interval draws nothing
-    seed: int = 0,              # Of nothing
 ) -> "pd.DataFrame":  # pool, disturbance, measure, corrected, reported, which (of the four), difference, low, high, why, n
     "The corrected combination beside whichever of the report's four does best under each condition, query by query."
     import pandas as pd
@@ -1660,10 +1645,8 @@ def measurement_rows(
 
 # %% ../nbs/03_retrieval.ipynb #c124
 def overlap_table(
-    scores: "pd.DataFrame",    # From `evaluate`; undisturbed queries are used
-    n_resamples: int = 1000,   # Of nothing: an interval draws nothing
-    seed: int = 0,             # Of nothing
-) -> "pd.DataFrame":           # first, second (feature similarity), common, low, high, why, n
+    scores: "pd.DataFrame",  # From `evaluate`; undisturbed queries are used
+) -> "pd.DataFrame":         # first, second (feature similarity), common, low, high, why, n
     "How many of ten results any two combinations have in common, on average."
     import pandas as pd
 

@@ -24,7 +24,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-# %% ../nbs/05_xception.ipynb #heads10
 from .core import open_readable
 
 # %% ../nbs/05_xception.ipynb #c003b

@@ -554,7 +554,6 @@ def test_large_photographs_are_not_decoded_ahead(tmp_path):
     assert [application._pixels(one) for one in (tmp_path / "a.jpg", tmp_path / "gone.jpg", read.image, batch)] == [60_000, 0, 2400, 4800]
 
 
-
 # --- Video ------------------------------------------------------------------------------------------------------------
 
 

@@ -479,7 +479,8 @@ def test_files_that_are_whole_are_kept(tree, tmp_path, monkeypatch):
 
 
 def test_a_small_set_from_real_pictures(real, tmp_path):
-    manifest = build_cvcs_dfd(real, tmp_path / "set", n_frames=2, image_limit=60, workers=2, progress=False)
+    sets = ("challenge", "dfdc_faces", "faceforensics")
+    manifest = build_cvcs_dfd(real, tmp_path / "set", n_frames=2, image_limit=60, sources=sets, workers=2, progress=False)
     assert len(manifest) == 60 and set(manifest["source"]) == {"CelebA", "FFHQ", "StarGAN", "STYLEGAN2", "STYLEGAN3", "FF++", "DFDC"}
     assert audit_split(manifest, tmp_path / "set")["crossing"][:3].sum() == 0
 

@@ -13,8 +13,8 @@ from random_run import make_run
 from typer.testing import CliRunner
 
 from deepfake_nbs import application
-from deepfake_nbs.application import Pipeline, app, evidence_html
-from deepfake_nbs.core import write_json
+from deepfake_nbs.application import CLASSIFIER, THRESHOLDS, Demo, Pipeline, app, evidence_html
+from deepfake_nbs.core import file_sha256, write_json
 from deepfake_nbs.images import ImageError
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
@@ -111,7 +111,9 @@ def test_a_folder_without_images_says_what_it_holds(run, tmp_path):
 
 
 @pytest.mark.parametrize("words", [("check", ""), ("check", "{photo}", "--run", ""), ("check", "{photo}", "--gallery", ""),
-                                   ("check", "{photo}", "--save", ""), ("check", "{photo}", "--model", ""), ("export", "")])
+                                   ("check", "{photo}", "--save", ""), ("check", "{photo}", "--model", ""), ("export", ""),
+                                   ("retrieve", "", "--gallery", "{photo}"), ("retrieve", "{photo}", "--gallery", "{photo}", "--run", ""),
+                                   ("index", "{photo}", "out", "--run", ""), ("crop", "{photo}", "out", "--run", "")])
 def test_an_empty_name_is_an_error(run, tmp_path, words, monkeypatch):
     monkeypatch.chdir(tmp_path)  # Where an empty name would mean this folder
     photo = draw(tmp_path / "a.jpg")
@@ -216,9 +218,6 @@ def test_thresholds_of_nonsense_by_hand(run, tmp_path, limits):
 
 
 def test_the_demo_opens_with_thresholds_outside_the_slider(tmp_path):
-    from deepfake_nbs.application import CLASSIFIER, THRESHOLDS, Demo
-    from deepfake_nbs.core import file_sha256
-
     place = make_run(tmp_path / "run", heads=None, crop=False)
     kept = dict(real_to=5.0, fake_from=9.0, origin="by hand")
     write_json(place / THRESHOLDS, {file_sha256(place / CLASSIFIER / "model.safetensors"): kept})

@@ -143,6 +143,12 @@ def test_messages_are_one_line_that_a_terminal_only_shows():
     assert len(long) < 510 and long.startswith("/photos/xx") and long.endswith("xx: expected a folder") and "[...]" in long
 
 
+def test_a_command_names_itself_once(root):
+    command = [COMMAND.with_name("deepfake-nbs-chapter"), "nbs/gone.ipynb", "x.ipynb"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, f"deepfake-nbs-chapter: {root}/nbs/gone.ipynb: no such chapter\n")
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     "One photograph whose name is neither UTF-8 nor printable."

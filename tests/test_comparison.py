@@ -224,12 +224,12 @@ def test_methods_are_measured_against_all_real_pictures(run):
 
 
 def test_only_runs_that_differ_in_nothing_but_the_split_are_compared(copy):
-    assert comparison.compare_protocols(copy, n_resamples=10).empty
+    assert comparison.compare_protocols(copy).empty
     twin = replace(TINY, row=0, epochs=2, protocol="published")
     train_run(copy, replace(twin, seed=7), "other-seed")
-    assert comparison.compare_protocols(copy, n_resamples=10).empty
+    assert comparison.compare_protocols(copy).empty
     train_run(copy, twin, "twin")
-    pair = comparison.compare_protocols(copy, "accuracy", n_resamples=10)
+    pair = comparison.compare_protocols(copy, "accuracy")
     assert pair[["net", "seed"]].to_numpy().tolist() == [["xception", 42]]
     last = [read_predictions(copy / "training" / name, "test", "last") for name in ("twin", "1")]
     measured = [frame["probability"].ge(0.5).eq(frame["label"] == 1).mean() for frame in last]
@@ -250,7 +250,7 @@ def test_a_stale_experiment_is_left_out_and_named(copy):
     records, left_out = comparison.usable_runs(copy)
     assert list(records) == ["1", "8"] and list(left_out) == ["1-published"] and "manifest.csv: changed" in left_out["1-published"]
     results = results_table(copy, 10, "published")
-    assert (results.status == "not run").all() and comparison.compare_protocols(copy, n_resamples=10).empty
+    assert (results.status == "not run").all() and comparison.compare_protocols(copy).empty
     assert comparison.compare_epochs(copy, n_resamples=10).run.tolist() == ["1", "8"]
     claims = pd.read_csv(copy / "claims.csv", index_col="id").status
     assert claims["table2-1-auc-published"] == "measured"

@@ -34,6 +34,7 @@ from deepfake_nbs.datasets import (
     read_sources,
     split_manifest,
 )
+from deepfake_nbs.files import read_table
 
 
 # --- Small trees in the real layouts -----------------------------------------------------------------------------------
@@ -825,8 +826,15 @@ def test_every_head_gets_a_box(tmp_path):
 
 def test_the_real_sets_are_read(real):
     found = read_sources(real)
-    assert (len(found.images), len(found.videos), len(found.heads), len(found.pools)) == (6372, 4, 520, 1118)
-    assert found.images["split"].isin(SPLITS).all() and found.videos["split"].isin(SPLITS).all()
-    done = split_manifest(found.images)
-    assert done["split"].tolist() == found.images["split"].tolist()  # No official group is cut, so all of them are kept
-    assert len(read_boxes(real / "heads")) == 4189
+    listed = pd.concat([read_table(path) for path in real.glob("*/labels.csv")])  # Of challenge/ too, which needs none
+    moving, pool = listed["path"].str.endswith(".mp4"), listed["role"].fillna("").ne("")
+    clips = list(real.glob("faceforensics/*_sequences/*/*/videos/*.mp4"))
+    heads, annotations = list(real.glob("heads/JPEGImages/*")), list(real.glob("heads/Annotations/*.xml"))
+    counts = [(~moving & ~pool).sum(), moving.sum() + len(clips), len(heads), pool.sum()]
+    assert [len(df) for df in (found.images, found.videos, found.heads, found.pools)] == counts and min(counts) > 0
+    images, videos = (df[df["path"].str.startswith(("challenge/", "dfdc_faces/", "faceforensics/"))] for df in (found.images, found.videos))
+    assert images["split"].isin(SPLITS).all() and videos["split"].isin(SPLITS).all()  # Sets with a split of their own
+    done = split_manifest(images.reset_index(drop=True))
+    assert done["split"].tolist() == images["split"].tolist()  # No official group is cut, so all of them are kept
+    n_boxes = sum(path.read_text(encoding="utf-8").count("<bndbox>") for path in annotations)
+    assert len(read_boxes(real / "heads")) == n_boxes > 0

@@ -1,5 +1,6 @@
 "Folders as people have them, and tables that come back as they were."
 
+import json
 import os
 import stat
 import subprocess
@@ -105,8 +106,6 @@ def test_a_full_disk_names_the_file_and_leaves_nothing(tmp_path):
 
 def test_json_holds_no_nan(tmp_path):
     text = write_json(tmp_path / "a.json", {"loss": [1.0, float("nan")], "best": float("inf"), "more": (float("-inf"), "NaN")}).read_text()
-    import json
-
     def refuse(word):
         raise AssertionError(word)
 

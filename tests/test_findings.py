@@ -2,6 +2,8 @@
 import os
 
 from deepfake_nbs import comparison
+from deepfake_nbs.comparison import read_areas, say_suspicious
+from deepfake_nbs.core import save_claims
 
 
 def test_a_report_without_parts_says_what_is_missing(tmp_path):
@@ -57,9 +59,6 @@ def test_the_size_of_a_run_counts_a_linked_image_once(tmp_path):
 
 def test_findings_of_a_test_split_with_few_groups(tmp_path):
     "Claims whose interval is not given: the report says so, and does not end in an error."
-    from deepfake_nbs.core import save_claims
-    from deepfake_nbs.comparison import read_areas, say_suspicious
-
     claims = [dict(id=f"baselines-group-{name}-auc", published="", measured=0.5, low=float("nan"), high=float("nan"), n=60)
               for name in ("file_only", "border_only")]
     save_claims(claims, tmp_path)

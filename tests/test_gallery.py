@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from deepfake_nbs import application
 from deepfake_nbs import retrieval as rt
 from deepfake_nbs.application import GALLERIES, RETRIEVAL, Gallery, app
 
@@ -68,8 +69,6 @@ def test_an_image_with_other_bytes_is_no_match(run, known, tmp_path):
 
 @pytest.mark.parametrize("command", ["check", "retrieve"])
 def test_an_index_that_was_moved_is_refused_with_the_command_that_mends_it(command, run, known, tmp_path, monkeypatch):
-    from deepfake_nbs import application
-
     invoke("index", known, tmp_path / "index")
     (tmp_path / "far" / "away").mkdir(parents=True)
     shutil.move(tmp_path / "index", tmp_path / "far" / "away" / "index")

@@ -7,9 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from random_run import make_run
+from typer.testing import CliRunner
 
 from deepfake_nbs import datasets
 from deepfake_nbs import head_detection as hd
+from deepfake_nbs.application import _training_margin, app
 from deepfake_nbs.datasets import read_boxes, read_heads, read_sources
 
 BOX = "<bndbox><xmin>20</xmin><ymin>20</ymin><xmax>60</xmax><ymax>70</ymax></bndbox>"
@@ -328,11 +331,6 @@ def test_batches_of_the_detector_are_full_where_frames_are_not_a_multiple(n):
 
 
 def test_the_command_crop_says_what_a_margin_may_be(tmp_path):
-    from random_run import make_run
-    from typer.testing import CliRunner
-
-    from deepfake_nbs.application import app
-
     run = make_run(tmp_path / "run")
     for label in (0, 1):
         (tmp_path / "data/challenge" / f"{label}-toy").mkdir(parents=True)
@@ -346,8 +344,6 @@ def test_the_command_crop_says_what_a_margin_may_be(tmp_path):
 
 
 def test_a_portable_margin_beyond_all_use_is_refused_by_name(tmp_path):
-    from deepfake_nbs.application import _training_margin
-
     (tmp_path / "preprocessing.json").write_text(json.dumps({"margin": 1e308}))
     with pytest.raises(ValueError, match=r"preprocessing.json: margin is 1e\+308; expected a share of the box, 0 or more, at most 10"):
         _training_margin(tmp_path)

@@ -144,8 +144,6 @@ def test_image_error_survives_a_worker_process():
     assert (error.path, error.reason, str(error)) == ("a.jpg", "why", "a.jpg: why")
 
 
-
-
 # --- Metadata that are broken -------------------------------------------------------------------------------------------
 
 NOISE = np.random.default_rng(5).integers(0, 256, (30, 40, 3), np.uint8)
@@ -563,4 +561,4 @@ def test_collection_of_awkward_inputs():
     for name in ("sof_taller.jpg", "sof_7000.jpg"):
         with pytest.raises(ImageError, match=f"{name}: incomplete"):
             read_image(CASES / name)
-    assert {path.name for path in CASES.iterdir()} == {*READ, "sof_taller.jpg", "sof_7000.jpg"}
+    assert {path.name for path in CASES.iterdir()} >= {*READ, "sof_taller.jpg", "sof_7000.jpg"}

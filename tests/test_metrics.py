@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import beta, norm
 from sklearn import metrics as sk
 
-from scipy.stats import beta, norm
-
+from deepfake_nbs import metrics
 from deepfake_nbs.metrics import (
     METRICS, MIN_GROUPS, classification_metrics, effective_groups, jackknife_interval, mean_interval, paired_metrics, show_interval,
     show_value, subtract_metrics,
@@ -96,7 +96,7 @@ def draw_answers(groups, seed, hit=0.8):
 
 def test_the_interval_of_a_difference_is_that_of_two_independent_ones_where_no_group_is_shared():
     first, second = (draw_answers([f"{name}{i}" for i in range(150)], seed) for seed, name in enumerate("ab"))
-    found = subtract_metrics(first, second, "accuracy", 2000)
+    found = subtract_metrics(first, second, "accuracy")
     share = [(frame.probability == frame.label).mean() for frame in (first, second)]
     spread = 1.96 * np.sqrt(sum(p * (1 - p) / 150 for p in share))
     assert found["difference"] == pytest.approx(share[0] - share[1])
@@ -106,12 +106,10 @@ def test_the_interval_of_a_difference_is_that_of_two_independent_ones_where_no_g
 def test_a_group_in_both_test_sets_is_drawn_for_both():
     groups = [f"g{i}" for i in range(100)]
     first = draw_answers(groups, 0)
-    assert subtract_metrics(first, first.iloc[::-1], "accuracy", 100) == dict(difference=0.0, low=0.0, high=0.0, why="")
+    assert subtract_metrics(first, first.iloc[::-1], "accuracy") == dict(difference=0.0, low=0.0, high=0.0, why="")
     other = first.assign(group="h" + first["group"])
-    apart = subtract_metrics(first, other, "accuracy", 100)
+    apart = subtract_metrics(first, other, "accuracy")
     assert apart["low"] < -0.05 < 0.05 < apart["high"], "the same answers about other people may differ by chance"
-
-
 
 
 # --- Few groups -------------------------------------------------------------------------------------------------------
@@ -180,17 +178,15 @@ def test_an_interval_of_independent_images_is_never_wider_than_that_of_clopper_a
 
 
 def test_leaving_out_agrees_with_measuring_again():
-    from deepfake_nbs.metrics import _leave_out
     frame = random_predictions(3, 80)
     group, names = pd.factorize(frame.group)
-    values = _leave_out(frame.label.to_numpy(), frame.probability.to_numpy(), group, len(names), 0.5)
+    values = metrics._leave_out(frame.label.to_numpy(), frame.probability.to_numpy(), group, len(names), 0.5)
     for i in range(len(names)):
         rest = classification_metrics(frame[group != i], 1).value
         assert values[i + 1] == pytest.approx(rest.to_numpy()), names[i]
 
 
 def test_many_groups_are_left_out_in_blocks(monkeypatch):
-    from deepfake_nbs import metrics
     frame = by_groups(300, 2)
     every = classification_metrics(frame)
     monkeypatch.setattr(metrics, "MOST_BLOCKS", 60)

@@ -1168,10 +1168,10 @@ def test_measures_by_hand():
     assert rt.score_ranking(np.array([5, 1, 3, 2]), np.array([1, 2]), keep) == (1, pytest.approx((1 + 2 / 3) / 2))
     scores = pd.DataFrame(dict(question="original", pool="all", disturbance="none", feature="harris", similarity="cosine",
                                first=[1, 4, 11, math.inf], ap=[1, 0.5, 0.1, 0.0], group=["a", "a", "b", "c"]))
-    table = rt.ranking_table(scores, 200).set_index("measure")
+    table = rt.ranking_table(scores).set_index("measure")
     assert table.value.to_dict() == dict(zip(["recall@1", "recall@5", "recall@10", "map"], [0.25, 0.5, 0.5, 0.4], strict=True))
     assert table.low.isna().all() and (table.why == "3 groups").all() and (table.n == 4).all()
-    many = rt.ranking_table(pd.concat([scores.assign(group=scores["group"] + str(i)) for i in range(10)]), 200).set_index("measure")
+    many = rt.ranking_table(pd.concat([scores.assign(group=scores["group"] + str(i)) for i in range(10)])).set_index("measure")
     assert (many.low < many.value).all() and (many.value < many.high).all() and (many.n == 40).all()
 
 
@@ -1188,9 +1188,9 @@ def test_overlap_and_comparison_by_hand():
     scores = pd.DataFrame([common | dict(feature="harris", similarity="cosine", first=2, ap=0.5, top=list(range(10))),
                            common | dict(feature="harris", similarity="euclidean", first=3, ap=0.3, top=list(range(5, 15))),
                            common | dict(feature="thumbnail", similarity="whitened", first=1, ap=0.9, top=list(range(20, 30)))])
-    assert rt.overlap_table(scores, 10).common.tolist() == [5, 0, 0]
+    assert rt.overlap_table(scores).common.tolist() == [5, 0, 0]
     assert rt.best_corrected(scores) == ("thumbnail", "whitened")
-    found = rt.compare_with_reported(scores, ("thumbnail", "whitened"), 10).set_index("measure")
+    found = rt.compare_with_reported(scores, ("thumbnail", "whitened")).set_index("measure")
     assert found.which["map"] == "harris cosine" and found.difference["map"] == pytest.approx(0.4)
     with pytest.raises(ValueError, match="no combination beside the report's four"):
         rt.best_corrected(scores[rt.is_reported(scores)])
@@ -1245,7 +1245,7 @@ def test_a_disturbed_query_does_not_find_itself_and_everything_is_scored(pool, t
     own = {path: i for i, path in enumerate(df.path)}
     assert not any(own[row.path] in row.top for row in scores.itertuples())
     assert all(len(row.top) == (10 if row.pool == "all" else 6) for row in scores.itertuples())
-    kept = rt.measurement_rows(rt.ranking_table(scores, 10), "by hand", "toy")
+    kept = rt.measurement_rows(rt.ranking_table(scores), "by hand", "toy")
     assert kept.id.is_unique and "retrieval-original-real-blur-thumbnail-whitened-map" in set(kept.id)
 
 

@@ -208,7 +208,7 @@ def test_space_that_was_set_aside_and_never_filled(tmp_path, suffix):
 
 
 def test_a_frame_larger_than_memory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "_MAX_PIXELS", 1000)
+    monkeypatch.setattr(datasets, "MAX_PIXELS", 1000)
     with pytest.raises(VideoError, match=r"frames of 0 megapixels; at most 0 are read"):
         read_frames(draw(tmp_path / "a.mp4"))
 
