@@ -600,6 +600,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'deepfake_nbs.datasets._largest_group': ('datasets.html#_largest_group', 'deepfake_nbs/datasets.py'),
                                        'deepfake_nbs.datasets._layout': ('datasets.html#_layout', 'deepfake_nbs/datasets.py'),
                                        'deepfake_nbs.datasets._limit_rows': ('datasets.html#_limit_rows', 'deepfake_nbs/datasets.py'),
+                                       'deepfake_nbs.datasets._list_of_videos': ( 'datasets.html#_list_of_videos',
+                                                                                  'deepfake_nbs/datasets.py'),
                                        'deepfake_nbs.datasets._listed_splits': ('datasets.html#_listed_splits', 'deepfake_nbs/datasets.py'),
                                        'deepfake_nbs.datasets._locked': ('datasets.html#_locked', 'deepfake_nbs/datasets.py'),
                                        'deepfake_nbs.datasets._look': ('datasets.html#_look', 'deepfake_nbs/datasets.py'),
