@@ -88,8 +88,8 @@ def test_an_official_split_that_cuts_a_video_is_said_and_the_group_wins(tmp_path
     draw_official(tmp_path / "data/faceforensics")
     manifest = build(tmp_path / "data", tmp_path / "set")
     notes = dataset_notes(tmp_path / "set")
-    assert notes[0] == ("faceforensics: the official splits cut 1 source videos: 639/640 (train, validation); under protocol 'group' "
-                        "each of them stays whole, so its clips leave their official split")
+    assert notes[0] == ("faceforensics: the official splits cut 1 source video: 639/640 (train, validation); under protocol 'group' "
+                        "each stays whole, so some of its clips leave their official split")
     assert manifest[manifest["group"].eq("FF++:001")]["split"].nunique() == 1
     kept = {"003": "test", "755": "validation"}  # What is not cut stays where it is
     assert all(set(manifest[manifest["video"].str.contains(one)]["split"]) == {split} for one, split in kept.items())
@@ -106,8 +106,11 @@ def test_a_missing_list_of_source_videos_is_said(tmp_path):
     write(tmp_path / "data/miniature.json", "{}")  # The embedded data are drawn: there is no video behind an id
     assert read_sources(tmp_path / "data").notes == ()
     (tmp_path / "data/miniature.json").unlink()
-    shutil.rmtree(tmp_path / "data/faceforensics/splits")
-    assert read_sources(tmp_path / "data").notes == ()
+    shutil.rmtree(tmp_path / "data/faceforensics/splits")  # The download script brings none: ids of three digits are official enough
+    assert read_sources(tmp_path / "data").notes[0].startswith("faceforensics: conversion_dict.json is missing")
+    write(tmp_path / "data/faceforensics/conversion_dict.json", '{"bWN 0": "000"}')  # Turned round
+    found = "faceforensics: faceforensics/conversion_dict.json names none of these clips; the official one says that 45"
+    assert read_sources(tmp_path / "data").notes[0].startswith(found)
     write(tmp_path / "data/faceforensics/conversion_dict.json", "{}")
     assert "source_video" not in read_faceforensics(tmp_path / "data/faceforensics")
 
@@ -266,6 +269,20 @@ def test_splits_above_or_below_the_classes_are_kept(tmp_path):
             draw_picture(tmp_path / f"turned/{label}/{split}/a.png", label)
     assert read_folders(tmp_path / "turned")["split"].tolist() == ["test", "train", "validation"] * 2
     assert read_folders(tmp_path / "turned")["label"].tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_a_set_with_two_splits_of_its_own_says_what_to_do(tmp_path):
+    draw_own(tmp_path / "data", 8, ("train", "test"))
+    expected = (r"^split validation: the sets' own splits hold all 32 groups and leave nothing for it; "
+                r"expected fractions with 0 for it, or keep_official=False \(in the terminal: --fractions 0.8,0,0.2 or --no-keep-official\)$")
+    with pytest.raises(ValueError, match=expected):
+        build(tmp_path / "data", tmp_path / "set")
+    manifest = build(tmp_path / "data", tmp_path / "set", fractions=(0.8, 0, 0.2))
+    assert manifest.groupby("split").size().to_dict() == {"train": 16, "test": 16}
+    kept = "train holds 50% of the images where 80% was asked for; the splits that the sets bring along were kept"
+    assert kept in dataset_notes(tmp_path / "set")
+    manifest = build(tmp_path / "data", tmp_path / "set", keep_official=False)
+    assert manifest.groupby("split").size().to_dict() == {"train": 24, "validation": 4, "test": 4}
 
 
 def test_an_image_in_neither_class_is_named(tmp_path):
