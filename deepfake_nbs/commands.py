@@ -140,7 +140,7 @@ class Signals:
         self.at_once(self.number, None)
         return 128 + self.number
 
-
+# %% ../nbs/00l_commands.ipynb #rdiff10
 def end_children() -> None:
     "End the worker processes of this one."
     workers = sys.modules.get("multiprocessing.process")
@@ -247,7 +247,7 @@ def run_command(
         message, code = told
         with suppress(OutputError):
             if message:
-                say(message.removeprefix(f"{command}: "), command)  # A command may have said who it is
+                say(message, command)
         _give_up_output()
     return signals.end() if signals.number else int(code)  # A library may have swallowed it on its way
 

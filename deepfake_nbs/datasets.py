@@ -291,10 +291,15 @@ def _official_splits(root: Path) -> dict[str, str]:
     return split_of
 
 
-def _source_videos(root: Path) -> dict[str, str]:
-    "YouTube video of each id, from conversion_dict.json in the set or beside it; empty where there is none."
+def _list_of_videos(root: Path) -> Path | None:
+    "conversion_dict.json in the set or beside it."
     places = [root, *_subfolders(root), root / "original_sequences" / "youtube", root.parent]
-    path = next((place / "conversion_dict.json" for place in places if (place / "conversion_dict.json").is_file()), None)
+    return next((place / "conversion_dict.json" for place in places if (place / "conversion_dict.json").is_file()), None)
+
+
+def _source_videos(root: Path) -> dict[str, str]:
+    "YouTube video of each id; empty where nothing says it."
+    path = _list_of_videos(root)
     if path is None:
         return {}
     try:
@@ -363,18 +368,21 @@ def _join_groups(df: pd.DataFrame) -> pd.DataFrame:
 def _clip_notes(root: Path, df: pd.DataFrame) -> list[str]:
     "Source videos that the official splits cut, or that nobody can know of because conversion_dict.json is missing."
     official, videos = _official_splits(root), _source_videos(root)
-    if not videos:
-        originals = df.loc[df["label"].eq(0) & df["source"].eq("FF++"), "path"].map(lambda path: Path(path).stem)
-        known = official and originals.str.fullmatch(r"\d{3}").any() and not (root.parent / "miniature.json").is_file()
-        lacking = "conversion_dict.json is missing, which says that 45 of the official ids were cut from 22 YouTube videos; "
+    originals = df.loc[df["label"].eq(0) & df["source"].eq("FF++"), "path"].map(lambda path: Path(path).stem)
+    if not originals.isin(videos).any():
+        known = originals.str.fullmatch(r"\d{3}").any() and not (root.parent / "miniature.json").is_file()
+        path = _list_of_videos(root)
+        listed = f"{path.relative_to(root.parent)} names none of these clips; the official one" if path else ""
+        held = listed or "conversion_dict.json is missing, which"
+        lacking = f"{held} says that 45 of the official ids were cut from 22 YouTube videos; "
         what_to_do = "their groups are not joined; put the file of the FaceForensics repository into this folder"
         return [f"{root.name}: {lacking}{what_to_do}"] if known else []
     ids = pd.DataFrame({"video": videos, "split": official}).dropna().sort_index()
     cut = [part["split"] for _, part in ids.groupby("video") if part["split"].nunique() > 1]
     named = ["/".join(part.index) + " (" + ", ".join(part) + ")" for part in sorted(cut, key=lambda part: part.index[0])]
     more = f" and {len(named) - 10} more" if len(named) > 10 else ""
-    found = f"the official splits cut {len(named)} source videos: {', '.join(named[:10])}{more}"
-    outcome = "under protocol 'group' each of them stays whole, so its clips leave their official split"
+    found = f"the official splits cut {len(named)} source video{'s' * (len(named) != 1)}: {', '.join(named[:10])}{more}"
+    outcome = "under protocol 'group' each stays whole, so some of its clips leave their official split"
     return [f"{root.name}: {found}; {outcome}"] if named else []
 
 # %% ../nbs/01_datasets.ipynb #c039
@@ -1049,7 +1057,7 @@ def extract_frames(
     paths, rows, rejected = videos["path"].tolist(), [], []
     files, folders = [Path(root, path) for path in paths], [Path(out, path) for path in paths]
     with closing(in_processes(_save_frames, files, folders, numbers, workers=workers)) as results:
-        found = list(tqdm(results, "videos", len(paths), disable=not progress))
+        found = list(tqdm(results, "videos", len(paths), disable=not progress or not paths))
     for row, result in zip(videos.to_dict("records"), found, strict=True):
         if isinstance(result, VideoError):
             rejected.append({"path": row["path"], "reason": result.reason})
@@ -1088,6 +1096,10 @@ def _fill_empty(choice: np.ndarray, size: np.ndarray, fixed: np.ndarray, fractio
         if not (choice == split).any():
             spare = np.flatnonzero((fixed < 0) & (np.bincount(choice, minlength=3)[choice] > 1))
             if not len(spare):
+                if (fixed >= 0).all():
+                    held = f"the sets' own splits hold all {len(size)} groups and leave nothing for it"
+                    ways = "fractions with 0 for it, or keep_official=False (in the terminal: --fractions 0.8,0,0.2 or --no-keep-official)"
+                    raise ValueError(f"split {SPLITS[split]}: {held}; expected {ways}")
                 ways = f"at least {int((fractions > 0).sum())} groups that can be dealt out, other fractions, or keep_official=False"
                 held = f"{len(size)} groups leave" if len(size) > 1 else "1 group leaves"
                 raise ValueError(f"split {SPLITS[split]}: {held} nothing for it; expected {ways}")
@@ -1110,13 +1122,15 @@ def _split_by_group(manifest: pd.DataFrame, fractions: np.ndarray, seed: int, ke
     try:
         return _deal_groups(group, stratum, fixed, fractions, seed)[group]
     except ValueError as error:
-        raise ValueError(f"{error}; {_largest_group(manifest)}") from None
+        raise ValueError("; ".join(filter(None, [str(error), _largest_group(manifest)]))) from None
 
 
 def _largest_group(manifest: pd.DataFrame) -> str:
-    "Say which group is the largest, and why it is where one knows."
+    "Say which group is the largest, and why it is where one knows; nothing where it is too small to be the reason of anything."
     sizes = manifest.groupby("group").size()
     name, n = sizes.idxmax(), sizes.max()
+    if n <= 0.1 * len(manifest):
+        return ""
     why = " (the actors of DFD were swapped with each other, which joins their clips)" if name.startswith("DFD:") else ""
     return f"the largest group, {name}, holds {n} of the {len(manifest)} images{why}"
 
@@ -1682,19 +1696,22 @@ def _group_notes(rows: pd.DataFrame, root: Path) -> list[str]:
     return notes + ([f"{shared} groups hold images of more than one set, because their names are the same"] if shared else [])
 
 
-def _split_notes(rows: pd.DataFrame, fractions: Sequence[float], max_distance: int = 4) -> list[str]:
+def _split_notes(rows: pd.DataFrame, fractions: Sequence[float], own_splits: bool = False, max_distance: int = 4) -> list[str]:
     "Near-duplicates across splits, and splits that came out far from their share or with one class."
     notes, n_test, known = [], int(rows["split"].eq("test").sum()), rows[rows["look"].fillna("").ne("")]
     hashes = np.array([int(code[:16], 16) for code in known["look"]], np.uint64)
     near = _seen_elsewhere(hashes, known["split"].to_numpy(str), max_distance)
     n_near = int((near & known["split"].eq("test").to_numpy()).sum())
     if n_test:
-        notes.append(f"{n_near} of {n_test} test images look nearly the same as an image in another split")
+        whole = rows.groupby("group")["split"].nunique().max() == 1
+        advice = "; where they show one scene, give them one `group` in a labels.csv" if n_near and whole else ""
+        notes.append(f"{n_near} of {n_test} test images look nearly the same as an image in another split{advice}")
     for name, fraction in zip(SPLITS, fractions, strict=True):
         part = rows[rows["split"].eq(name)]
         if abs(len(part) / len(rows) - fraction) > 0.1:
             found = f"{name} holds {len(part) / len(rows):.0%} of the images where {fraction:.0%} was asked for"
-            notes.append(f"{found}; {_largest_group(rows)}")
+            reasons = ["the splits that the sets bring along were kept" if own_splits else "", _largest_group(rows)]
+            notes.append("; ".join(filter(None, [found, *reasons])))
         if fraction and part["label"].nunique() == 1:
             held = ("real", "fake")[part["label"].iloc[0]]
             notes.append(f"{name} holds {held} images only: a measure that needs both classes is undefined there")
@@ -1742,11 +1759,12 @@ def build_cvcs_dfd(
             _refuse_one_class(rows, root)
             notes = [*found.notes, *_group_notes(rows, root)]
             rows, joined = _join_same_images(rows) if protocol == "group" else (rows, [])
+            own_splits = protocol == "group" and keep_official and bool(rows["split"].ne("").any())
             try:
                 rows = _divide(rows, protocol, fractions, seed, keep_official, balance)
             except ValueError as error:  # What was joined may be the reason
                 raise ValueError("; ".join([str(error), *joined])) from None
-            notes += joined + _split_notes(rows, fractions)
+            notes += joined + _split_notes(rows, fractions, own_splits)
             _finish(rows, rejected, staging, plan, len(rejected) / len(chosen), notes, workers, progress)
             _refuse_foreign(out, root)  # Somebody may have put a file there meanwhile
             _swap(staging / "dataset", out)

@@ -99,7 +99,7 @@ def _whole_groups(part: float, groups: float) -> tuple[float, float]:
 METRICS = ("accuracy", "balanced_accuracy", "precision_real", "precision_fake", "recall_real", "recall_fake", "auc", "eer", "brier")
 
 
-def _measure(label: np.ndarray, probability: np.ndarray, weights: np.ndarray, threshold: float) -> np.ndarray:
+def _measure(label: np.ndarray, probability: np.ndarray, weights: np.ndarray, threshold: float, fixed: bool = False) -> np.ndarray:
     "The nine numbers in the order of METRICS, a row for each row of `weights`: how often each image counts."
     order = np.argsort(-probability, kind="stable")
     y, p, w = label[order], probability[order], weights[:, order]
@@ -113,16 +113,20 @@ def _measure(label: np.ndarray, probability: np.ndarray, weights: np.ndarray, th
         precision = [passed / (total - both[:, said]), hits / both[:, said]]
         area = (np.diff(false_rate) * (true_rate[:, 1:] + true_rate[:, :-1])).sum(1) / 2
         brier = w @ (p - y) ** 2 / total
-        columns = [(passed + hits) / total, sum(recall) / 2, *precision, *recall, area, _equal_error(false_rate, true_rate), brier]
+        columns = [(passed + hits) / total, sum(recall) / 2, *precision, *recall, area, _equal_error(false_rate, true_rate, fixed), brier]
     return np.column_stack(columns)
 
 
-def _equal_error(false_rate: np.ndarray, true_rate: np.ndarray) -> np.ndarray:
-    "Where false alarms are as many as misses: their difference rises along the curve and crosses zero."
+def _equal_error(false_rate: np.ndarray, true_rate: np.ndarray, fixed: bool) -> np.ndarray:
+    "Where false alarms are as many as misses: their difference rises along the curve and crosses zero. `fixed`: the first row's place."
     gap, row = false_rate - 1 + true_rate, np.arange(len(false_rate))
     after = np.clip((gap < 0).sum(1), 1, gap.shape[1] - 1)
     part = -gap[row, after - 1] / (gap[row, after] - gap[row, after - 1])
-    return false_rate[row, after - 1] + part * (false_rate[row, after] - false_rate[row, after - 1])
+    if fixed:
+        after, part = after[[0] * len(row)], part[[0] * len(row)]
+    errors = [rate[row, after - 1] + part * (rate[row, after] - rate[row, after - 1]) for rate in (false_rate, 1 - true_rate)]
+    return sum(errors) / 2
+
 
 # %% ../nbs/00e_metrics.ipynb #stats06
 def _blocks(groups: "pd.Series") -> np.ndarray:
@@ -134,9 +138,10 @@ def _blocks(groups: "pd.Series") -> np.ndarray:
 
 def _leave_out(label: np.ndarray, probability: np.ndarray, block: np.ndarray, n: int, threshold: float) -> np.ndarray:
     "The nine numbers of all images, and in `n` rows below those without each block."
-    rows = np.arange(-1, n)
-    parts = np.array_split(rows, -(-len(rows) * len(label) // 2_000_000))  # So many numbers at a time
-    return np.vstack([_measure(label, probability, (block != part[:, None]).astype(float), threshold) for part in parts])
+    blocks, all_images = np.arange(n), np.ones((1, len(label)))
+    parts = np.array_split(blocks, -(-(n + 1) * len(label) // 2_000_000))  # So many numbers at a time
+    found = [_measure(label, probability, np.vstack([all_images, block != part[:, None]]), threshold, fixed=True) for part in parts]
+    return np.vstack([found[0][:1], *(rows[1:] for rows in found)])
 
 
 def _sizes(label: np.ndarray, probability: np.ndarray, block: np.ndarray, n: int, threshold: float) -> list[np.ndarray]:
@@ -225,6 +230,20 @@ def sign_flip_p(
     beyond = (np.abs(signs @ added) >= abs(added.sum()) - 1e-12).sum()
     return float((beyond + 1) / (n_resamples + 1))
 
+
+def _swap_p(
+    hits: np.ndarray, count: np.ndarray,  # Of both classifiers in each group: right answers, and answers
+    n_resamples: int, seed: int,
+) -> float:
+    "The same for two ratios, such as precisions: they change places in any of the groups. What leaves no ratio speaks against one."
+    swap = (np.random.default_rng(seed).random((n_resamples, hits.shape[1])) < 0.5).astype(float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = np.subtract(*hits.sum(1) / count.sum(1))
+        found = np.subtract(*((hits[i].sum() + swap @ (hits[1 - i] - hits[i]))
+                              / (count[i].sum() + swap @ (count[1 - i] - count[i])) for i in (0, 1)))
+    return float((1 + (~(np.abs(found) < abs(value) - 1e-12)).sum()) / (n_resamples + 1))
+
+
 # %% ../nbs/00e_metrics.ipynb #c061
 def paired_metrics(
     first: "pd.DataFrame",     # Columns label, probability, group
@@ -247,21 +266,33 @@ def paired_metrics(
     frame = frame.assign(**_intervals(values, np.array(left_out), sizes, difference=True))
     if (each[0] == each[1]).all():
         frame = frame.assign(low=frame["difference"], high=frame["difference"], why="")
+    answers = {f"precision_{word}": _answers(label == fake, [(one >= threshold) == fake for one in each], block)
+               for fake, word in enumerate(("real", "fake"))}
     rows = zip(METRICS, values, np.array(left_out).T, sizes, frame["low"], frame["why"], strict=True)
-    p = [_paired_p(*row, n_resamples, seed) for row in rows]
+    p = [_paired_p(*row, answers.get(row[0]), n_resamples, seed) for row in rows]
     why = frame.pop("why")
     return frame.assign(p=p, n=len(label), groups=first["group"].astype(str).nunique(), why=why)
 
 
+def _answers(right: np.ndarray, said: list[np.ndarray], block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "Right answers and all answers of one class, of both classifiers in each group."
+    hits, count = (np.array([np.bincount(block, one) for one in both]) for both in ([right & one for one in said], said))
+    return hits, count
+
+
 def _paired_p(
-    metric: str, value: float, left_out: np.ndarray, size: np.ndarray, low: float, why: str, n_resamples: int, seed: int
+    metric: str, value: float, left_out: np.ndarray, size: np.ndarray, low: float, why: str,
+    answers: tuple[np.ndarray, np.ndarray] | None, n_resamples: int, seed: int,
 ) -> float:
     "Where groups are too few for an interval, p says nothing either."
     inside = size.sum(0) > 0
     if low != low and why != ALIKE:
         return float("nan")
-    mean = metric in ("accuracy", "recall_real", "recall_fake", "brier")  # Precision is not: the two stand on other images
+    if answers:  # Where few are wrong, the pseudo-values of a ratio all lean to one side
+        return _swap_p(*answers, n_resamples, seed)
+    mean = metric in ("accuracy", "recall_real", "recall_fake", "brier")
     return sign_flip_p(value, left_out[inside], size[0, inside] if mean else None, n_resamples, seed)
+
 
 # %% ../nbs/00e_metrics.ipynb #c063b
 def subtract_metrics(

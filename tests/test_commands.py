@@ -176,9 +176,3 @@ def test_check_without_a_home_a_display_or_an_alphabet(tmp_path, run, photos):
 def test_words_that_the_command_does_not_know(run, photos):
     done = subprocess.run([COMMAND, "check", photos, "--run", run, "--row", "1/../8"], capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "'--row'" in done.stderr and "check --help`" in done.stderr
-
-
-@pytest.mark.parametrize("message", ["deepfake-nbs: photo.jpg: no such file", "photo.jpg: no such file"])
-def test_a_command_names_itself_once(tmp_path, message):
-    done = start(tmp_path, f"import sys\ndef work(): sys.exit({message!r})")
-    assert (done.returncode, done.stderr) == (1, "deepfake-nbs: photo.jpg: no such file\n")
