@@ -76,7 +76,7 @@ report: prepare
 	plan="$$($(MAKE) --no-print-directory -n chapters ROWS="$$rows" | sed -n 's|^$(CHAPTER) [^ ]* \([^ ]*\).*|\1|p')" && \
 	DEEPFAKE_NBS_PLAN="$$plan" exec $(MAKE) --no-print-directory chapters ROWS="$$rows"
 	@echo
-	@exec $(BIN)/python -c 'from deepfake_nbs.comparison import say_findings; print(*say_findings("$(RUN)"), sep="\n")'
+	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.comparison import say_findings; print(*say_findings("$(RUN)"), sep="\n")'
 	@echo
 	@echo "Done: $(RUN)"
 	@echo "  nbs/           the executed chapters (start with index.ipynb)"
@@ -195,13 +195,13 @@ demo: setup
 	@$(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.application import find_run; find_run()' \
 		$(if $(value DEMO_RUN),,2> /dev/null || exec $(MAKE) --no-print-directory report)
 	@echo "The demo opens in a browser; stop it with Ctrl-C. DEMO_RUN=folder takes the networks of that run."
-	PATH="$$PWD/$(BIN):$$PATH" $(BIN)/voila $(NO_BROWSER) nbs/08_demo.ipynb
+	export PATH="$$PWD/$(BIN):$$PATH"; exec $(BIN)/voila $(NO_BROWSER) nbs/08_demo.ipynb
 
 keep: setup
-	$(BIN)/python -c 'from deepfake_nbs.core import keep_results; print(*keep_results("$(PROFILE)", "$(DATA)"), sep="\n")'
+	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.core import keep_results; print(*keep_results("$(PROFILE)", "$(DATA)"), sep="\n")'
 
 publish: PROFILE = mini
 publish:
 	@$(MAKE) --no-print-directory report PROFILE=mini DATA=$(DATA)
-	$(BIN)/python -c 'from deepfake_nbs.core import publish; publish("mini", "$(DATA)")'
+	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.core import publish; publish("mini", "$(DATA)")'
 	$(BIN)/nbdev-clean

@@ -406,15 +406,21 @@ def check_parameters(
 DEFAULT_PROFILE = "mini"  # What every page's parameters say: the profile that the site shows
 
 
+def _has_run(
+    run: Path,  # Run folder
+) -> bool:      # Whether there is more than the inputs and the chapters that teach: a report may have been stopped early
+    return any(path.name not in ("settings.json", "inputs.csv", "nbs") for path in run.glob("[!.]*"))
+
+
 def newest_profile(
     data: str | Path,  # Data root
 ) -> str | None:       # Profile of the run that was written to last, or None where there is no run
     "Find the newest run of a data root."
     parser = configparser.ConfigParser(interpolation=None)
     parser.read(project_root() / "settings.ini", encoding="utf-8")
-    runs = {profile: run_folder(profile, data) for profile in parser.sections()}
+    runs = {profile: run for profile in parser.sections() if _has_run(run := run_folder(profile, data))}
     times = {profile: max((path.stat().st_mtime for path in run.glob("*")), default=0) for profile, run in runs.items()}
-    return max(times, key=times.get) if any(times.values()) else None
+    return max(times, key=times.get, default=None)
 
 
 def choose_profile(
@@ -427,8 +433,12 @@ def choose_profile(
     "Choose the run that a page shows: the one asked for, else the newest, and say so. Raises `PageError` where there is none."
     cells = cells_so_far() if cells is None else cells
     asked = "profile" in check_parameters(cells) or profile != DEFAULT_PROFILE
-    if not cells or any(run_folder(profile, data).glob("*")) or (asked and new):
+    if not cells or _has_run(run_folder(profile, data)) or (asked and new):
         return profile
+    try:
+        read_settings(profile)
+    except ValueError as error:
+        raise PageError(str(error)) from error
     newest = None if asked else newest_profile(data)
     if newest is None:
         what = f" PROFILE={profile}" if asked and profile != "smoke" else ""
@@ -763,17 +773,17 @@ def run_chapter(
             raise ValueError(f"{notebook.name}: unknown parameter {name!r}{hint}")
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f"{output.stem}.partial.ipynb")
-    shown = [os.path.relpath(path, project_root()) for path in (notebook, output)]
+    shown = [str(path.relative_to(root) if path.is_relative_to(root := project_root()) else path) for path in (notebook, output, partial)]
     form = {name: "-r" if kind == "str" else "-p" for name, kind in known.items()}  # -p would turn a folder named 2024 into a number
     flags = ["--cwd", "nbs", "-k", "python3", *(word for name, value in parameters.items() for word in (form[name], name, str(value)))]
     if progress := say_progress(output, [resolve(path) for path in os.environ.get(PLAN, "").split()]):
         print(progress, flush=True)
-    print("$", shlex.join(["papermill", *shown, *flags]), flush=True)
+    print("$", shlex.join(["papermill", *shown[:2], *flags]), flush=True)
     command = [sys.executable, "-m", "papermill", shown[0], str(partial), *flags, "--log-level", "WARNING"]
     command += ["--stdout-file", "-"] if known else []  # What a chapter that teaches prints is an example, and stands in it
     command += ["--progress-bar" if sys.stderr.isatty() else "--no-progress-bar"]  # A bar in a log file is noise
     if _execute(command, partial):
-        raise RuntimeError(f"{notebook.name}: a cell failed; see {os.path.relpath(partial, project_root())}. Nothing was promoted.")
+        raise RuntimeError(f"{notebook.name}: a cell failed; see {shown[2]}. Nothing was promoted.")
     os.replace(partial, output)
     return output
 
@@ -853,8 +863,10 @@ def keep_results(
     profile: str,      # Profile whose report is done
     data: str | Path,  # Its data root
 ) -> list[Path]:       # papers/results/<run>.csv and .json
-    "Keep the measured claims of a run, and its record, in papers/results."
-    run, settings = run_folder(profile, data), read_settings(profile)
+    "Keep the measured claims of a run, and its record, in papers/results. Raises `FileNotFoundError` where there is no run."
+    settings, run = read_settings(profile), run_folder(profile, data)
+    if not (run / "claims.csv").is_file():
+        raise FileNotFoundError(f"{run / 'claims.csv'}: no such file; `make report PROFILE={profile}` with the same DATA makes it")
     place = project_root() / "papers" / "results" / run.name
     manifest = run / "cvcs_dfd" / "manifest.csv"
     runs = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(run.glob("training/*/run.json"))}

@@ -6,8 +6,8 @@
 __all__ = ['OPTIMISERS', 'SCHEDULES', 'PROTOCOLS', 'AUGMENTS', 'PRECISIONS', 'OUR_ROWS', 'AUGMENTATIONS', 'CACHE_BYTES',
            'RUN_FILES', 'HISTORY_COLUMNS', 'train_app', 'TrainingError', 'TrainingConfig', 'check_config',
            'read_table1', 'read_table2', 'table_row', 'profile_row', 'parse_yes', 'drop_empty', 'run_config',
-           'weights_path', 'weights_key', 'check_name', 'run_name', 'check_splits', 'apply_protocol', 'read_splits',
-           'lower_resolution', 'compress', 'erase', 'augment_picture', 'ManifestImages', 'SeededLoader',
+           'weights_path', 'weights_key', 'check_name', 'run_name', 'check_splits', 'apply_protocol', 'check_dataset',
+           'read_splits', 'lower_resolution', 'compress', 'erase', 'augment_picture', 'ManifestImages', 'SeededLoader',
            'count_classes', 'make_loss', 'Listener', 'ScheduledRate', 'choose_precision', 'HalfPrecision', 'processes',
            'this_part', 'on_first', 'mean_of_parts', 'Together', 'score', 'WholePictures', 'make_learner',
            'named_memory', 'named_failures', 'train_epoch', 'best_epoch', 'out_of_patience', 'early_epoch', 'Progress',
@@ -309,14 +309,21 @@ def apply_protocol(
     return split_manifest(manifest, config.protocol, shares, config.seed, keep_official=False)
 
 # %% ../nbs/06_training.ipynb #c032
+def check_dataset(
+    folder: Path,  # A dataset that shall hold manifest.csv
+) -> None:
+    "Raise `FileNotFoundError` where there is no dataset."
+    if not (folder / "manifest.csv").is_file():
+        raise FileNotFoundError(f"{folder / 'manifest.csv'}: no such manifest; `make report` with this profile builds it. "
+                                "Or set profile to one that ran: its folder is in data/runs")
+
+
 def read_splits(
     folder: Path,  # A dataset that holds manifest.csv
     config: TrainingConfig,  # Its protocol and seed are used
 ) -> dict[str, pd.DataFrame]:  # Manifest rows of train, validation and test
     "Read a manifest and check that it can be trained on."
-    if not (folder / "manifest.csv").is_file():
-        raise FileNotFoundError(f"{folder / 'manifest.csv'}: no such manifest; `make report` with this profile builds it. "
-                                "Or set profile to one that ran: its folder is in data/runs")
+    check_dataset(folder)
     manifest = read_manifest(folder)
     about = folder / "dataset.json"
     plan = json.loads(about.read_text()).get("plan", {}) if about.is_file() else {}
@@ -885,7 +892,8 @@ def earlier_run(
         return None
     differ = differing_keys(identity, theirs)
     if differ and not overwrite:
-        raise TrainingError(f"{out}: holds another run, which differs in {', '.join(differ)}; choose another folder, or overwrite=True")
+        what = f"{out}: holds another run, which differs in {', '.join(differ)}"
+        raise TrainingError(f"{what}; choose another name or folder, or overwrite it (--overwrite, overwrite=True)")
     if differ or (record and not all((out / name).is_file() for name in RUN_FILES)):
         clear_run(out)
         return None
@@ -1077,6 +1085,7 @@ def train(
     folder, out = Path(dataset), Path(out)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     config = replace(config, precision=choose_precision(config.precision, device))
+    check_dataset(folder)  # Before a folder is made for the run, which pages would take for one
     with processes(device), named_memory(config), one_at_a_time(out):
         splits = read_splits(folder, config)
         identity = run_identity(config, file_sha256(folder / "manifest.csv"))

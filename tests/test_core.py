@@ -226,6 +226,12 @@ def test_a_text_that_looks_like_a_number_stays_a_text(chapter, capfd):
     assert "-r data 2024 -p row 4" in capfd.readouterr().out
 
 
+def test_a_page_outside_the_project_is_shown_by_its_whole_path(chapter, tmp_path_factory, capfd):
+    place = tmp_path_factory.mktemp("elsewhere")
+    core.run_chapter("nbs/x.ipynb", place / "x.ipynb", {"row": "4"})
+    assert f"$ papermill nbs/x.ipynb {place}/x.ipynb --cwd nbs" in capfd.readouterr().out
+
+
 def test_unknown_parameters_and_failures_promote_nothing(chapter):
     with pytest.raises(ValueError, match="unknown parameter 'rwo'; did you mean 'row'"):
         core.run_chapter("nbs/x.ipynb", "out/x.ipynb", {"rwo": "4"})
@@ -241,6 +247,9 @@ def test_the_command_says_what_was_wrong(chapter, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["deepfake-nbs-chapter", "nbs/x.ipynb", "out/x.ipynb", "-p", "rwo", "4"])
     with pytest.raises(SystemExit, match="unknown parameter 'rwo'"):
         core.run_chapter_command()
+    command = [Path(sys.executable).with_name("deepfake-nbs-chapter"), *sys.argv[1:]]
+    done = subprocess.run(command, cwd=chapter, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr == "deepfake-nbs-chapter: x.ipynb: unknown parameter 'rwo'; did you mean 'row'?\n"
     monkeypatch.setattr(sys, "argv", ["deepfake-nbs-chapter", "nbs/x.ipynb", "out/x.ipynb", "-p", "row", "4"])
     core.run_chapter_command()
     assert (chapter / "out" / "x.ipynb").is_file() and not (chapter / "out" / "x.partial.ipynb").exists()
@@ -280,13 +289,16 @@ def test_a_page_shows_the_newest_run_or_says_how_to_make_one(page):
     assert shown(page, "-p", "nn", "2") == ["unknown parameter 'nn'; did you mean 'n'?"]
     assert not (page / "data").exists(), "looking makes nothing"
     for profile, time in (("full", 1e9), ("smoke", 2e9)):
-        made = core.write_json(page / "data" / "runs" / f"{profile}-miniature" / "settings.json", {})
+        made = core.write_text(page / "data" / "runs" / f"{profile}-miniature" / "claims.csv", "")
         os.utime(made, (time, time))
+    for name in ("settings.json", "inputs.csv", "nbs/00_core.ipynb"):  # A report of the site's profile that was stopped early
+        core.write_text(page / "data" / "runs" / "mini-miniature" / name, "")
     said, name = shown(page, "-p", "n", "2")
     assert said == "Profile 'mini' has not run on data/miniature; this page shows the newest run, of profile 'smoke'.\n"
     assert name == "'smoke-miniature'"
     assert shown(page, "-p", "profile", "full") == ["'full-miniature'"]
-    core.write_json(page / "data" / "runs" / "mini-miniature" / "settings.json", {})
+    assert "settings.ini: unknown profile 'smok'; did you mean 'smoke'?" in shown(page, "-p", "profile", "smok")[0]
+    core.write_text(page / "data" / "runs" / "mini-miniature" / "claims.csv", "")
     assert shown(page) == ["'mini-miniature'"], "the profile of the site wins where it has run"
 
 
@@ -400,3 +412,9 @@ def test_core_starts_fast():
 def test_a_count_that_is_not_there_is_kept_as_not_yet(tmp_path):
     core.save_claims([{"id": "datasets-heads-films", "measured": None, "n": pd.NA, "protocol": "count"}], tmp_path)
     assert core._read_rows(tmp_path / "claims.csv")["datasets-heads-films"]["status"] == "not yet"
+
+
+def test_keeping_what_has_not_run_says_how_to_make_it(chapter):
+    with pytest.raises(FileNotFoundError, match="smoke-toy/claims.csv: no such file; `make report PROFILE=smoke`"):
+        core.keep_results("smoke", "data/toy")
+    assert not (chapter / "papers" / "results").exists()

@@ -5,12 +5,14 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +147,24 @@ def test_make_demo_takes_the_run_that_was_named_and_makes_no_report(run, tmp_pat
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False)
     assert "make report" not in done.stdout and "Done:" not in done.stdout and (done.returncode == 0) == there, done.stdout + done.stderr
     assert f"voila {run}" in done.stdout if there else "nowhere: holds no" in done.stderr and "voila" not in done.stdout
+
+
+def test_a_signal_that_make_passes_on_reaches_the_demo_itself(tmp_path):
+    for name in ("Makefile", "requirements.lock", "pyproject.toml", "settings.ini"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name, script in (("python", "exit 0"), ("voila", "echo started; exec sleep 600")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    process = subprocess.Popen(["make", "-s", "-o", "setup", "demo", "BIN=."], cwd=tmp_path, text=True, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, start_new_session=True)
+    try:
+        while "started" not in process.stdout.readline():
+            assert process.poll() is None
+        process.terminate()
+        process.communicate(timeout=60)  # A server that is left would hold the pipe
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 # --- The page ---------------------------------------------------------------------------------------------------------

@@ -143,3 +143,9 @@ def test_a_run_that_may_only_be_read_is_exported(mine, tmp_path):
     assert all(path.stat().st_mode & 0o200 for path in (mine_copy / "models").rglob("*"))
     for path in kept:
         path.chmod(0o755)
+
+
+def test_training_without_a_dataset_makes_no_folder_that_pages_take_for_a_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="manifest.csv: no such manifest; `make report` with this profile builds it"):
+        train_run(tmp_path / "mini-toy", replace(TINY, row=8), "8")
+    assert not (tmp_path / "mini-toy").exists()
