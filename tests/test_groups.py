@@ -271,8 +271,8 @@ def test_splits_above_or_below_the_classes_are_kept(tmp_path):
 
 def test_a_set_with_two_splits_of_its_own_says_what_to_do(tmp_path):
     draw_own(tmp_path / "data", 8, ("train", "test"))
-    expected = (r"^split validation: the sets' own splits hold all 32 groups and leave nothing for it; "
-                r"expected fractions with 0 for it, or keep_official=False \(in the terminal: --fractions 0.8,0,0.2 or --no-keep-official\)$")
+    expected = (r"^split validation: the sets' own splits hold all 32 groups and leave nothing for it; expected fractions with 0 for it, "
+                r"or keep_official=False \(in the terminal: --fractions 0.8,0,0.2 or --no-keep-official\)$")
     with pytest.raises(ValueError, match=expected):
         build(tmp_path / "data", tmp_path / "set")
     manifest = build(tmp_path / "data", tmp_path / "set", fractions=(0.8, 0, 0.2))
