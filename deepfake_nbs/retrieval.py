@@ -351,7 +351,7 @@ def index_recipe(
     if similarity == "whitened" and (dimension > WHITENED_LIMIT or n < 3):
         raise TooFewVectors(f"whitened: {n} vectors of {dimension} numbers; expected at least 3, of at most {WHITENED_LIMIT}")
     if kind == "ivfpq" and n < IVFPQ_LEAST:
-        raise TooFewVectors(f"ivfpq: {n} vectors; expected at least {IVFPQ_LEAST}: fewer are searched exactly in no time, kind='flat'")
+        raise TooFewVectors(f"ivfpq: {n} different vectors; expected at least {IVFPQ_LEAST}: kind='flat' searches fewer in no time")
     components = min(WHITENED_COMPONENTS, dimension, (n - 1) // 2)
     searched = components if similarity == "whitened" else dimension
     codes = next(m for m in (128, 64, 32, 16, 8, 4, 2, 1) if searched % m == 0 and searched >= 2 * m or m == 1)

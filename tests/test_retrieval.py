@@ -411,7 +411,7 @@ def test_approximate_search_finds_nearly_all(kind, least):
 def test_an_approximate_index_keeps_its_recall(pool, tmp_path):
     index = rt.build_index(THUMBNAIL, pool, tmp_path / "index", kind="hnsw", progress=False)
     assert index.config["recall_at_10"] == 1.0
-    with pytest.raises(ValueError, match="ivfpq: 12 vectors; expected at least 1000"):
+    with pytest.raises(ValueError, match="ivfpq: 12 different vectors; expected at least 1000"):
         rt.build_index(THUMBNAIL, pool, tmp_path / "other", kind="ivfpq", progress=False)
     assert not (tmp_path / "other" / "config.json").exists()
     rows = rt.list_pool(pool)
@@ -860,7 +860,7 @@ def test_an_approximate_index_that_loses_too_much_is_kept_as_an_exact_one(tmp_pa
 
 def test_ivfpq_counts_vectors_that_differ():
     x = np.repeat(cloud(400), 5, 0)
-    with pytest.raises(rt.TooFewVectors, match="ivfpq: 400 vectors; expected at least 1000"):
+    with pytest.raises(rt.TooFewVectors, match="ivfpq: 400 different vectors; expected at least 1000"):
         rt.make_index(x, names(2000), TOY, kind="ivfpq")
 
 
