@@ -1122,6 +1122,11 @@ def _commands() -> None:  # Keeps the name of a command on the line even where t
     pass
 
 
+def _watched() -> bool:
+    "Whether anybody sees a bar; in a file it is noise, and on a full disk the end of the work."
+    return sys.stderr.isatty()
+
+
 def _fail(message: object) -> None:
     say(message)
     raise typer.Exit(2)
@@ -1131,7 +1136,10 @@ def _place(text: str) -> Path:
     "A path as a user writes it: an empty one would mean the folder one stands in."
     if not text:
         raise typer.BadParameter("an empty name; expected a file or a folder")
-    return Path(text)
+    try:  # A shell leaves ~ as it is in `--save=~/evidence`; a file may be called ~$letter.jpg
+        return expand_home(text) if text.partition("/")[0] == "~" else Path(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _find_photographs(places: list[Path]) -> FoundFiles:
@@ -1144,12 +1152,12 @@ def _find_photographs(places: list[Path]) -> FoundFiles:
     return found
 
 
-def _photographs(places: list[Path]) -> list[Path]:
-    "Images alone, with what cannot be read among them, which then is named where it is opened."
+def _photographs(places: list[Path]) -> tuple[list[Path], dict[Path, str]]:
+    "Images alone, and what cannot be read, with the reason."
     found = _find_photographs(places)
     if found.videos:
         say(f"passed over: {found.some_videos()}")
-    return [*found.images, *found.unreadable]
+    return found.images, found.unreadable
 
 # %% ../nbs/07_application.ipynb #c079
 def name_row(
@@ -1273,7 +1281,7 @@ def _check_all(pipeline: Pipeline, found: FoundFiles, gallery: Gallery | None, w
     from tqdm import tqdm
 
     failed, n = 0, len(found.images) + len(found.videos) + len(found.unreadable)
-    hidden = n < 10 or not sys.stderr.isatty()
+    hidden = n < 10 or not _watched()
     bar = tqdm(_answers(pipeline, found, gallery, whole), "photographs", n, disable=hidden, mininterval=0.5)
     for number, answer in enumerate(bar, -len(found.unreadable)):
         if isinstance(answer, Exception):
@@ -1327,10 +1335,12 @@ def build(
     from deepfake_nbs.datasets import build_cvcs_dfd, dataset_notes
 
     options = dict(n_frames=frames, protocol=protocol, fractions=shares, balance=balance, image_limit=limit, reject_limit=reject_limit)
-    names = [name for name in sources.split(",") if name.strip()] if sources.strip() else None
+    names = [name for name in sources.split(",") if name.strip()] or None
+    if sources and not names:
+        _fail(f"--sources {sources!r}: no name in it; expected names of sets or folders, separated by commas")
     options |= dict(sources=names, quality=quality, keep_official=keep_official)
     try:
-        manifest = build_cvcs_dfd(data, out, **options, seed=seed, link=link, workers=workers)
+        manifest = build_cvcs_dfd(data, out, **options, seed=seed, link=link, workers=workers, progress=_watched())
     except (ValueError, OSError) as error:
         _fail(error)
     typer.echo(manifest.groupby(["split", "label"]).size().unstack(fill_value=0).rename(columns={0: "real", 1: "fake"}).to_string())
@@ -1370,7 +1380,7 @@ def crop(
 
     try:
         detector = HeadDetector.load(find_run(run, DETECTOR) / DETECTOR)
-        manifest = build_cropped_dfd(folder, detector, out, margin, threshold, workers)
+        manifest = build_cropped_dfd(folder, detector, out, margin, threshold, workers, _watched())
     except (ValueError, OSError) as error:
         _fail(error)
     typer.echo(manifest.groupby(["split", "label"]).size().unstack(fill_value=0).rename(columns={0: "real", 1: "fake"}).to_string())
@@ -1395,7 +1405,7 @@ def index_pictures(
     try:
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
-            index = build_index(_make_feature(feature, run), folder, out, similarity=similarity, kind=kind)
+            index = build_index(_make_feature(feature, run), folder, out, similarity=similarity, kind=kind, progress=_watched())
     except (ValueError, KeyError, OSError) as error:
         _fail(error)
     for message in dict.fromkeys(str(one.message) for one in told if one.category is UserWarning):
@@ -1410,13 +1420,11 @@ def retrieve(
     photos: Annotated[list[Path], typer.Argument(parser=_place, metavar="PHOTO...", help="Photographs, or folders of them.")],
     gallery: Annotated[Path, typer.Option(help="An index, or a folder of pictures.", parser=_place, metavar="FOLDER")],
     k: Annotated[int, typer.Option("-k", help="Results a photograph.", min=1)] = 10,
-    run: Annotated[
-        Path | None, typer.Option(parser=_place, metavar="PATH", help="Run folder. [default: the newest]")
-    ] = None,
+    run: Annotated[Path | None, typer.Option(parser=_place, metavar="PATH", help="Run folder. [default: the newest]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     "Find the most similar pictures of a gallery. Exit code as of `check`."
-    paths, unread = _photographs(photos), 0
+    paths, unread = _photographs(photos)
     try:
         known = Gallery.open(gallery, run, k)
     except (ValueError, OSError) as error:
@@ -1424,11 +1432,14 @@ def retrieve(
     said = known.note
     if said:
         say(f"gallery: {said}")
+    failed = [ImageError(path, reason) for path, reason in unread.items()]
+    for error in failed:
+        typer.echo(f"not searched: {one_line(error)}", err=True)
     for path in paths:
         try:
             matches = known.find(path)
         except ImageError as error:
-            unread += 1
+            failed.append(error)
             typer.echo(f"not searched: {one_line(error)}", err=True)
             continue
         if as_json:
@@ -1438,7 +1449,7 @@ def retrieve(
             typer.echo("\n".join([printable(path), *(lines or ["  no match in the gallery"])]))
     if known.note != said:
         say(f"gallery: {known.note}")
-    raise typer.Exit(1 if unread else 0)
+    raise typer.Exit(1 if failed else 0)
 
 # %% ../nbs/07_application.ipynb #c091
 CARD = """# A detector of manipulated faces, for research

@@ -1141,6 +1141,18 @@ def _split_by_row(n_rows: int, fractions: np.ndarray, seed: int) -> np.ndarray:
     return np.searchsorted(np.round(fractions.cumsum() * n_rows)[:-1], place, side="right")
 
 # %% ../nbs/01_datasets.ipynb #c079
+def _check_division(protocol: str, fractions: tuple[float, float, float], seed: int) -> np.ndarray:
+    "The fractions as an array. Raises `ValueError`."
+    shares = np.array(fractions, float)
+    if shares.shape != (3,) or not ((shares >= 0) & (shares < 2)).all() or not abs(shares.sum() - 1) <= 1e-6:
+        raise ValueError(f"fractions are {fractions}; expected three shares that add up to 1")
+    if protocol not in ("group", "published"):
+        raise ValueError(f"protocol is {protocol!r}; expected 'group' or 'published'")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; expected 0 or more")
+    return shares
+
+
 def split_manifest(
     manifest: pd.DataFrame,  # At least source, label and group; split holds official splits, or is empty
     protocol: str = "group",  # "group": no group is cut. "published": rows shuffled one by one, as in the report
@@ -1150,11 +1162,7 @@ def split_manifest(
     balance: bool = False,   # Drop rows of the larger class, at random, until each split has as many of both
 ) -> pd.DataFrame:           # The rows with their split
     "Deal rows out to train, validation and test. Raises `ValueError` for bad fractions or too few groups."
-    shares = np.array(fractions, float)
-    if shares.shape != (3,) or not (shares >= 0).all() or not abs(shares.sum() - 1) <= 1e-6:
-        raise ValueError(f"fractions are {fractions}; expected three shares that add up to 1")
-    if protocol not in ("group", "published"):
-        raise ValueError(f"protocol is {protocol!r}; expected 'group' or 'published'")
+    shares = _check_division(protocol, fractions, seed)
     if manifest.empty:
         raise ValueError("manifest: it has no rows; nothing to split")
     if protocol == "group":
@@ -1739,6 +1747,12 @@ def build_cvcs_dfd(
 ) -> pd.DataFrame:          # The manifest
     "Build CVCS DFD, or return at once when it is there. Raises `ValueError` (bad sources, leaks), `FileExistsError` (foreign folder)."
     root, out = Path(data_root).resolve(), Path(out).resolve()
+    _check_division(protocol, fractions, seed)  # Before hours of reading
+    for name, number in dict(n_frames=n_frames, workers=workers).items():
+        if number < 1:
+            raise ValueError(f"{name} is {number}; expected at least 1")
+    if not 0 <= reject_limit <= 1:
+        raise ValueError(f"reject_limit is {reject_limit:g}; expected a share from 0 to 1")
     _refuse_foreign(out, root)
     wanted = sorted(name.strip() for name in sources) if sources is not None else None
     found = read_sources(root, quality)

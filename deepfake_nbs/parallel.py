@@ -8,6 +8,7 @@ __all__ = ['in_processes', 'worker_threads']
 # %% ../nbs/00d_parallel.ipynb #v002
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -32,7 +33,11 @@ def _end_with(stop: Connection) -> None:
 
 # %% ../nbs/00d_parallel.ipynb #v008
 def _start_server() -> None:
-    resource_tracker.ensure_running()  # First: it would unblock the signal
+    sys.warnoptions.append("ignore:resource_tracker")  # It takes away what a stopped process left; no need to tell
+    try:
+        resource_tracker.ensure_running()  # First: it would unblock the signal
+    finally:
+        sys.warnoptions.pop()
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         forkserver.ensure_running()

@@ -338,6 +338,12 @@ class TooFewVectors(ValueError):
     "A pool that is too small, or vectors that are too long, for what was asked."
 
 
+def _check_names(similarity: str, kind: str) -> None:
+    for what, name, known in (("similarity", similarity, SIMILARITIES), ("kind", kind, KINDS)):
+        if name not in known:
+            raise ValueError(f"{what} {name!r}: unknown; expected one of {', '.join(known)}")
+
+
 def index_recipe(
     dimension: int,           # Numbers in a vector
     n: int,                   # Vectors in the pool; for ivfpq those that differ
@@ -345,9 +351,7 @@ def index_recipe(
     kind: str = "flat",       # "flat" (exact), "hnsw" or "ivfpq"
 ) -> str:                     # As faiss writes it: transforms, then what searches
     "How a pool is indexed. Raises `ValueError` for an unknown name, `TooFewVectors` where the pool is too small for it."
-    for what, name, known in (("similarity", similarity, SIMILARITIES), ("kind", kind, KINDS)):
-        if name not in known:
-            raise ValueError(f"{what} {name!r}: unknown; expected one of {', '.join(known)}")
+    _check_names(similarity, kind)
     if similarity == "whitened" and (dimension > WHITENED_LIMIT or n < 3):
         raise TooFewVectors(f"whitened: {n} vectors of {dimension} numbers; expected at least 3, of at most {WHITENED_LIMIT}")
     if kind == "ivfpq" and n < IVFPQ_LEAST:
@@ -1012,6 +1016,7 @@ def build_index(
     "Build an index, or open it. Raises `ValueError` for an empty pool, `FileExistsError` for a foreign folder, `OSError` naming a file."
     from deepfake_nbs.datasets import _locked
 
+    _check_names(similarity, kind)  # Before any image is read
     root, out = Path(root), Path(os.path.abspath(out))
     pool = _check_pool(list_pool(root) if manifest is None else manifest, root)
     _refuse_foreign(out)

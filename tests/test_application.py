@@ -266,7 +266,7 @@ def test_real_photograph_is_judged(run, real):
 def test_folder_search_ignores_other_files(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     Image.new("RGB", (4, 4)).save(tmp_path / "A.JPG")
-    assert application._photographs([tmp_path]) == [tmp_path / "A.JPG"]
+    assert application._photographs([tmp_path]) == ([tmp_path / "A.JPG"], {})
 
 
 def test_json_stays_clean_beside_unreadable_files(run, photos, tmp_path):

@@ -568,3 +568,20 @@ def test_two_sets_that_share_a_frame_cache_do_not_mix(tree, tmp_path):
         frames = manifest[manifest["frame"].notna()]
         means = [cv2.imread(str(tmp_path / "o" / root.name / path)).mean() for path in frames["path"]]
         assert len(means) and all((mean > 240) == light for mean in means)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("option", "message"), [
+    (dict(fractions=(float("nan"),) * 3), r"fractions are \(nan, nan, nan\); expected three shares that add up to 1"),
+    (dict(fractions=(1e308, 1e308, 1e308)), r"fractions are \(1e\+308, .*expected three shares that add up to 1"),
+    (dict(protocol="nonsense"), "protocol is 'nonsense'; expected 'group' or 'published'"),
+    (dict(seed=-1), "^seed is -1; expected 0 or more$"),
+    (dict(n_frames=0), "^n_frames is 0; expected at least 1$"),
+    (dict(workers=0), "^workers is 0; expected at least 1$"),
+    *((dict(reject_limit=limit), "^reject_limit is .*; expected a share from 0 to 1$") for limit in (float("nan"), -1, 5)),
+])
+def test_values_that_cannot_be_are_refused_before_anything_is_read(tmp_path, monkeypatch, option, message):
+    monkeypatch.setattr(datasets, "read_sources", lambda *_: pytest.fail("sources were read"))
+    with pytest.raises(ValueError, match=message):
+        build(tmp_path / "data", tmp_path / "set", **option)
+    assert list(tmp_path.iterdir()) == []

@@ -97,9 +97,71 @@ def test_retrieve_names_what_it_does_not_take(run, tmp_path, video):
         draw(tmp_path / name, "PNG")
     os.mkfifo(tmp_path / "album" / "pipe.jpg")
     (tmp_path / "album" / "clip.mp4").write_bytes(video.read_bytes())
-    assert application._photographs([tmp_path / "album"]) == [tmp_path / "album" / "a.png", tmp_path / "album" / "pipe.jpg"]
+    unread = {tmp_path / "album" / "pipe.jpg": "a device, a pipe or a socket; expected an ordinary file"}
+    assert application._photographs([tmp_path / "album"]) == ([tmp_path / "album" / "a.png"], unread)
     done = invoke("retrieve", tmp_path / "album", "--gallery", tmp_path / "gallery", "--run", run)
     assert done.exit_code == 1 and "pipe.jpg: " in done.stderr and "passed over: 1 video (clip.mp4)" in done.stderr
+
+
+def test_check_and_retrieve_give_one_reason_for_what_cannot_be_read(run, tmp_path, monkeypatch):
+    for name in ("gallery/a.png", "gallery/b.png", "album/c.png"):
+        draw(tmp_path / name, "PNG")
+    os.symlink("nowhere", tmp_path / "album" / "gone.jpg")
+    walk = os.walk
+
+    def locked(folder, **more):  # As os.walk reports a folder that may not be entered, which nothing hides from root
+        more["onerror"](PermissionError(13, "Permission denied", os.path.join(folder, "locked")))
+        return walk(folder, **more)
+
+    monkeypatch.setattr("deepfake_nbs.files.os.walk", locked)
+    for command, word in ((("check",), "judged"), (("retrieve", "--gallery", tmp_path / "index"), "searched")):
+        monkeypatch.setattr("deepfake_nbs.files.os.walk", walk)
+        assert invoke("index", tmp_path / "gallery", tmp_path / "index").exit_code == 0
+        monkeypatch.setattr("deepfake_nbs.files.os.walk", locked)
+        done = invoke(*command, tmp_path / "album", "--run", run)
+        assert (done.exit_code, sorted(done.stderr.splitlines())) == (1, [
+            f"not {word}: {tmp_path}/album/gone.jpg: a link to a file that is not there",
+            f"not {word}: {tmp_path}/album/locked: cannot be read (Permission denied)",
+        ])
+
+
+@pytest.mark.parametrize("words", [
+    ("check", ""), ("retrieve", "", "--gallery", "g"), ("retrieve", "a", "--gallery", ""), ("index", "", "o"), ("index", "g", ""),
+    *((*words, "--run", "") for words in (("check", "a"), ("retrieve", "a", "--gallery", "g"), ("index", "g", "o"), ("crop", "d", "o"),
+                                          ("export", "o"))),
+])
+def test_an_empty_name_is_never_the_folder_one_stands_in(words):
+    done = invoke(*words)
+    assert done.exit_code == 2 and "an empty name; expected a file or a folder" in done.stderr
+
+
+def test_home_stands_for_the_folder_in_every_word_of_every_command(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name in ("album/a.png", "album/b.png", "~$letter.png"):
+        draw(tmp_path / name, "PNG")
+    assert invoke("index", "~/album", "~/index").exit_code == 0 and (tmp_path / "index" / "config.json").is_file()
+    done = invoke("retrieve", "~/album/a.png", "~$letter.png", "--gallery", "~/index", "--run", run)
+    assert done.exit_code == 0 and f"{tmp_path}/album/a.png\n" in done.stdout and "\n~$letter.png\n" in done.stdout
+    assert invoke("check", "~/album", "--save=~/evidence", "--run", run).exit_code == 0
+    assert len(list((tmp_path / "evidence").iterdir())) == 4 and not (tmp_path / "~").exists()
+
+
+def test_messages_of_retrieve_are_short_too(run, tmp_path):
+    for name in ("gallery/a.png", "gallery/b.png"):
+        draw(tmp_path / name, "PNG")
+    done = invoke("retrieve", "x" * 6300, "--gallery", tmp_path / "gallery", "--run", run)
+    (said,) = done.stderr.splitlines()
+    assert done.exit_code == 1 and len(said) < 540 and said.endswith("File name too long)")
+
+
+@pytest.mark.parametrize(("option", "value"), [("--kind", "nonsense"), ("--similarity", "nonsense")])
+def test_index_refuses_an_unknown_word_before_it_reads_an_image(tmp_path, option, value):
+    draw(tmp_path / "gallery" / "a.png", "PNG")
+    done = invoke("index", tmp_path / "gallery", tmp_path / "out", option, value)
+    known = {"--kind": "flat, hnsw, ivfpq", "--similarity": "cosine, euclidean, whitened"}[option]
+    assert (done.exit_code, done.stderr) == (2, f"deepfake-nbs: {option[2:]} 'nonsense': unknown; expected one of {known}\n")
+    assert os.listdir(tmp_path) == ["gallery"]
 
 
 def test_a_folder_without_images_says_what_it_holds(run, tmp_path):

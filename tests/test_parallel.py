@@ -175,3 +175,15 @@ def parent_of(pid):
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except (FileNotFoundError, ProcessLookupError):
         return 0
+
+
+def test_a_process_that_ends_at_once_leaves_no_warning_of_semaphores():
+    code = """
+import math, os
+from deepfake_nbs.parallel import in_processes
+results = in_processes(math.sqrt, [1, 4, 9], workers=2)
+print(next(results), flush=True)
+os._exit(3)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)  # Until the last holder of the pipe ends
+    assert (done.returncode, done.stdout, done.stderr) == (3, "1.0\n", "")
