@@ -585,3 +585,15 @@ def test_values_that_cannot_be_are_refused_before_anything_is_read(tmp_path, mon
     with pytest.raises(ValueError, match=message):
         build(tmp_path / "data", tmp_path / "set", **option)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("file", [None, "frames/a.png"])
+def test_a_full_disk_is_said_with_a_name(tree, tmp_path, monkeypatch, file):
+    def full(*_):
+        raise OSError(28, "No space left on device", *([file] if file else []))
+
+    monkeypatch.setattr(datasets, "_write_pictures", full)
+    with pytest.raises(OSError, match="No space left on device") as told:
+        build(tree, tmp_path / "set")
+    assert (told.value.errno, told.value.filename) == (28, file or str(tmp_path / "set"))
+    assert not (tmp_path / "set").exists()

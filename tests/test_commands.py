@@ -139,6 +139,7 @@ def test_a_part_that_cannot_be_loaded_is_named(tmp_path):
 def test_messages_are_one_line_that_a_terminal_only_shows():
     assert one_line("a\x1b[2J\r\u202e\u2028\nb") == r"a\x1b[2J\r\u202e\u2028\nb"
     assert one_line(FileNotFoundError(2, "No such file or directory", "a\x1bb")) == r"a\x1bb: No such file or directory"
+    assert one_line(OSError(28, "No space left on device", "a.png", None, "set/a.png")) == "a.png -> set/a.png: No space left on device"
     long = one_line("/photos/" + "x" * 6300 + ": expected a folder")
     assert len(long) < 510 and long.startswith("/photos/xx") and long.endswith("xx: expected a folder") and "[...]" in long
 

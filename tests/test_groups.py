@@ -354,7 +354,8 @@ def test_sources_with_blanks(tmp_path):
     done = CliRunner().invoke(app, ["build", str(tmp_path / "data"), str(tmp_path / "set"), *words])
     assert done.exit_code == 0 and set(read_manifest(tmp_path / "set")["source"]) == {"CelebA", "StarGAN"}
     done = CliRunner().invoke(app, ["build", str(tmp_path / "data"), str(tmp_path / "other"), "--sources", " , "])
-    assert done.exit_code == 2 and "no pictures or videos" in done.stderr
+    assert (done.exit_code, done.stderr) == (
+        2, "deepfake-nbs: --sources ' , ': no name in it; expected names of sets or folders, separated by commas\n")
 
 
 # --- Lists of other programs -------------------------------------------------------------------------------------------
