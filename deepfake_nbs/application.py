@@ -1336,7 +1336,7 @@ def build(
 
     options = dict(n_frames=frames, protocol=protocol, fractions=shares, balance=balance, image_limit=limit, reject_limit=reject_limit)
     names = [name for name in sources.split(",") if name.strip()] or None
-    if sources and not names:
+    if sources.strip() and not names:
         _fail(f"--sources {sources!r}: no name in it; expected names of sets or folders, separated by commas")
     options |= dict(sources=names, quality=quality, keep_official=keep_official)
     try:

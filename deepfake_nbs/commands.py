@@ -22,8 +22,9 @@ def one_line(
     most: int = 500,  # Characters
 ) -> str:             # One line that a terminal only shows
     "Spell a message out, without the middle of one that is too long to read."
-    named = isinstance(message, OSError) and message.filename  # Without "[Errno 2]", and the file first
-    text = f"{message.filename}: {message.strerror}" if named else str(message)
+    text = str(message)
+    if isinstance(message, OSError) and message.filename:  # Without "[Errno 2]", and the file first
+        text = " -> ".join(str(name) for name in (message.filename, message.filename2) if name) + f": {message.strerror}"
     if not text.isprintable():  # Else numpy need not be loaded, for which there may be no memory
         from deepfake_nbs.core import printable
 

@@ -10,6 +10,7 @@ __all__ = ['MANIFEST_COLUMNS', 'SPLITS', 'QUALITIES', 'HEAD_NAMES', 'check_manif
            'dataset_table']
 
 # %% ../nbs/01_datasets.ipynb #c003
+import errno
 import fcntl
 import hashlib
 import json
@@ -1453,6 +1454,10 @@ def _staging(out: Path, plan: dict) -> Iterator[Path]:
             write_json(note, plan)
         (staging / "scratch").mkdir(exist_ok=True)
         yield staging
+    except OSError as error:
+        if error.filename or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise OSError(error.errno, error.strerror, str(out)) from error  # A full disk does not say which file was being written
     finally:
         os.close(lock)
 
