@@ -9,10 +9,12 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 PLACE = Path(".venv")
 MARK = PLACE / "ready"
+NEW_MARK = PLACE / ".ready-new"
 INSTALL = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
 
 
@@ -30,9 +32,8 @@ def read_mark():
 
 
 def write_mark(made_from):
-    new = PLACE / ".ready-new"
-    new.write_text("".join(f"{name} {value}\n" for name, value in made_from.items()), encoding="utf-8")
-    os.replace(new, MARK)
+    NEW_MARK.write_text("".join(f"{name} {value}\n" for name, value in made_from.items()), encoding="utf-8")
+    os.replace(NEW_MARK, MARK)
 
 
 def refusal():
@@ -41,14 +42,27 @@ def refusal():
         return f".venv is a link to {os.readlink(PLACE)}, which does not exist; remove the link or make that folder, then try again"
     if PLACE.exists() and not PLACE.is_dir():
         return ".venv is a file; expected a folder or nothing: move it away, then try again"
-    if PLACE.is_dir() and read_mark() is None and any(PLACE.iterdir()):
+    if PLACE.is_dir() and read_mark() is None and set(PLACE.iterdir()) - {NEW_MARK}:
         return (".venv was not made by this project and is left as it is; move it away, then try again, "
                 "or run `touch .venv/ready` to let the packages of requirements.lock be installed into it")
     return None
 
 
+def call(*command, **options):
+    "Exit code of a command in a session of its own: Ctrl-C reaches this program alone, which ends the command and all that it started."
+    process = subprocess.Popen(command, start_new_session=True, **options)
+    try:
+        return process.wait()
+    except BaseException:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(process.pid, number)
+                process.wait(5)
+        raise
+
+
 def run(*command):
-    code = subprocess.run(command).returncode
+    code = call(*command)
     if code:
         sys.exit(f"setting up .venv failed ({' '.join(command[:4])} ended with {code}); the next make goes on from here")
 
@@ -71,7 +85,7 @@ def install(made, python, inside):
     if not works(inside):
         needed = f"python 3.11 or newer is needed; {python} is "
         check = f"import sys; sys.exit(sys.version_info < (3, 11) and {needed!r} + sys.version.split()[0])"
-        if subprocess.run([python, "-c", check]).returncode:
+        if call(python, "-c", check):
             sys.exit(1)
         run(python, "-m", "venv", str(PLACE))
     if "unfinished" in (made or {}):
@@ -80,7 +94,7 @@ def install(made, python, inside):
 
 
 def works(inside):
-    return os.path.exists(inside) and not subprocess.run([inside, "-c", "import pip"], stderr=subprocess.DEVNULL).returncode
+    return os.path.exists(inside) and not call(inside, "-c", "import pip", stderr=subprocess.DEVNULL)
 
 
 def make(python):

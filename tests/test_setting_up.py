@@ -157,6 +157,8 @@ def test_a_set_up_that_is_stopped_says_so_in_one_line_and_goes_on(project, numbe
     process = subprocess.Popen(["make", "setup", f"PYTHON={project.python}"], cwd=project.folder, text=True, env=environment,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     assert process.stdout.readline().startswith("Setting up .venv")
+    while process.poll() is None and not project.mark.exists():  # Before, there is nothing that could be half made
+        pass
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)  # A terminal asks all of them, `kill` make alone
     said = process.communicate(timeout=60)[1].splitlines()
     assert said[0] == "Setting up .venv was stopped; the next make goes on from here" and all("make: ***" in line for line in said[1:])
@@ -164,6 +166,12 @@ def test_a_set_up_that_is_stopped_says_so_in_one_line_and_goes_on(project, numbe
     script(project.inside, INSIDE)
     script(project.folder / ".venv" / "bin" / "python", INSIDE)
     assert project.make("setup").returncode == 0 and kinds(project.calls)[-2:] == ALL[1:]
+
+
+def test_a_set_up_that_was_stopped_before_its_mark_had_a_name_is_ours(project):
+    (project.folder / ".venv").mkdir()
+    (project.folder / ".venv" / ".ready-new").write_text("unfinished y")
+    assert project.make("setup").returncode == 0 and kinds(project.calls) == ALL
 
 
 # --- Names of folders -------------------------------------------------------------------------------------------------
