@@ -107,56 +107,56 @@ INPUTS := $(RUN)/settings.json $(RUN)/inputs.csv
 $(INPUTS): ;
 
 # Frames with head boxes are optional: a data root without them gets no detector, and no cropped dataset
-FOUND_HEADS := $(if $(wildcard $(DATA)/*/Annotations),$(DONE)/02a_head_detection_results.ipynb)
+FOUND_HEADS := $(if $(wildcard $(DATA)/*/Annotations),$(DONE)/02_head_detection.ipynb)
 CROPS := $(if $(FOUND_HEADS),$(RUN)/cvcs_cropped_dfd/dataset.json)
 
 # A chapter that teaches: no parameters, depends on its notebook and on the modules it uses; behind | stands mere order
-$(DONE)/00_core.ipynb: $(CORE)
-$(DONE)/00b_images.ipynb: $(CORE) | $(DONE)/00_core.ipynb
+$(DONE)/00a_core.ipynb: $(CORE)
+$(DONE)/00b_images.ipynb: $(CORE) | $(DONE)/00a_core.ipynb
 $(DONE)/00c_files.ipynb: $(CORE) | $(DONE)/00b_images.ipynb
 $(DONE)/00d_parallel.ipynb: $(CORE) | $(DONE)/00c_files.ipynb
 $(DONE)/00e_metrics.ipynb: $(CORE) | $(DONE)/00d_parallel.ipynb
 $(DONE)/00l_commands.ipynb: $(CORE) | $(DONE)/00e_metrics.ipynb
-$(DONE)/01_datasets.ipynb: $(DATASETS) | $(DONE)/00l_commands.ipynb
-$(DONE)/01a_miniature.ipynb: $(CORE) $(call module,miniature) | $(DONE)/01_datasets.ipynb
-$(DONE)/02_head_detection.ipynb: $(HEADS) | $(DONE)/01b_dataset_results.ipynb
-$(DONE)/03_retrieval.ipynb: $(RETRIEVAL) | $(DONE)/02_head_detection.ipynb $(FOUND_HEADS)
-$(DONE)/04_baselines.ipynb: $(BASELINES) | $(DONE)/03_retrieval.ipynb
-$(DONE)/05_xception.ipynb: $(CORE) $(call module,xception) | $(DONE)/04a_baseline_results.ipynb
-$(DONE)/06_training.ipynb: $(TRAINING) | $(DONE)/05_xception.ipynb
-$(DONE)/06c_comparison.ipynb: $(COMPARISON) | $(DONE)/06_training.ipynb
-$(DONE)/07_application.ipynb: $(APPLICATION) | $(DONE)/03a_retrieval_results.ipynb
+$(DONE)/10a_datasets.ipynb: $(DATASETS) | $(DONE)/00l_commands.ipynb
+$(DONE)/20a_miniature.ipynb: $(CORE) $(call module,miniature) | $(DONE)/10a_datasets.ipynb
+$(DONE)/30a_head_detection.ipynb: $(HEADS) | $(DONE)/01_datasets.ipynb
+$(DONE)/40a_retrieval.ipynb: $(RETRIEVAL) | $(DONE)/30a_head_detection.ipynb $(FOUND_HEADS)
+$(DONE)/50a_baselines.ipynb: $(BASELINES) | $(DONE)/40a_retrieval.ipynb
+$(DONE)/60a_xception.ipynb: $(CORE) $(call module,xception) | $(DONE)/04_baselines.ipynb
+$(DONE)/60d_training.ipynb: $(TRAINING) | $(DONE)/60a_xception.ipynb
+$(DONE)/60g_comparison.ipynb: $(COMPARISON) | $(DONE)/60d_training.ipynb
+$(DONE)/70a_application.ipynb: $(APPLICATION) | $(DONE)/03_image_retrieval.ipynb
 
 # A chapter that shows results: it depends on the settings, the inputs and what earlier chapters left
-$(DONE)/01b_dataset_results.ipynb: $(DATASETS) $(INPUTS) $(if $(wildcard $(RUN)/cvcs_dfd/dataset.json),,missing) | $(DONE)/01a_miniature.ipynb
+$(DONE)/01_datasets.ipynb: $(DATASETS) $(INPUTS) $(if $(wildcard $(RUN)/cvcs_dfd/dataset.json),,missing) | $(DONE)/20a_miniature.ipynb
 .PHONY: missing
 missing: ;
-$(DONE)/02a_head_detection_results.ipynb: $(HEADS) $(INPUTS) $(RUN)/cvcs_dfd/dataset.json | $(DONE)/02_head_detection.ipynb
+$(DONE)/02_head_detection.ipynb: $(HEADS) $(INPUTS) $(RUN)/cvcs_dfd/dataset.json | $(DONE)/30a_head_detection.ipynb
 # It comes before the networks in the book, and runs after them: one of its features is the classifier that chapter 06b chose
-$(DONE)/03a_retrieval_results.ipynb: $(RETRIEVAL) $(call module,xception) $(INPUTS) $(RUN)/cvcs_dfd/dataset.json $(DONE)/06b_training_results.ipynb | $(DONE)/03_retrieval.ipynb
-$(DONE)/04a_baseline_results.ipynb: $(BASELINES) $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/04_baselines.ipynb
-$(DONE)/06b_training_results.ipynb: $(COMPARISON) $(call module,baselines) $(RUN)/settings.json $(DONE)/04a_baseline_results.ipynb $(foreach row,$(ROWS),$(DONE)/06a_training_run-$(row).ipynb) | $(DONE)/06c_comparison.ipynb
+$(DONE)/03_image_retrieval.ipynb: $(RETRIEVAL) $(call module,xception) $(INPUTS) $(RUN)/cvcs_dfd/dataset.json $(DONE)/06a_classifiers.ipynb | $(DONE)/40a_retrieval.ipynb
+$(DONE)/04_baselines.ipynb: $(BASELINES) $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/50a_baselines.ipynb
+$(DONE)/06a_classifiers.ipynb: $(COMPARISON) $(call module,baselines) $(RUN)/settings.json $(DONE)/04_baselines.ipynb $(foreach row,$(ROWS),$(DONE)/06_training_run-$(row).ipynb) | $(DONE)/60g_comparison.ipynb
 # It shows kept numbers, of no run of this report
-$(DONE)/06d_photographs.ipynb: $(CORE) $(call module,baselines) $(call module,comparison) $(wildcard papers/results/*) | $(DONE)/06b_training_results.ipynb
-$(DONE)/07a_our_faces.ipynb $(DONE)/08_demo.ipynb: $(APPLICATION) $(DONE)/06b_training_results.ipynb $(DONE)/03a_retrieval_results.ipynb $(FOUND_HEADS) | $(DONE)/07_application.ipynb
-$(DONE)/09_ethics.ipynb: $(CORE) $(DONE)/06b_training_results.ipynb | $(DONE)/08_demo.ipynb
-$(DONE)/index.ipynb: $(CORE) $(DONE)/01b_dataset_results.ipynb $(FOUND_HEADS) $(DONE)/03a_retrieval_results.ipynb $(DONE)/04a_baseline_results.ipynb $(DONE)/06b_training_results.ipynb $(DONE)/07a_our_faces.ipynb | $(DONE)/06d_photographs.ipynb $(DONE)/08_demo.ipynb $(DONE)/09_ethics.ipynb
+$(DONE)/06b_photographs.ipynb: $(CORE) $(call module,baselines) $(call module,comparison) $(wildcard papers/results/*) | $(DONE)/06a_classifiers.ipynb
+$(DONE)/07_our_faces.ipynb $(DONE)/08_demo.ipynb: $(APPLICATION) $(DONE)/06a_classifiers.ipynb $(DONE)/03_image_retrieval.ipynb $(FOUND_HEADS) | $(DONE)/70a_application.ipynb
+$(DONE)/ethics.ipynb: $(CORE) $(DONE)/06a_classifiers.ipynb | $(DONE)/08_demo.ipynb
+$(DONE)/index.ipynb: $(CORE) $(DONE)/01_datasets.ipynb $(FOUND_HEADS) $(DONE)/03_image_retrieval.ipynb $(DONE)/04_baselines.ipynb $(DONE)/06a_classifiers.ipynb $(DONE)/07_our_faces.ipynb | $(DONE)/06b_photographs.ipynb $(DONE)/08_demo.ipynb $(DONE)/ethics.ipynb
 
 # The dataset's marker is older than the chapter that checked it when nothing had to be rebuilt
-$(RUN)/cvcs_dfd/dataset.json: $(DONE)/01b_dataset_results.ipynb ;
-$(RUN)/cvcs_cropped_dfd/dataset.json: $(DONE)/02a_head_detection_results.ipynb ;
+$(RUN)/cvcs_dfd/dataset.json: $(DONE)/01_datasets.ipynb ;
+$(RUN)/cvcs_cropped_dfd/dataset.json: $(DONE)/02_head_detection.ipynb ;
 
 # A run's name: the row, then the seed, split and schedule where they are not the profile's: 8, 1-published, 1-seed2-published, 8-cosine
 words-of-run = $(subst -, ,$*)
 changes-of-run = $(patsubst seed%,-p seed %,$(filter seed%,$(words-of-run))) $(patsubst %,-p protocol %,$(filter published,$(words-of-run))) \
 	$(patsubst %,-p schedule %,$(filter cosine,$(words-of-run)))
-$(DONE)/06a_training_run-%.ipynb: nbs/06a_training_run.ipynb $(COMPARISON) $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/06_training.ipynb
+$(DONE)/06_training_run-%.ipynb: nbs/06_training_run.ipynb $(COMPARISON) $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/60d_training.ipynb
 	@$(CHAPTER) $< $@ $(FROM_RUN) -p row $(word 1,$(words-of-run)) $(strip $(changes-of-run)) -p overwrite True
 
-$(DONE)/01b_dataset_results.ipynb $(DONE)/02a_head_detection_results.ipynb $(DONE)/03a_retrieval_results.ipynb $(DONE)/04a_baseline_results.ipynb $(DONE)/06b_training_results.ipynb $(DONE)/06d_photographs.ipynb $(DONE)/07a_our_faces.ipynb $(DONE)/08_demo.ipynb $(DONE)/09_ethics.ipynb $(DONE)/index.ipynb: $(DONE)/%.ipynb: nbs/%.ipynb
+$(DONE)/01_datasets.ipynb $(DONE)/02_head_detection.ipynb $(DONE)/03_image_retrieval.ipynb $(DONE)/04_baselines.ipynb $(DONE)/06a_classifiers.ipynb $(DONE)/06b_photographs.ipynb $(DONE)/07_our_faces.ipynb $(DONE)/08_demo.ipynb $(DONE)/ethics.ipynb $(DONE)/index.ipynb: $(DONE)/%.ipynb: nbs/%.ipynb
 	@$(CHAPTER) $< $@ $(FROM_RUN)
 
-$(DONE)/%.ipynb: nbs/%.ipynb
+$(DONE)/%.ipynb: nbs/library/%.ipynb
 	@$(CHAPTER) $< $@
 
 # --- Tests, measurements, pages --------------------------------------------------------------------------------------

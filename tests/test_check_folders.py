@@ -342,7 +342,7 @@ def test_07a_walks_as_check_does(root, tmp_path, video, monkeypatch, capsys):
     os.mkfifo(album / "pipe.jpg")
     (album / "clip.mp4").write_bytes(video.read_bytes())
     (album / "letter.txt").write_text("x")
-    notebook = root / "nbs" / "07a_our_faces.ipynb"
+    notebook = root / "nbs" / "07_our_faces.ipynb"
     cells = {cell["id"]: "".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"]}
     pipeline = Pipeline.load(make_run(tmp_path / "run", heads=None, crop=False))
     names = dict(photographs=str(album), trained=True, pipeline=pipeline, gallery=None, display=lambda shown: None)

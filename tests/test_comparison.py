@@ -135,7 +135,7 @@ def page_settings(profile):
 
 
 def test_06d_with_what_is_kept(root, tmp_path):
-    names = run_page(root, "06d_photographs", dict(run_folder=lambda *args: tmp_path))
+    names = run_page(root, "06b_photographs", dict(run_folder=lambda *args: tmp_path))
     areas = names["areas"]
     assert set(areas.data) == {"miniature", "real"} and areas.value.between(0, 1).all()
     assert {"file only", "row 11, xception"} <= set(areas[areas.data.eq("real")].row)
@@ -149,13 +149,13 @@ def test_06d_with_what_is_kept(root, tmp_path):
 
 
 def test_06d_without_kept_numbers(root, tmp_path):
-    names = run_page(root, "06d_photographs", dict(run_folder=lambda *args: tmp_path), profile="full")
+    names = run_page(root, "06b_photographs", dict(run_folder=lambda *args: tmp_path), profile="full")
     assert names["areas"].empty and not names["said"]
     assert not (tmp_path / "figures/fig-photographs.png").exists()
 
 
 def test_06b_with_no_row_at_all(root, tmp_path):
-    names = run_page(root, "06b_training_results", dict(run_folder=lambda *args: tmp_path, read_settings=page_settings))
+    names = run_page(root, "06a_classifiers", dict(run_folder=lambda *args: tmp_path, read_settings=page_settings))
     assert (names["results"].status == "not run").all() and names["classifier"] is None
     claims = pd.read_csv(tmp_path / "claims.csv")
     assert (claims[claims.id.str.startswith("table2-")].status == "not yet").all()
@@ -163,7 +163,7 @@ def test_06b_with_no_row_at_all(root, tmp_path):
 
 
 def test_06b_with_two_rows(root, copy):
-    run_page(root, "06b_training_results", dict(run_folder=lambda *args: copy, read_settings=page_settings))
+    run_page(root, "06a_classifiers", dict(run_folder=lambda *args: copy, read_settings=page_settings))
     artifacts = pd.read_csv(copy / "artifacts.csv", index_col="id")
     assert (artifacts.loc[["fig-9", "table-1", "table-2"]].status == "measured").all()
     assert all((copy / path).is_file() for path in artifacts.loc[["fig-9", "table-1", "table-2"]].path)
@@ -182,19 +182,19 @@ def test_06b_says_what_a_paired_test_shows(root, copy, better, word):
         frame["probability"] = np.where(right, frame.label, 1 - frame.label).astype(float)
         frame.to_csv(path, index=False)
     replaced = dict(run_folder=lambda *args: copy, read_settings=lambda profile: replace(page_settings(profile), n_resamples=100))
-    names = run_page(root, "06b_training_results", replaced)
+    names = run_page(root, "06a_classifiers", replaced)
     assert names["chosen"] == 8 and names["against"].difference.abs().item() == 1 and np.isnan(names["against"].p.item())
     assert list(filter(None, names["said"])) == ["this many pictures cannot tell it from that of row 1"], "six groups are too few"
     many = names["against"].assign(p=0.001, low=0.5, high=1.0)
-    names = run_page(root, "06b_training_results", replaced | dict(compare_rows=lambda *args, **how: many.copy()))
+    names = run_page(root, "06a_classifiers", replaced | dict(compare_rows=lambda *args, **how: many.copy()))
     assert list(filter(None, names["said"])) == [f"it is shown to be {word} that of row 1"]
 
 
 def test_06a_trains_a_row_and_an_experiment(root, copy):
     replaced = dict(run_folder=lambda *args: copy, read_settings=page_settings)
-    names = run_page(root, "06a_training_run", replaced, profile="smoke", row=6)
+    names = run_page(root, "06_training_run", replaced, profile="smoke", row=6)
     assert names["name"] == "6" and read_run(copy / "training/6")["config"]["net"] == "light"
-    names = run_page(root, "06a_training_run", replaced, profile="smoke", row=6, net="midway", epochs=1, crop="no")
+    names = run_page(root, "06_training_run", replaced, profile="smoke", row=6, net="midway", epochs=1, crop="no")
     assert names["name"].startswith("custom-midway-adam") and sorted(finished_rows(copy)) == [1, 6, 8]
 
 
@@ -206,8 +206,8 @@ def test_parameters_of_the_pages(root):
         return {k: v for k, v in names.items() if not k.startswith("__")}
 
     both = dict(profile="mini", data="data/miniature")
-    assert parameters("06b_training_results") == both
-    assert parameters("06a_training_run") == both | dict(
+    assert parameters("06a_classifiers") == both
+    assert parameters("06_training_run") == both | dict(
         row=8, net="", optimiser="", learning_rate=0.0, batch_size=0, epochs=0, crop="", seed=0, protocol="", schedule="", augment="",
         window=0.0, patience=0, precision="", weights="", name="", overwrite=False)
 
@@ -422,7 +422,7 @@ def test_06b_with_everything(root, copy):
                          "1-published": replace(TINY, row=0, epochs=2, protocol="published"),
                          "1-cosine": replace(TINY, row=0, epochs=2, schedule="cosine")}.items():
         train_run(copy, config, name)
-    names = run_page(root, "06b_training_results", dict(run_folder=lambda *args: copy, read_settings=page_settings))
+    names = run_page(root, "06a_classifiers", dict(run_folder=lambda *args: copy, read_settings=page_settings))
     tables = pd.read_csv(copy / "artifacts.csv", index_col="id").query("status == 'measured'").index
     wanted = {"table-1", "table-2", "table-2-published", "table-row-against-row", "table-crops-and-whole", "table-methods",
               "table-protocols", "table-epochs", "table-arithmetic", "table-variants", "table-all-rows", "fig-9", "fig-all-rows"}

@@ -112,7 +112,7 @@ def test_run_record_is_whole(tmp_path):
 
 
 def test_every_published_id_is_listed_from_the_start(tmp_path, root):
-    core.save_table(pd.DataFrame({"a": [1]}), "table-datasets", tmp_path, "01b_dataset_results")
+    core.save_table(pd.DataFrame({"a": [1]}), "table-datasets", tmp_path, "01_datasets")
     core.save_claims([], tmp_path)
     for name in ("artifacts.csv", "claims.csv"):
         published = pd.read_csv(root / "papers" / "original" / name)
@@ -127,7 +127,7 @@ def test_figures_and_claims_add_up(tmp_path):
 
     figure, ax = plt.subplots()
     ax.plot([0, 1])
-    core.save_figure(figure, "fig-1", tmp_path, "01b_dataset_results")
+    core.save_figure(figure, "fig-1", tmp_path, "01_datasets")
     plt.close(figure)
     first, second, undefined = "table2-1-test_accuracy", "table2-1-precision_0", "table2-8-test_accuracy"
     core.save_claims([{"id": first, "measured": 0.5, "low": 0.4, "high": 0.6, "n": 10, "protocol": "group"}], tmp_path)
@@ -291,7 +291,7 @@ def test_a_page_shows_the_newest_run_or_says_how_to_make_one(page):
     for profile, time in (("full", 1e9), ("smoke", 2e9)):
         made = core.write_text(page / "data" / "runs" / f"{profile}-miniature" / "claims.csv", "")
         os.utime(made, (time, time))
-    for name in ("settings.json", "inputs.csv", "nbs/00_core.ipynb"):  # A report of the site's profile that was stopped early
+    for name in ("settings.json", "inputs.csv", "nbs/library/00a_core.ipynb"):  # A report of the site's profile that was stopped early
         core.write_text(page / "data" / "runs" / "mini-miniature" / name, "")
     said, name = shown(page, "-p", "n", "2")
     assert said == "Profile 'mini' has not run on data/miniature; this page shows the newest run, of profile 'smoke'.\n"
@@ -361,22 +361,22 @@ def test_time_left_comes_from_earlier_runs(tmp_path):
                 core.write_json(path, {"metadata": {"papermill": {"duration": seconds[path.stem]}}})
         return plan
 
-    names = ["00_core", "02a_head_detection_results", "06a_training_run-1", "06a_training_run-8"]
-    slow = plan_of("smoke-slow", names, **{"00_core": core.SMOKE_SECONDS["00_core"] * 3.0})
+    names = ["00a_core", "02_head_detection", "06_training_run-1", "06_training_run-8"]
+    slow = plan_of("smoke-slow", names, **{"00a_core": core.SMOKE_SECONDS["00a_core"] * 3.0})
     guesses = [core.SMOKE_SECONDS[name.partition("-")[0]] for name in names]
     assert core.estimate_seconds(slow, 0) == guesses[0] * 3 + sum(guesses[1:])  # Nothing has run in this report
     assert core.estimate_seconds(slow, 1) == 3 * sum(guesses[1:])  # This machine takes three times as long
-    assert core.say_progress(slow[1], slow) == f"Chapter 2 of 4: 02a_head_detection_results, about {sum(guesses[1:]) / 20:.0f} minutes left"
-    full = plan_of("full-own", names, **{"06a_training_run-1": 36000.0})
-    assert core.estimate_seconds(full, 0) is None and core.say_progress(full[0], full) == "Chapter 1 of 4: 00_core"
-    assert core.say_progress(full[3], full) == "Chapter 4 of 4: 06a_training_run-8, about 10.0 hours left"
+    assert core.say_progress(slow[1], slow) == f"Chapter 2 of 4: 02_head_detection, about {sum(guesses[1:]) / 20:.0f} minutes left"
+    full = plan_of("full-own", names, **{"06_training_run-1": 36000.0})
+    assert core.estimate_seconds(full, 0) is None and core.say_progress(full[0], full) == "Chapter 1 of 4: 00a_core"
+    assert core.say_progress(full[3], full) == "Chapter 4 of 4: 06_training_run-8, about 10.0 hours left"
     assert core.say_progress(tmp_path / "mine.ipynb", full) == ""
     full[1].write_text("cut off {")
     assert core.estimate_seconds(full, 1) is None
 
 
 def test_every_chapter_has_a_guess(root):
-    assert {path.stem for path in (root / "nbs").glob("*.ipynb")} <= set(core.SMOKE_SECONDS)
+    assert {path.stem for path in (root / "nbs").rglob("*.ipynb")} <= set(core.SMOKE_SECONDS)
 
 
 def test_publishing_copies_outputs_and_measured_claims(chapter, root):

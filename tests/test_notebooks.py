@@ -16,7 +16,7 @@ from nbdev.export import nb_export
 from deepfake_nbs.core import run_chapter
 
 ROOT = Path(__file__).resolve().parent.parent
-CHAPTERS = sorted((ROOT / "nbs").glob("*.ipynb"))
+CHAPTERS = sorted((ROOT / "nbs").rglob("*.ipynb"))
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in CHAPTERS}
 
 
@@ -25,7 +25,7 @@ def code(notebook):
 
 
 def module_of(notebook):
-    found = re.search(r"#\|\s*default_exp:\s*(\w+)", code(notebook)[0].source)
+    found = re.search(r"#\|\s*default_exp:\s*([\w.]+)", code(notebook)[0].source)
     return found and found[1]
 
 
@@ -95,7 +95,7 @@ def test_exported_functions_are_short_and_public_parameters_are_typed(module):
 
 def test_the_training_chapter_refuses_unknown_parameters():
     with pytest.raises(ValueError, match="unknown parameter 'learning_rat'; did you mean 'learning_rate'"):
-        run_chapter("nbs/06a_training_run.ipynb", "data/never.ipynb", {"learning_rat": "0.1"})
+        run_chapter("nbs/06_training_run.ipynb", "data/never.ipynb", {"learning_rat": "0.1"})
     assert not (ROOT / "data" / "never.ipynb").exists()
 
 
@@ -118,7 +118,7 @@ def project(tmp_path):
     for path in tmp_path.rglob("*"):  # All inputs are older than all outputs
         os.utime(path, (1e9, 1e9))
     first = make(tmp_path)
-    assert {"index", "07_application", "06a_training_run-8", "00_core"} <= first
+    assert {"index", "70a_application", "06_training_run-8", "00a_core"} <= first
     return tmp_path
 
 
@@ -130,8 +130,8 @@ def make(folder):
 
 
 def test_the_name_of_a_run_becomes_its_parameters(project):
-    name = "data/runs/smoke-miniature/nbs/06a_training_run-1-seed2-published.ipynb"
-    command = ["make", "-n", "CHAPTER=./fake", "-W", "nbs/06a_training_run.ipynb"]
+    name = "data/runs/smoke-miniature/nbs/06_training_run-1-seed2-published.ipynb"
+    command = ["make", "-n", "CHAPTER=./fake", "-W", "nbs/06_training_run.ipynb"]
     done = subprocess.run([*command, name], cwd=project, capture_output=True, text=True, check=True)
     assert "-p row 1 -p seed 2 -p protocol published -p overwrite True" in done.stdout
     cosine = [*command, name.replace("1-seed2-published", "8-cosine")]
@@ -142,25 +142,25 @@ def test_the_name_of_a_run_becomes_its_parameters(project):
     assert "-p row 8 " in done.stdout and "seed" not in done.stdout and "protocol" not in done.stdout
 
 
-PAGES = {"03a_retrieval_results", "07a_our_faces", "08_demo", "index"}  # Of what the data and the networks say
-TRAINED = {"06b_training_results", "09_ethics", *PAGES}
-ROWS = {"06a_training_run-1", "06a_training_run-8", "06a_training_run-1-seed2-published"}
+PAGES = {"03_image_retrieval", "07_our_faces", "08_demo", "index"}  # Of what the data and the networks say
+TRAINED = {"06a_classifiers", "ethics", *PAGES}
+ROWS = {"06_training_run-1", "06_training_run-8", "06_training_run-1-seed2-published"}
 
 
 @pytest.mark.parametrize(
     "touched, expected",
     [
         (None, set()),
-        ("deepfake_nbs/application.py", {"07_application", "07a_our_faces", "08_demo", "index"}),
-        ("nbs/01b_dataset_results.ipynb", {"01b_dataset_results", "index"}),  # the dataset itself was found unchanged
-        ("deepfake_nbs/retrieval.py", {"03_retrieval", "03a_retrieval_results", "07_application", "07a_our_faces", "08_demo", "index"}),
-        ("deepfake_nbs/baselines.py", {"04_baselines", "04a_baseline_results", "06d_photographs", *TRAINED}),
-        ("nbs/06b_training_results.ipynb", TRAINED),
-        ("deepfake_nbs/training.py", {"06_training", "06c_comparison", *ROWS, *TRAINED}),
-        ("deepfake_nbs/comparison.py", {"06c_comparison", "06d_photographs", *ROWS, *TRAINED}),
-        ("data/runs/smoke-miniature/inputs.csv", {"01b_dataset_results", *PAGES}),
-        ("data/runs/smoke-miniature/settings.json", {"01b_dataset_results", "04a_baseline_results", *ROWS, *TRAINED}),
-        ("data/runs/smoke-miniature/cvcs_dfd/dataset.json", {"04a_baseline_results", *ROWS, *TRAINED}),
+        ("deepfake_nbs/application.py", {"70a_application", "07_our_faces", "08_demo", "index"}),
+        ("nbs/01_datasets.ipynb", {"01_datasets", "index"}),  # the dataset itself was found unchanged
+        ("deepfake_nbs/retrieval.py", {"40a_retrieval", "03_image_retrieval", "70a_application", "07_our_faces", "08_demo", "index"}),
+        ("deepfake_nbs/baselines.py", {"50a_baselines", "04_baselines", "06b_photographs", *TRAINED}),
+        ("nbs/06a_classifiers.ipynb", TRAINED),
+        ("deepfake_nbs/training.py", {"60d_training", "60g_comparison", *ROWS, *TRAINED}),
+        ("deepfake_nbs/comparison.py", {"60g_comparison", "06b_photographs", *ROWS, *TRAINED}),
+        ("data/runs/smoke-miniature/inputs.csv", {"01_datasets", *PAGES}),
+        ("data/runs/smoke-miniature/settings.json", {"01_datasets", "04_baselines", *ROWS, *TRAINED}),
+        ("data/runs/smoke-miniature/cvcs_dfd/dataset.json", {"04_baselines", *ROWS, *TRAINED}),
     ],
 )
 def test_a_chapter_runs_again_when_what_it_uses_changed(project, touched, expected):
@@ -172,8 +172,8 @@ def test_a_chapter_runs_again_when_what_it_uses_changed(project, touched, expect
 
 
 def test_an_interrupted_report_goes_on(project):
-    (project / "data/runs/smoke-miniature/nbs/06a_training_run-8.ipynb").unlink()
-    assert make(project) == {"06a_training_run-8", *TRAINED}
+    (project / "data/runs/smoke-miniature/nbs/06_training_run-8.ipynb").unlink()
+    assert make(project) == {"06_training_run-8", *TRAINED}
 
 
 def test_no_output_names_a_place_on_a_machine():

@@ -70,10 +70,10 @@ def test_it_stands_in_every_table_under_its_name(mine):
 
 def test_06a_and_06b_show_it(root, copy):
     replaced = dict(run_folder=lambda *args: copy, read_settings=page_settings)
-    names = run_page(root, "06a_training_run", replaced, profile="smoke", row=6, net="midway", epochs=1, crop="no", name="my network")
+    names = run_page(root, "06_training_run", replaced, profile="smoke", row=6, net="midway", epochs=1, crop="no", name="my network")
     record = json.loads((copy / "training" / "my network" / "run.json").read_text())
     assert names["name"] == record["name"] == record["run"] == "my network"
-    names = run_page(root, "06b_training_results", replaced)
+    names = run_page(root, "06a_classifiers", replaced)
     assert "run my network, midway" in set(names["everything"]["row"]) and "my network" in names["by_method"]["row"].tolist()
     table = pd.read_csv(copy / "tables/table-2.csv")
     assert table.loc[table["row"].eq("my network"), "status"].eq("run").all()

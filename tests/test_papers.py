@@ -13,10 +13,10 @@ from scipy.optimize import linprog
 ROOT = Path(__file__).resolve().parents[1]
 ORIGINAL = ROOT / "papers" / "original"
 CHAPTERS = (
-    "index", "00_core", "00b_images", "00c_files", "00d_parallel", "00e_metrics", "00l_commands", "01_datasets", "01a_miniature",
-    "01b_dataset_results", "02_head_detection", "02a_head_detection_results", "03_retrieval", "03a_retrieval_results", "04_baselines",
-    "04a_baseline_results", "05_xception", "06_training", "06a_training_run", "06b_training_results", "07_application",
-    "07a_our_faces", "08_demo",
+    "index", "00a_core", "00b_images", "00c_files", "00d_parallel", "00e_metrics", "00l_commands", "10a_datasets", "20a_miniature",
+    "01_datasets", "30a_head_detection", "02_head_detection", "40a_retrieval", "03_image_retrieval", "50a_baselines",
+    "04_baselines", "60a_xception", "60d_training", "06_training_run", "06a_classifiers", "70a_application",
+    "07_our_faces", "08_demo",
 )
 
 # A second transcription, by columns, to check the files against.

@@ -1080,7 +1080,7 @@ def test_the_scratch_of_an_evaluation_goes_and_nothing_else(pool, tmp_path):
 
 
 def test_the_page_leaves_no_vectors_behind():
-    page = json.loads((ROOT / "nbs" / "03a_retrieval_results.ipynb").read_text(encoding="utf-8"))
+    page = json.loads((ROOT / "nbs" / "03_image_retrieval.ipynb").read_text(encoding="utf-8"))
     cells = ["".join(cell["source"]) for cell in page["cells"]]
     at = [i for i, source in enumerate(cells) if "clear_scratch(scratch)" in source]
     assert len(at) == 1 and at[0] > max(i for i, source in enumerate(cells) if "evaluate(" in source or "build_index(" in source)
@@ -1250,7 +1250,7 @@ def test_a_disturbed_query_does_not_find_itself_and_everything_is_scored(pool, t
 
 
 def test_the_page_keeps_each_question_with_the_size_of_its_own_pool():
-    page = json.loads((ROOT / "nbs" / "03a_retrieval_results.ipynb").read_text(encoding="utf-8"))
+    page = json.loads((ROOT / "nbs" / "03_image_retrieval.ipynb").read_text(encoding="utf-8"))
     cell = next(source for cell in page["cells"] if "results-retrieval" in (source := "".join(cell["source"])))
     row = dict(pool="all", disturbance="none", feature="phash", similarity="cosine", measure="map", value=0.5, low=0.4, high=0.6, n=9)
     tables = [pd.DataFrame([row | dict(question=name)]) for name in ("original", "person")]

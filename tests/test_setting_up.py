@@ -217,7 +217,7 @@ def test_a_newcomer_can_ask_what_a_report_would_do(full):
     done = full.make("-n", "report")
     assert done.returncode == 0 and done.stderr == "", done.stderr
     chapters = re.findall(r"^\.venv/bin/deepfake-nbs-chapter nbs/(\S+)\.ipynb", done.stdout, re.M)
-    assert chapters[0] == "00_core" and chapters[-1] == "index" and len(chapters) == len(set(chapters))
+    assert chapters[0] == "00a_core" and chapters[-1] == "index" and len(chapters) == len(set(chapters))
     assert not (full.folder / ".venv").exists()
 
 
@@ -234,9 +234,9 @@ def test_a_report_hands_its_plan_to_its_chapters(full):
     command = ["-o", "setup", "-o", "prepare", "report", "CHAPTER=./fake"]
     lines = full.make(*command).stdout.splitlines()
     ran = [line for line in lines if ".ipynb of " in line]
-    first = "data/runs/smoke-miniature/nbs/00_core.ipynb"
+    first = "data/runs/smoke-miniature/nbs/00a_core.ipynb"
     assert ran[0] == f"{first} of {len(ran)}: {first}" and len(ran) == len(set(ran)) and len(ran) > 20
-    assert sum("06a_training_run" in line for line in ran) == 2
+    assert sum("06_training_run" in line for line in ran) == 2
     assert "Leakage: none" in lines[lines.index(ran[-1]):] and "Done: data/runs/smoke-miniature" in lines[-5]
     (run / "nbs" / "08_demo.ipynb").unlink()
     again = [line for line in full.make(*command).stdout.splitlines() if ".ipynb of " in line]
@@ -277,13 +277,13 @@ def test_the_hook_cleans_what_is_committed_and_no_more(tmp_path):
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     script(tmp_path / ".venv/bin/nbdev-clean", f'exec "{Path(sys.executable).with_name("nbdev-clean")}" "$@"')
     (tmp_path / "nbs").mkdir()
-    for name in ("09_ethics", "00c_files"):
+    for name in ("ethics", "00c_files"):
         shutil.copy(ROOT / "nbs" / f"{name}.ipynb", tmp_path / "nbs")
     (tmp_path / ".gitignore").write_text(".venv\n")
     git("init", "-q", ".")
     git("add", "-A")
     git("commit", "-qm", "first")
-    page = tmp_path / "nbs" / "09_ethics.ipynb"
+    page = tmp_path / "nbs" / "ethics.ipynb"
     edited = page.read_text().replace("# Ethics and terms", "# Ethics")
     page.write_text(edited.replace('"display_name": "python3"', '"display_name": "Python 3 (ipykernel)"'))
     git("add", "-A")
