@@ -36,7 +36,7 @@ endif
 BIN := .venv/bin
 RUN := data/runs/$(PROFILE)-$(name)
 DONE := $(RUN)/nbs
-CHAPTER := $(BIN)/deepfake-nbs-chapter
+RUNNER := $(BIN)/deepfake-nbs-chapter
 FROM_RUN = -p profile $(PROFILE) -p data $(DATA)
 
 # Threads that spin for long while they wait slow each other down on a shared machine; those that never spin are slow on a quiet one
@@ -44,15 +44,16 @@ export GOMP_SPINCOUNT = 2000
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup lock report prepare chapters test bench site lab demo publish keep
+.PHONY: help setup lock report prepare pages library test bench site lab demo publish keep
 
 help:
-	@echo "make report [PROFILE=smoke|mini|full] [DATA=folder]   set up, run all chapters in order, say where the results are"
+	@echo "make report [PROFILE=smoke|mini|full] [DATA=folder]   set up, run all pages of the report in order, say where the results are"
 	@echo "make test       set up, run every test"
+	@echo "make library    run the chapters that explain how the package is built"
 	@echo "make lab        set up, open the chapters in JupyterLab"
 	@echo "make demo       the application as a page in the browser, on this machine alone"
 	@echo "make site       render the site with Quarto"
-	@echo "make publish    copy the outputs of the executed chapters of PROFILE=mini into nbs/"
+	@echo "make publish    execute pages and library chapters with PROFILE=mini, and copy their outputs into nbs/"
 	@echo "make keep [PROFILE=..] [DATA=..]   keep the numbers of a finished report in papers/results"
 	@echo "make bench [DATA=..]   measure speed, memory and two detectors from scratch, as ratios against a peer"
 	@echo "make lock       renew requirements.lock from pyproject.toml"
@@ -69,40 +70,38 @@ lock: setup
 
 # --- The report ------------------------------------------------------------------------------------------------------
 
-# The plan is what make would run now, in order: so a chapter can say that it is the 7th of 32, and how long the rest takes.
-# It may hold a chapter that turns out to be up to date: only a run shows whether a dataset was built anew
+# The plan is what make would run now, in order: so a page can say that it is the 7th of 20, and how long the rest takes.
+# It may hold a page that turns out to be up to date: only a run shows whether a dataset was built anew
 report: prepare
 	@rows="$$(test ! -x $(BIN)/python || $(BIN)/python -c 'from deepfake_nbs.core import read_settings; print(*read_settings("$(PROFILE)").runs)')" && \
-	plan="$$($(MAKE) --no-print-directory -n chapters ROWS="$$rows" | sed -n 's|^$(CHAPTER) [^ ]* \([^ ]*\).*|\1|p')" && \
-	DEEPFAKE_NBS_PLAN="$$plan" exec $(MAKE) --no-print-directory chapters ROWS="$$rows"
+	plan="$$($(MAKE) --no-print-directory -n pages ROWS="$$rows" | sed -n 's|^$(RUNNER) [^ ]* \([^ ]*\).*|\1|p')" && \
+	DEEPFAKE_NBS_PLAN="$$plan" exec $(MAKE) --no-print-directory pages ROWS="$$rows"
 	@echo
 	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.comparison import say_findings; print(*say_findings("$(RUN)"), sep="\n")'
 	@echo
 	@echo "Done: $(RUN)"
-	@echo "  nbs/           the executed chapters (start with index.ipynb)"
-	@echo "  figures/       tables/       what the chapters saved, listed in artifacts.csv"
+	@echo "  nbs/           the executed pages (start with index.ipynb)"
+	@echo "  figures/       tables/       what the pages saved, listed in artifacts.csv"
 	@echo "  claims.csv     every number of the published report beside ours"
 	@echo "  next:          $(BIN)/deepfake-nbs check PHOTO --run $(RUN)"
 
-# Draws the embedded data where they are asked for, and writes what the chapters depend on (only when it changed)
+# Draws the embedded data where they are asked for, and writes what the pages depend on (only when it changed)
 prepare: setup
 ifeq ($(DATA),data/miniature)
 	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.miniature import draw_profile; draw_profile("$(PROFILE)")'
 endif
-	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.core import freeze_inputs; freeze_inputs("$(PROFILE)", "$(DATA)")'
+	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.pages import freeze_inputs; freeze_inputs("$(PROFILE)", "$(DATA)")'
 
-chapters: $(DONE)/index.ipynb
+pages: $(DONE)/index.ipynb
 	@:
 
-module = deepfake_nbs/$(1).py
-CORE := $(foreach name,core images files parallel metrics commands,$(call module,$(name)))
-DATASETS := $(CORE) $(call module,datasets)
-HEADS := $(DATASETS) $(call module,head_detection)
-RETRIEVAL := $(HEADS) $(call module,retrieval)
-BASELINES := $(DATASETS) $(call module,baselines)
-TRAINING := $(DATASETS) $(call module,xception) $(call module,training)
-COMPARISON := $(TRAINING) $(call module,comparison)
-APPLICATION := $(HEADS) $(RETRIEVAL) $(call module,xception) $(call module,application)
+# Which modules a notebook needs stands in its code; the rules are made from there whenever a notebook or a module changed
+DEPENDENCIES := data/dependencies.mk
+NOTEBOOKS := $(wildcard nbs/*.ipynb nbs/library/*.ipynb)
+$(DEPENDENCIES): .ci/dependencies.py $(NOTEBOOKS) $(wildcard deepfake_nbs/*.py deepfake_nbs/*/*.py)
+	@mkdir -p $(@D) && "$(PYTHON)" .ci/dependencies.py > $@.new && mv -f $@.new $@
+-include $(DEPENDENCIES)
+
 INPUTS := $(RUN)/settings.json $(RUN)/inputs.csv
 $(INPUTS): ;
 
@@ -110,54 +109,41 @@ $(INPUTS): ;
 FOUND_HEADS := $(if $(wildcard $(DATA)/*/Annotations),$(DONE)/02_head_detection.ipynb)
 CROPS := $(if $(FOUND_HEADS),$(RUN)/cvcs_cropped_dfd/dataset.json)
 
-# A chapter that teaches: no parameters, depends on its notebook and on the modules it uses; behind | stands mere order
-$(DONE)/00a_core.ipynb: $(CORE)
-$(DONE)/00b_images.ipynb: $(CORE) | $(DONE)/00a_core.ipynb
-$(DONE)/00c_files.ipynb: $(CORE) | $(DONE)/00b_images.ipynb
-$(DONE)/00d_parallel.ipynb: $(CORE) | $(DONE)/00c_files.ipynb
-$(DONE)/00e_metrics.ipynb: $(CORE) | $(DONE)/00d_parallel.ipynb
-$(DONE)/00l_commands.ipynb: $(CORE) | $(DONE)/00e_metrics.ipynb
-$(DONE)/10a_datasets.ipynb: $(DATASETS) | $(DONE)/00l_commands.ipynb
-$(DONE)/20a_miniature.ipynb: $(CORE) $(call module,miniature) | $(DONE)/10a_datasets.ipynb
-$(DONE)/30a_head_detection.ipynb: $(HEADS) | $(DONE)/01_datasets.ipynb
-$(DONE)/40a_retrieval.ipynb: $(RETRIEVAL) | $(DONE)/30a_head_detection.ipynb $(FOUND_HEADS)
-$(DONE)/50a_baselines.ipynb: $(BASELINES) | $(DONE)/40a_retrieval.ipynb
-$(DONE)/60a_xception.ipynb: $(CORE) $(call module,xception) | $(DONE)/04_baselines.ipynb
-$(DONE)/60d_training.ipynb: $(TRAINING) | $(DONE)/60a_xception.ipynb
-$(DONE)/60g_comparison.ipynb: $(COMPARISON) | $(DONE)/60d_training.ipynb
-$(DONE)/70a_application.ipynb: $(APPLICATION) | $(DONE)/03_image_retrieval.ipynb
-
-# A chapter that shows results: it depends on the settings, the inputs and what earlier chapters left
-$(DONE)/01_datasets.ipynb: $(DATASETS) $(INPUTS) $(if $(wildcard $(RUN)/cvcs_dfd/dataset.json),,missing) | $(DONE)/20a_miniature.ipynb
+# A page of the report depends on the settings, the inputs and what earlier pages left; behind | stands mere order
+$(DONE)/01_datasets.ipynb: $(INPUTS) $(if $(wildcard $(RUN)/cvcs_dfd/dataset.json),,missing)
 .PHONY: missing
 missing: ;
-$(DONE)/02_head_detection.ipynb: $(HEADS) $(INPUTS) $(RUN)/cvcs_dfd/dataset.json | $(DONE)/30a_head_detection.ipynb
-# It comes before the networks in the book, and runs after them: one of its features is the classifier that chapter 06b chose
-$(DONE)/03_image_retrieval.ipynb: $(RETRIEVAL) $(call module,xception) $(INPUTS) $(RUN)/cvcs_dfd/dataset.json $(DONE)/06a_classifiers.ipynb | $(DONE)/40a_retrieval.ipynb
-$(DONE)/04_baselines.ipynb: $(BASELINES) $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/50a_baselines.ipynb
-$(DONE)/06a_classifiers.ipynb: $(COMPARISON) $(call module,baselines) $(RUN)/settings.json $(DONE)/04_baselines.ipynb $(foreach row,$(ROWS),$(DONE)/06_training_run-$(row).ipynb) | $(DONE)/60g_comparison.ipynb
+$(DONE)/02_head_detection.ipynb: $(INPUTS) $(RUN)/cvcs_dfd/dataset.json | $(DONE)/01_datasets.ipynb
+# It comes before the networks in the report, and runs after them: one of its features is the classifier that page 06a chose
+$(DONE)/03_image_retrieval.ipynb: $(INPUTS) $(RUN)/cvcs_dfd/dataset.json $(DONE)/06a_classifiers.ipynb
+$(DONE)/04_baselines.ipynb: $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/01_datasets.ipynb $(FOUND_HEADS)
+$(DONE)/06a_classifiers.ipynb: $(RUN)/settings.json $(DONE)/04_baselines.ipynb $(foreach row,$(ROWS),$(DONE)/06_training_run-$(row).ipynb)
 # It shows kept numbers, of no run of this report
-$(DONE)/06b_photographs.ipynb: $(CORE) $(call module,baselines) $(call module,comparison) $(wildcard papers/results/*) | $(DONE)/06a_classifiers.ipynb
-$(DONE)/07_our_faces.ipynb $(DONE)/08_demo.ipynb: $(APPLICATION) $(DONE)/06a_classifiers.ipynb $(DONE)/03_image_retrieval.ipynb $(FOUND_HEADS) | $(DONE)/70a_application.ipynb
-$(DONE)/ethics.ipynb: $(CORE) $(DONE)/06a_classifiers.ipynb | $(DONE)/08_demo.ipynb
-$(DONE)/index.ipynb: $(CORE) $(DONE)/01_datasets.ipynb $(FOUND_HEADS) $(DONE)/03_image_retrieval.ipynb $(DONE)/04_baselines.ipynb $(DONE)/06a_classifiers.ipynb $(DONE)/07_our_faces.ipynb | $(DONE)/06b_photographs.ipynb $(DONE)/08_demo.ipynb $(DONE)/ethics.ipynb
+$(DONE)/06b_photographs.ipynb: $(wildcard papers/results/*) | $(DONE)/06a_classifiers.ipynb
+$(DONE)/07_our_faces.ipynb $(DONE)/08_demo.ipynb: $(DONE)/06a_classifiers.ipynb $(DONE)/03_image_retrieval.ipynb $(FOUND_HEADS)
+$(DONE)/ethics.ipynb: $(DONE)/06a_classifiers.ipynb | $(DONE)/08_demo.ipynb
+$(DONE)/index.ipynb: $(DONE)/01_datasets.ipynb $(FOUND_HEADS) $(DONE)/03_image_retrieval.ipynb $(DONE)/04_baselines.ipynb $(DONE)/06a_classifiers.ipynb $(DONE)/07_our_faces.ipynb | $(DONE)/06b_photographs.ipynb $(DONE)/08_demo.ipynb $(DONE)/ethics.ipynb
 
-# The dataset's marker is older than the chapter that checked it when nothing had to be rebuilt
+# The dataset's marker is older than the page that checked it when nothing had to be rebuilt
 $(RUN)/cvcs_dfd/dataset.json: $(DONE)/01_datasets.ipynb ;
 $(RUN)/cvcs_cropped_dfd/dataset.json: $(DONE)/02_head_detection.ipynb ;
 
-# A run's name: the row, then the seed, split and schedule where they are not the profile's: 8, 1-published, 1-seed2-published, 8-cosine
+# A run's name: its configuration in table 1, then the seed, split and schedule where they are not the profile's: 8, 1-published, 1-seed2-published, 8-cosine
 words-of-run = $(subst -, ,$*)
 changes-of-run = $(patsubst seed%,-p seed %,$(filter seed%,$(words-of-run))) $(patsubst %,-p protocol %,$(filter published,$(words-of-run))) \
 	$(patsubst %,-p schedule %,$(filter cosine,$(words-of-run)))
-$(DONE)/06_training_run-%.ipynb: nbs/06_training_run.ipynb $(COMPARISON) $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/60d_training.ipynb
-	@$(CHAPTER) $< $@ $(FROM_RUN) -p row $(word 1,$(words-of-run)) $(strip $(changes-of-run)) -p overwrite True
+$(DONE)/06_training_run-%.ipynb: nbs/06_training_run.ipynb $(TRAINING) $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS)
+	@$(RUNNER) $< $@ $(FROM_RUN) -p row $(word 1,$(words-of-run)) $(strip $(changes-of-run)) -p overwrite True
 
-$(DONE)/01_datasets.ipynb $(DONE)/02_head_detection.ipynb $(DONE)/03_image_retrieval.ipynb $(DONE)/04_baselines.ipynb $(DONE)/06a_classifiers.ipynb $(DONE)/06b_photographs.ipynb $(DONE)/07_our_faces.ipynb $(DONE)/08_demo.ipynb $(DONE)/ethics.ipynb $(DONE)/index.ipynb: $(DONE)/%.ipynb: nbs/%.ipynb
-	@$(CHAPTER) $< $@ $(FROM_RUN)
+$(DONE)/%.ipynb: nbs/%.ipynb
+	@$(RUNNER) $< $@ $(FROM_RUN)
 
-$(DONE)/%.ipynb: nbs/library/%.ipynb
-	@$(CHAPTER) $< $@
+# The chapters of the library teach how the package is built; `make test` runs their checks, and `make publish` their outputs
+library: $(LIBRARY)
+	@:
+
+$(DONE)/library/%.ipynb: nbs/library/%.ipynb
+	@$(RUNNER) $< $@
 
 # --- Tests, measurements, pages --------------------------------------------------------------------------------------
 
@@ -198,10 +184,11 @@ demo: setup
 	export PATH="$$PWD/$(BIN):$$PATH"; exec $(BIN)/voila $(NO_BROWSER) nbs/08_demo.ipynb
 
 keep: setup
-	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.core import keep_results; print(*keep_results("$(PROFILE)", "$(DATA)"), sep="\n")'
+	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.publishing import keep_results; print(*keep_results("$(PROFILE)", "$(DATA)"), sep="\n")'
 
 publish: PROFILE = mini
 publish:
 	@$(MAKE) --no-print-directory report PROFILE=mini DATA=$(DATA)
-	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.core import publish; publish("mini", "$(DATA)")'
+	@$(MAKE) --no-print-directory library PROFILE=mini DATA=$(DATA)
+	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.publishing import publish; publish("mini", "$(DATA)")'
 	$(BIN)/nbdev-clean

@@ -31,7 +31,8 @@ from torch.optim.swa_utils import update_bn
 
 from deepfake_nbs import xception
 from deepfake_nbs.comparison import read_predictions
-from deepfake_nbs.core import CLAIM_COLUMNS, run_record, set_seed, write_json, write_text
+from deepfake_nbs.claims import CLAIM_COLUMNS
+from deepfake_nbs.core import run_record, set_seed, write_json, write_text
 from deepfake_nbs.files import read_table, write_table
 from deepfake_nbs.metrics import classification_metrics, paired_metrics
 from deepfake_nbs.datasets import MANIFEST_COLUMNS, build_cvcs_dfd, read_manifest

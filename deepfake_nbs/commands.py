@@ -180,7 +180,7 @@ def _without_display() -> None:
 COMMANDS: dict[str, tuple[str, str, dict[str, Any]]] = {  # Module, function, and what it is called with
     "deepfake-nbs": ("deepfake_nbs.application", "app", dict(standalone_mode=False)),
     "deepfake-nbs-train": ("deepfake_nbs.training", "train_app", dict(standalone_mode=False)),
-    "deepfake-nbs-chapter": ("deepfake_nbs.core", "run_chapter_command", {}),
+    "deepfake-nbs-chapter": ("deepfake_nbs.pages", "run_notebook_command", {}),
 }
 
 
@@ -188,7 +188,7 @@ def _load(module: str, function: str) -> Callable[..., Any]:
     "Import a command. Raises `MemoryError`, or `ImportError` that says what could not be loaded."
     import importlib
 
-    if function != "run_chapter_command":
+    if function != "run_notebook_command":
         check_memory()
         _without_display()
     try:

@@ -40,7 +40,8 @@ from PIL import Image, ImageFilter
 from torch import nn
 from tqdm import tqdm
 
-from .core import CLAIM_COLUMNS, file_sha256, printable, whole_file, write_json
+from .claims import CLAIM_COLUMNS
+from .core import file_sha256, printable, whole_file, write_json
 from .files import find_files, read_table, write_table
 from .images import ImageError, read_image
 from .metrics import mean_interval, show_value

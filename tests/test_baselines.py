@@ -519,7 +519,7 @@ def test_a_finished_run_is_read_a_stopped_one_goes_on_another_starts_anew(easy, 
 
 
 def test_claims_have_both_accuracies_with_interval_and_the_rows_that_were_not_published(easy, tmp_path):
-    from deepfake_nbs.core import save_claims
+    from deepfake_nbs.claims import save_claims
 
     folder, manifest = easy
     record = bl.run_baselines(manifest, folder, tmp_path / "run", SMALL, tmp_path / "sift", data="easy")

@@ -147,7 +147,7 @@ def test_messages_are_one_line_that_a_terminal_only_shows():
 def test_a_command_names_itself_once(root):
     command = [COMMAND.with_name("deepfake-nbs-chapter"), "nbs/gone.ipynb", "x.ipynb"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (1, f"deepfake-nbs-chapter: {root}/nbs/gone.ipynb: no such chapter\n")
+    assert (done.returncode, done.stderr) == (1, f"deepfake-nbs-chapter: {root}/nbs/gone.ipynb: no such notebook\n")
 
 
 @pytest.fixture(scope="module")

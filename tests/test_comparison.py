@@ -15,7 +15,8 @@ from deepfake_nbs import comparison
 from deepfake_nbs.comparison import (
     choose_classifier, claim_rows, finished_rows, read_predictions, read_run, results_table, show_results, training_table,
 )
-from deepfake_nbs.core import CLAIM_COLUMNS, file_sha256, read_settings, save_claims, write_json
+from deepfake_nbs.claims import CLAIM_COLUMNS, save_claims
+from deepfake_nbs.core import file_sha256, read_settings, write_json
 from deepfake_nbs.metrics import classification_metrics, paired_metrics
 from deepfake_nbs.training import TrainingError, train_run
 from deepfake_nbs.xception import load_classifier

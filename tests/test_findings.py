@@ -3,7 +3,7 @@ import os
 
 from deepfake_nbs import comparison
 from deepfake_nbs.comparison import read_areas, say_suspicious
-from deepfake_nbs.core import save_claims
+from deepfake_nbs.claims import save_claims
 
 
 def test_a_report_without_parts_says_what_is_missing(tmp_path):

@@ -13,11 +13,13 @@ import nbformat
 import pytest
 from nbdev.export import nb_export
 
-from deepfake_nbs.core import run_chapter
+from deepfake_nbs.pages import run_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = sorted((ROOT / "nbs").rglob("*.ipynb"))
 NOTEBOOKS = {path.stem: nbformat.read(path, as_version=4) for path in CHAPTERS}
+PLACES = {path.stem: path for path in CHAPTERS}
+assert len(PLACES) == len(CHAPTERS), "two notebooks have one name"
 
 
 def code(notebook):
@@ -36,12 +38,23 @@ RESULTS = [stem for stem, notebook in NOTEBOOKS.items() if not module_of(noteboo
 def test_every_module_comes_from_a_notebook(tmp_path):
     (tmp_path / "deepfake_nbs").mkdir()
     for stem in MODULES.values():
-        nb_export(ROOT / "nbs" / f"{stem}.ipynb", lib_path=tmp_path / "deepfake_nbs")
+        nb_export(PLACES[stem], lib_path=tmp_path / "deepfake_nbs")
     for module in MODULES:
-        made, kept = tmp_path / "deepfake_nbs" / f"{module}.py", ROOT / "deepfake_nbs" / f"{module}.py"
+        made, kept = file_of(module, tmp_path / "deepfake_nbs"), file_of(module)
         assert strip_paths(made) == strip_paths(kept), f"{module}.py was edited by hand, or nbdev-export was forgotten"
-    exported = {path.stem for path in (ROOT / "deepfake_nbs").glob("*.py")} - {"__init__", "_modidx"}
-    assert exported == set(MODULES)
+    package = ROOT / "deepfake_nbs"
+    exported = {".".join(path.relative_to(package).with_suffix("").parts) for path in package.rglob("*.py")}
+    assert {name for name in exported if name.split(".")[-1] not in ("__init__", "_modidx")} == set(MODULES)
+
+
+def test_the_library_has_the_modules_and_the_report_has_none():
+    in_library = {stem for stem, path in PLACES.items() if path.parent.name == "library"}
+    assert in_library == set(MODULES.values()) and {PLACES[stem].parent for stem in RESULTS} == {ROOT / "nbs"}
+    assert len(MODULES) == len(in_library), "two notebooks export one module"
+
+
+def file_of(module, package=ROOT / "deepfake_nbs"):
+    return package / (module.replace(".", "/") + ".py")
 
 
 def strip_paths(path):
@@ -54,7 +67,7 @@ def test_cleaning_changes_nothing_and_keeps_the_parameters(tmp_path):
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     subprocess.run([Path(sys.executable).with_name("nbdev-clean"), "--fname", "nbs"], cwd=tmp_path, check=True)
     for path in CHAPTERS:
-        assert (tmp_path / "nbs" / path.name).read_text() == path.read_text(), f"{path.name}: run nbdev-clean"
+        assert (tmp_path / path.relative_to(ROOT)).read_text() == path.read_text(), f"{path.name}: run nbdev-clean"
 
 
 @pytest.mark.parametrize("stem", RESULTS)
@@ -70,18 +83,33 @@ def test_a_results_chapter_takes_profile_and_data_and_defines_nothing(stem):
         assert not defined, f"{stem} defines {[node.name for node in defined]}"
 
 
+def imports_of(path):
+    "The package's modules that a file imports from, with the names: also inside functions, and for type checkers alone."
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "deepfake_nbs":
+            module, names = node.module.partition(".")[2], [alias.name for alias in node.names]
+            for name in names:
+                whole = f"{module}.{name}".strip(".")
+                yield (whole, None) if whole in MODULES else (module, name)
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_a_module_imports_only_modules_with_a_lower_number(module):
     order = sorted(MODULES, key=MODULES.get)
-    text = (ROOT / "deepfake_nbs" / f"{module}.py").read_text()
-    used = {node.module.split(".")[1] for node in ast.walk(ast.parse(text))
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("deepfake_nbs.")}
+    used = {name for name, _ in imports_of(file_of(module))}
+    assert used <= set(order), f"no such module: {used - set(order)}"
     assert all(order.index(name) < order.index(module) for name in used), used
 
 
 @pytest.mark.parametrize("module", MODULES)
+def test_no_module_imports_a_private_name_of_another(module):
+    private = [f"{other}.{name}" for other, name in imports_of(file_of(module)) if name and name.startswith("_")]
+    assert not private
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_exported_functions_are_short_and_public_parameters_are_typed(module):
-    tree = ast.parse((ROOT / "deepfake_nbs" / f"{module}.py").read_text())
+    tree = ast.parse(file_of(module).read_text())
     for node in ast.walk(tree):
         if not isinstance(node, ast.FunctionDef):
             continue
@@ -95,7 +123,7 @@ def test_exported_functions_are_short_and_public_parameters_are_typed(module):
 
 def test_the_training_chapter_refuses_unknown_parameters():
     with pytest.raises(ValueError, match="unknown parameter 'learning_rat'; did you mean 'learning_rate'"):
-        run_chapter("nbs/06_training_run.ipynb", "data/never.ipynb", {"learning_rat": "0.1"})
+        run_notebook("nbs/06_training_run.ipynb", "data/never.ipynb", {"learning_rat": "0.1"})
     assert not (ROOT / "data" / "never.ipynb").exists()
 
 
@@ -104,10 +132,10 @@ def test_the_training_chapter_refuses_unknown_parameters():
 
 @pytest.fixture
 def project(tmp_path):
-    "A project whose chapters only leave empty files behind, all of them done."
+    "A project whose notebooks only leave empty files behind, all of them done."
     shutil.copy(ROOT / "Makefile", tmp_path)
-    shutil.copytree(ROOT / "nbs", tmp_path / "nbs")
-    shutil.copytree(ROOT / "deepfake_nbs", tmp_path / "deepfake_nbs")
+    for folder in ("nbs", "deepfake_nbs", ".ci"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     fake = tmp_path / "fake"
     fake.write_text('#!/bin/sh\nmkdir -p "$(dirname $2)"; sleep 0.02; touch $2; echo ran $(basename $2)\n')
     fake.chmod(0o755)
@@ -118,20 +146,21 @@ def project(tmp_path):
     for path in tmp_path.rglob("*"):  # All inputs are older than all outputs
         os.utime(path, (1e9, 1e9))
     first = make(tmp_path)
-    assert {"index", "70a_application", "06_training_run-8", "00a_core"} <= first
+    assert {"index", "07_our_faces", "06_training_run-8"} <= first and not first & set(MODULES.values())
+    assert make(tmp_path, "library") == set(MODULES.values())
     return tmp_path
 
 
-def make(folder):
-    "Which chapters `make chapters` runs."
-    command = ["make", "chapters", "ROWS=1 8 1-seed2-published", "CHAPTER=./fake"]
+def make(folder, target="pages"):
+    "Which notebooks `make pages` or `make library` runs."
+    command = ["make", target, "ROWS=1 8 1-seed2-published", "RUNNER=./fake"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     return set(re.findall(r"^ran (\S+)\.ipynb$", done.stdout, re.M))
 
 
 def test_the_name_of_a_run_becomes_its_parameters(project):
     name = "data/runs/smoke-miniature/nbs/06_training_run-1-seed2-published.ipynb"
-    command = ["make", "-n", "CHAPTER=./fake", "-W", "nbs/06_training_run.ipynb"]
+    command = ["make", "-n", "RUNNER=./fake", "-W", "nbs/06_training_run.ipynb"]
     done = subprocess.run([*command, name], cwd=project, capture_output=True, text=True, check=True)
     assert "-p row 1 -p seed 2 -p protocol published -p overwrite True" in done.stdout
     cosine = [*command, name.replace("1-seed2-published", "8-cosine")]

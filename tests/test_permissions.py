@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from random_run import make_run
 
 from deepfake_nbs import application, comparison, core, datasets, miniature, training, xception
+from deepfake_nbs import claims
 from deepfake_nbs import baselines as bl
 from deepfake_nbs import head_detection as hd
 from deepfake_nbs import retrieval as rt
@@ -146,8 +147,8 @@ def test_an_exported_model_of_a_run_that_nobody_may_change(tmp_path, umask):
 
 def test_a_figure_and_a_table(tmp_path, umask):
     figure, _ = plt.subplots()
-    core.save_figure(figure, "fig-own", tmp_path / "run", "a_chapter")
-    core.save_table(pd.DataFrame({"a": [1]}), "tbl-own", tmp_path / "run", "a_chapter")
+    claims.save_figure(figure, "fig-own", tmp_path / "run", "a_chapter")
+    claims.save_table(pd.DataFrame({"a": [1]}), "tbl-own", tmp_path / "run", "a_chapter")
     plt.close(figure)
     check_modes(tmp_path / "run", umask, 3)
 

@@ -65,7 +65,7 @@ def project(tmp_path):
 
 @pytest.fixture
 def full(project):
-    "With the chapters and their modules."
+    "With the notebooks and their modules."
     for name in ("nbs", "deepfake_nbs"):
         shutil.copytree(ROOT / name, project.folder / name)
     return project
@@ -199,14 +199,14 @@ def test_the_run_is_named_as_the_package_names_it(full, data):
     from deepfake_nbs.core import run_folder
 
     name = NAMES[data]
-    said = full.make("-n", "chapters", f"DATA={data}").stdout
+    said = full.make("-n", "pages", f"DATA={data}").stdout
     known_as = "data/miniature" if name == "miniature" else data
     assert f" data/runs/smoke-{name}/nbs/index.ipynb -p profile smoke -p data {known_as}\n" in said
     assert run_folder("smoke", data).name == f"smoke-{name}"
 
 
 def test_the_project_may_lie_in_a_folder_with_a_blank_but_its_name_names_no_run(project):
-    done = project.make("-n", "-o", "setup", "chapters", "DATA=.")
+    done = project.make("-n", "-o", "setup", "pages", "DATA=.")
     assert done.returncode == 2 and "DATA is the folder 'my project', a name that make cannot handle" in done.stderr
 
 
@@ -216,12 +216,12 @@ def test_the_project_may_lie_in_a_folder_with_a_blank_but_its_name_names_no_run(
 def test_a_newcomer_can_ask_what_a_report_would_do(full):
     done = full.make("-n", "report")
     assert done.returncode == 0 and done.stderr == "", done.stderr
-    chapters = re.findall(r"^\.venv/bin/deepfake-nbs-chapter nbs/(\S+)\.ipynb", done.stdout, re.M)
-    assert chapters[0] == "00a_core" and chapters[-1] == "index" and len(chapters) == len(set(chapters))
+    pages = re.findall(r"^\.venv/bin/deepfake-nbs-chapter nbs/(\S+)\.ipynb", done.stdout, re.M)
+    assert pages[0] == "01_datasets" and pages[-1] == "index" and len(pages) == len(set(pages))
     assert not (full.folder / ".venv").exists()
 
 
-def test_a_report_hands_its_plan_to_its_chapters(full):
+def test_a_report_hands_its_plan_to_its_pages(full):
     plan = '$(echo $DEEPFAKE_NBS_PLAN | wc -w): $(echo $DEEPFAKE_NBS_PLAN | cut -d" " -f1)'
     script(full.folder / "fake", f'mkdir -p "$(dirname $2)"; touch $2; echo "$2 of {plan}"')
     run = full.folder / "data" / "runs" / "smoke-miniature"
@@ -231,11 +231,11 @@ def test_a_report_hands_its_plan_to_its_chapters(full):
     for path in full.folder.rglob("*"):  # All inputs are older than all outputs
         os.utime(path, (1e9, 1e9))
     script(full.folder / ".venv/bin/python", 'case "$2" in *findings*) echo "Leakage: none" ;; *runs*) echo 1 8-published ;; esac')
-    command = ["-o", "setup", "-o", "prepare", "report", "CHAPTER=./fake"]
+    command = ["-o", "setup", "-o", "prepare", "report", "RUNNER=./fake"]
     lines = full.make(*command).stdout.splitlines()
     ran = [line for line in lines if ".ipynb of " in line]
-    first = "data/runs/smoke-miniature/nbs/00a_core.ipynb"
-    assert ran[0] == f"{first} of {len(ran)}: {first}" and len(ran) == len(set(ran)) and len(ran) > 20
+    first = "data/runs/smoke-miniature/nbs/01_datasets.ipynb"
+    assert ran[0] == f"{first} of {len(ran)}: {first}" and len(ran) == len(set(ran)) and len(ran) == len(list((ROOT / "nbs").glob("*.ipynb")))
     assert sum("06_training_run" in line for line in ran) == 2
     assert "Leakage: none" in lines[lines.index(ran[-1]):] and "Done: data/runs/smoke-miniature" in lines[-5]
     (run / "nbs" / "08_demo.ipynb").unlink()
@@ -277,7 +277,7 @@ def test_the_hook_cleans_what_is_committed_and_no_more(tmp_path):
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     script(tmp_path / ".venv/bin/nbdev-clean", f'exec "{Path(sys.executable).with_name("nbdev-clean")}" "$@"')
     (tmp_path / "nbs").mkdir()
-    for name in ("ethics", "00c_files"):
+    for name in ("ethics", "library/00c_files"):
         shutil.copy(ROOT / "nbs" / f"{name}.ipynb", tmp_path / "nbs")
     (tmp_path / ".gitignore").write_text(".venv\n")
     git("init", "-q", ".")

@@ -16,6 +16,7 @@ from noise_run import TINY, draw_dataset, rewrite
 from safetensors import SafetensorError
 
 from deepfake_nbs import comparison, training
+from deepfake_nbs import core
 from deepfake_nbs.comparison import choose_classifier, finished_rows, read_predictions, read_run, results_table, training_table
 from deepfake_nbs.core import file_sha256, read_settings
 from deepfake_nbs.images import ImageError, read_image
@@ -744,8 +745,8 @@ def test_the_command_trains_a_row_and_refuses_what_it_does_not_know(run, tmp_pat
 
     shutil.copytree(run, tmp_path / run.name)
     small = replace(read_settings("smoke"), image_size=48, width=0.1, epoch_limit=1)
-    monkeypatch.setattr(training, "run_folder", lambda profile, data: tmp_path / run.name)
-    monkeypatch.setattr(training, "read_settings", lambda profile: small)
+    monkeypatch.setattr(core, "run_folder", lambda profile, data: tmp_path / run.name)
+    monkeypatch.setattr(core, "read_settings", lambda profile: small)
     app = training.typer.Typer()
     app.command()(training.train_command)
     done = CliRunner().invoke(app, ["--row", "6", "seed=3"])
@@ -766,7 +767,7 @@ def test_the_command_ends_with_a_message(tmp_path, monkeypatch, error):
     def fail(*args):
         raise error
 
-    monkeypatch.setattr(training, "run_folder", lambda profile, data: tmp_path)
+    monkeypatch.setattr(core, "run_folder", lambda profile, data: tmp_path)
     monkeypatch.setattr(training, "train_run", fail)
     app = training.typer.Typer()
     app.command()(training.train_command)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from deepfake_nbs import datasets
+from deepfake_nbs import images
 from deepfake_nbs.datasets import VideoError, extract_frames, read_frames
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases" / "video"
@@ -208,7 +209,7 @@ def test_space_that_was_set_aside_and_never_filled(tmp_path, suffix):
 
 
 def test_a_frame_larger_than_memory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
     with pytest.raises(VideoError, match=r"frames of 0 megapixels; at most 0 are read"):
         read_frames(draw(tmp_path / "a.mp4"))
 

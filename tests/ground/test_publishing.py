@@ -1,0 +1,58 @@
+"Outputs of executed notebooks copied into their sources, and numbers kept."
+import shutil
+import nbformat
+import pandas as pd
+import pytest
+from deepfake_nbs import core
+from deepfake_nbs import claims
+from deepfake_nbs import pages
+from deepfake_nbs import publishing
+
+
+def test_what_a_hidden_cell_printed_is_not_promoted(chapter):
+    nb = nbformat.read(chapter / "nbs" / "x.ipynb", 4)
+    nb.cells[-1].source = "#| output: false\nfrom ipywidgets import IntSlider\nprint('40 of 80')\ndisplay(IntSlider())\nrow * 2"
+    nb.cells.append(nbformat.v4.new_code_cell("print('seen')"))
+    nbformat.write(nb, chapter / "nbs" / "x.ipynb")
+    publishing.promote(pages.run_notebook("nbs/x.ipynb", "out/x.ipynb", {}), chapter / "nbs" / "x.ipynb")
+    hidden, shown = nbformat.read(chapter / "nbs" / "x.ipynb", 4).cells[-2:]
+    assert [one.output_type for one in hidden.outputs] == ["execute_result"] and shown.outputs[0].text == "seen\n"
+
+
+def test_the_record_of_what_is_published_was_made_before_the_pages_changed(chapter, root, monkeypatch):
+    shutil.copytree(root / "papers" / "original", chapter / "papers" / "original")
+    run, order = core.run_folder("smoke", "data/miniature"), []
+    pages.run_notebook("nbs/x.ipynb", run / "nbs" / "x.ipynb", {})
+    monkeypatch.setattr(publishing, "keep_results", lambda *args: order.append("kept") or [])
+    monkeypatch.setattr(publishing, "promote", lambda *args: order.append("promoted"))
+    publishing.publish("smoke", "data/miniature")
+    assert order == ["kept", "promoted"]
+
+
+def test_publishing_copies_outputs_and_measured_claims(chapter, root):
+    shutil.copytree(root / "papers" / "original", chapter / "papers" / "original")
+    with pytest.raises(FileNotFoundError, match="x.ipynb: this notebook has not run"):
+        publishing.publish("smoke", "data/miniature")
+    run = core.run_folder("smoke", "data/miniature")
+    pages.run_notebook("nbs/x.ipynb", run / "nbs" / "x-8.ipynb", {})  # as a chapter that runs once a row
+    claims.save_claims([{"id": "table2-8-test_accuracy", "measured": 0.5}], run)
+    changed = publishing.publish("smoke", "data/miniature")
+    assert [path.name for path in changed] == ["x.ipynb", "smoke-miniature.csv", "smoke-miniature.json"]
+    assert nbformat.read(chapter / "nbs" / "x.ipynb", 4).cells[-1].outputs[0]["data"]["text/plain"] == "16"
+    assert pd.read_csv(changed[-2])["id"].tolist() == ["table2-8-test_accuracy"]
+
+
+def test_a_chapter_with_an_error_is_not_promoted(chapter):
+    done = pages.run_notebook("nbs/x.ipynb", "out/x.ipynb", {})
+    broken = nbformat.read(done, 4)
+    broken.cells[-1].outputs = [nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])]
+    nbformat.write(broken, done)
+    with pytest.raises(ValueError, match="a cell failed"):
+        publishing.promote(done, chapter / "nbs" / "x.ipynb")
+    assert nbformat.read(chapter / "nbs" / "x.ipynb", 4).cells[-1].outputs == []
+
+
+def test_keeping_what_has_not_run_says_how_to_make_it(chapter):
+    with pytest.raises(FileNotFoundError, match="smoke-toy/claims.csv: no such file; `make report PROFILE=smoke`"):
+        publishing.keep_results("smoke", "data/toy")
+    assert not (chapter / "papers" / "results").exists()
