@@ -73,7 +73,7 @@ lock: setup
 # The plan is what make would run now, in order: so a page can say that it is the 7th of 20, and how long the rest takes.
 # It may hold a page that turns out to be up to date: only a run shows whether a dataset was built anew
 report: prepare
-	@rows="$$(test ! -x $(BIN)/python || $(BIN)/python -c 'from deepfake_nbs.core import read_settings; print(*read_settings("$(PROFILE)").runs)')" && \
+	@rows="$$(test ! -x $(BIN)/python || $(BIN)/python -c 'from deepfake_nbs.settings import read_settings; print(*read_settings("$(PROFILE)").runs)')" && \
 	plan="$$($(MAKE) --no-print-directory -n pages ROWS="$$rows" | sed -n 's|^$(RUNNER) [^ ]* \([^ ]*\).*|\1|p')" && \
 	DEEPFAKE_NBS_PLAN="$$plan" exec $(MAKE) --no-print-directory pages ROWS="$$rows"
 	@echo

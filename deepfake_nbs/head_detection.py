@@ -52,7 +52,6 @@ from torchvision.transforms import v2
 from torchvision.tv_tensors import BoundingBoxes
 
 from deepfake_nbs.core import (
-    Settings,
     copy_folder,
     file_sha256,
     list_folder,
@@ -62,6 +61,7 @@ from deepfake_nbs.core import (
     whole_file,
     write_json,
 )
+from .settings import Settings
 from .files import read_table, write_table
 from .images import to_rgb, read_image
 from .metrics import jackknife_interval, show_value

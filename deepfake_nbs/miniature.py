@@ -44,7 +44,8 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 from tqdm.auto import tqdm
 
-from .core import read_settings, resolve
+from .core import resolve
+from .settings import read_settings
 from .parallel import in_processes
 
 # %% ../nbs/library/20a_miniature.ipynb #c008

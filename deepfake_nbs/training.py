@@ -61,11 +61,9 @@ from torch.optim.swa_utils import update_bn
 from torch.utils.data import Dataset
 
 from deepfake_nbs.core import (
-    Settings,
     file_sha256,
     list_folder,
     project_root,
-    read_settings,
     resolve,
     run_folder,
     run_record,
@@ -73,6 +71,7 @@ from deepfake_nbs.core import (
     share_file,
     write_json,
 )
+from .settings import Settings, read_settings
 from .files import write_table
 from .images import read_image
 from .parallel import worker_threads

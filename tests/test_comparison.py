@@ -16,7 +16,8 @@ from deepfake_nbs.comparison import (
     choose_classifier, claim_rows, finished_rows, read_predictions, read_run, results_table, show_results, training_table,
 )
 from deepfake_nbs.claims import CLAIM_COLUMNS, save_claims
-from deepfake_nbs.core import file_sha256, read_settings, write_json
+from deepfake_nbs.core import file_sha256, write_json
+from deepfake_nbs.settings import read_settings
 from deepfake_nbs.metrics import classification_metrics, paired_metrics
 from deepfake_nbs.training import TrainingError, train_run
 from deepfake_nbs.xception import load_classifier

@@ -14,7 +14,7 @@ from deepfake_nbs import comparison, training
 from deepfake_nbs import core
 from deepfake_nbs import metrics
 from deepfake_nbs.application import CLASSIFIER, Pipeline, app, choose_thresholds, export_portable, find_model
-from deepfake_nbs.core import read_settings
+from deepfake_nbs.settings import read_settings
 from deepfake_nbs.training import run_config, run_name, train_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")

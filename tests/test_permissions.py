@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 from random_run import make_run
 
 from deepfake_nbs import application, comparison, core, datasets, miniature, training, xception
+from deepfake_nbs import settings
 from deepfake_nbs import claims
 from deepfake_nbs import baselines as bl
 from deepfake_nbs import head_detection as hd
@@ -228,7 +229,7 @@ def things(shared):
         classifier / "config.json": lambda: xception.load_classifier(classifier),
         shared / "again.safetensors": lambda: xception.read_state(shared / "again.safetensors"),
         shared / "state.pt": lambda: xception.read_state(shared / "state.pt"),
-        shared / "settings.ini": lambda: core.read_settings("smoke", shared / "settings.ini"),
+        shared / "settings.ini": lambda: settings.read_settings("smoke", shared / "settings.ini"),
         shared / "set/manifest.csv": lambda: datasets.read_manifest(shared / "set"),
         shared / "set/labels.csv": lambda: datasets.read_labels(shared / "set"),
         shared / "set/dataset.json": lambda: datasets._refuse_foreign(shared / "set", data),

@@ -32,7 +32,8 @@ from deepfake_nbs import publishing
 from deepfake_nbs import retrieval as rt
 from deepfake_nbs import metrics
 from deepfake_nbs.claims import CLAIM_COLUMNS
-from deepfake_nbs.core import file_sha256, read_settings
+from deepfake_nbs.core import file_sha256
+from deepfake_nbs.settings import read_settings
 from deepfake_nbs.images import ImageError
 from deepfake_nbs.datasets import _locked, _perceptual_hash
 

@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from deepfake_nbs import comparison, training
 from deepfake_nbs import core
 from deepfake_nbs.comparison import choose_classifier, finished_rows, read_predictions, read_run, results_table, training_table
-from deepfake_nbs.core import file_sha256, read_settings
+from deepfake_nbs.core import file_sha256
+from deepfake_nbs.settings import read_settings
 from deepfake_nbs.images import ImageError, read_image
 from deepfake_nbs.training import (
     ManifestImages, SeededLoader, TrainingConfig, TrainingError, choose_dataset, drop_empty, make_loss, one_at_a_time, profile_row,
