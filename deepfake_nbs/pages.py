@@ -90,7 +90,7 @@ def choose_profile(
     profile: str,                    # As the page's parameters say
     data: str | Path,                # As the page's parameters say
     new: bool = False,               # The page makes what it shows: a profile that was asked for needs no run yet
-    optional: bool = False,          # The page has something to show without a run: it says that there is none and goes on
+    optional: bool = False,          # The page has something to show without a run: it says that there is none
     cells: list[str] | None = None,  # As for `check_parameters`
 ) -> str:                            # The profile of a run that exists
     "Choose the run that a page shows: the one asked for, else the newest, and say so. Raises `PageError` where there is none."
@@ -214,7 +214,7 @@ def _execute(command: list[str], partial: Path) -> int:
 PLAN = "DEEPFAKE_NBS_PLAN"
 SMOKE_SECONDS = {
     "01_datasets": 7, "02_head_detection": 66, "03_image_retrieval": 36, "04_baselines": 33, "06_training_run": 17, "06a_classifiers": 33,
-    "06b_photographs": 5, "07_our_faces": 9, "08_demo": 5, "ethics": 5, "index": 3,
+    "06b_photographs": 5, "07_our_faces": 9, "08_demo": 5, "all_numbers": 3, "ethics": 5, "index": 3,
 }  # Rough, on two cores: weights for a first guess
 
 

@@ -66,6 +66,8 @@ def publish(
     shown_row = f"-{8 if 8 in rows else rows[-1]}"  # A page that ran once a configuration is shown for one: the report's best
     shown = {}
     for source in sorted((root / "nbs").rglob("*.ipynb")):
+        if not any(cell["cell_type"] == "code" for cell in json.loads(source.read_text(encoding="utf-8"))["cells"]):
+            continue  # A page of words alone has nothing to execute
         place = run / "nbs" / source.relative_to(root / "nbs")
         executed = [place.with_stem(f"{source.stem}{ending}") for ending in ("", shown_row)]
         found = [path for path in executed if path.is_file()]

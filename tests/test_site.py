@@ -14,7 +14,12 @@ from fastcore.nbio import nb_frontmatter, read_nb
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
-NOTEBOOKS = sorted((ROOT / "nbs").glob("*.ipynb"), key=lambda path: (path.stem != "index", path.stem))
+LIBRARY = sorted((ROOT / "nbs" / "library").glob("*.ipynb"))
+LAST = ["conclusions", "all_numbers", "ethics", "glossary"]  # Pages without a number in their name, in reading order
+PAGES = sorted((ROOT / "nbs").glob("*.ipynb"), key=lambda path: (path.stem != "index", path.stem in LAST and LAST.index(path.stem) + 1, path.stem))
+NOTEBOOKS = [*PAGES, *LIBRARY]
+NAMES = [path.relative_to(ROOT).as_posix() for path in NOTEBOOKS]
+REFERENCE_PAGES = "reference/*.qmd"
 LARGEST = 1_000_000  # bytes of a committed notebook
 REFERENCE = r"(?:fig|tbl|sec|eq|lst)-"
 
@@ -86,25 +91,55 @@ def sidebar_pages(contents):
             yield from sidebar_pages(entry["contents"])
 
 
+# Addresses of the site before the library stood apart
+MOVED = dict([
+    ("00_core", "nbs/library/00a_core.ipynb"), ("00b_images", "nbs/library/00b_images.ipynb"), ("00c_files", "nbs/library/00c_files.ipynb"),
+    ("00d_parallel", "nbs/library/00d_parallel.ipynb"), ("00e_metrics", "nbs/library/00e_metrics.ipynb"),
+    ("00l_commands", "nbs/library/00l_commands.ipynb"), ("01a_miniature", "nbs/library/20a_people.ipynb"),
+    ("01b_dataset_results", "nbs/01_datasets.ipynb"), ("02a_head_detection_results", "nbs/02_head_detection.ipynb"),
+    ("03_retrieval", "nbs/library/40a_features.ipynb"), ("03a_retrieval_results", "nbs/03_image_retrieval.ipynb"),
+    ("04a_baseline_results", "nbs/04_baselines.ipynb"), ("05_xception", "nbs/library/60a_xception.ipynb"),
+    ("06_training", "nbs/library/60d_training.ipynb"), ("06a_training_run", "nbs/06_training_run.ipynb"),
+    ("06b_training_results", "nbs/06a_classifiers.ipynb"), ("06c_comparison", "nbs/library/60g_comparison.ipynb"),
+    ("06d_photographs", "nbs/06b_photographs.ipynb"), ("07_application", "nbs/library/70c_pipeline.ipynb"),
+    ("07a_our_faces", "nbs/07_our_faces.ipynb"), ("09_ethics", "nbs/ethics.ipynb"),
+])
+
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-results_chapters = pytest.mark.parametrize("path", [p for p in NOTEBOOKS if not is_chapter_with_module(p)], ids=lambda path: path.stem)
+results_chapters = pytest.mark.parametrize("path", [p for p in NOTEBOOKS if code(p) and not is_chapter_with_module(p)], ids=lambda path: path.stem)
 
 
 # _quarto.yml
 
 
 def test_every_notebook_is_a_page_and_every_page_a_notebook_in_reading_order():
-    assert CONFIG["project"]["render"] == [path.relative_to(ROOT).as_posix() for path in NOTEBOOKS]
+    assert CONFIG["project"]["render"] == [*NAMES, REFERENCE_PAGES]
+    assert CONFIG["project"]["pre-render"] == "python3 .ci/reference.py" and (ROOT / ".ci" / "reference.py").is_file()
 
 
-def test_the_sidebar_holds_every_page_in_the_same_order():
-    assert list(sidebar_pages(CONFIG["website"]["sidebar"]["contents"])) == CONFIG["project"]["render"]
+def test_the_sidebar_has_two_parts_and_holds_every_page_in_the_same_order():
+    front, report, library = CONFIG["website"]["sidebar"]["contents"]
+    assert (front, report["section"], library["section"]) == ("nbs/index.ipynb", "The report", "How it is built")
+    assert ["nbs/index.ipynb", *sidebar_pages(report["contents"])] == [path.relative_to(ROOT).as_posix() for path in PAGES]
+    assert list(sidebar_pages(library["contents"])) == [*(path.relative_to(ROOT).as_posix() for path in LIBRARY), REFERENCE_PAGES]
+
+
+@pytest.mark.parametrize("old, new", MOVED.items())
+def test_an_old_address_leads_to_the_page_that_took_its_place(old, new):
+    front = yaml.safe_load(cells(ROOT / new)[0]["source"].strip("- \n"))
+    assert f"/nbs/{old}.html" in front["aliases"]
 
 
 def test_nothing_is_executed_and_the_site_goes_to_an_ignored_folder():
     assert CONFIG["execute"]["enabled"] is False
     assert f"{CONFIG['project']['output-dir']}/" in (ROOT / ".gitignore").read_text(encoding="utf-8").split()
-    assert CONFIG["format"]["html"]["code-fold"] is True and CONFIG["website"]["search"] is True
+    assert CONFIG["website"]["search"] is True
+
+
+def test_code_is_shown_where_it_is_explained_and_folded_on_pages_of_results():
+    assert CONFIG["format"]["html"]["code-fold"] is True
+    library = yaml.safe_load((ROOT / "nbs" / "library" / "_metadata.yml").read_text(encoding="utf-8"))
+    assert library["format"]["html"]["code-fold"] is False
 
 
 def test_files_that_the_configuration_names_exist():
@@ -113,8 +148,8 @@ def test_files_that_the_configuration_names_exist():
 
 
 def test_the_front_page_lists_every_page_in_reading_order():
-    table = "\n".join(cell["source"] for cell in cells(ROOT / "nbs/index.ipynb") if "| chapter |" in cell["source"])
-    assert ["nbs/index.ipynb", *(f"nbs/{name}" for name in re.findall(r"\]\((\w+\.ipynb)\)", table))] == CONFIG["project"]["render"]
+    text = "\n".join(cell["source"] for cell in cells(ROOT / "nbs/index.ipynb") if re.search(r"^\| (page|room) \|", cell["source"], re.M))
+    assert ["nbs/index.ipynb", *(f"nbs/{name}" for name in re.findall(r"\]\(([\w/]+\.ipynb)\)", text))] == NAMES
 
 
 def test_links_and_pictures_of_the_readme_are_there():
@@ -183,7 +218,7 @@ def test_its_references_and_citations_resolve(path):
 
 
 @pytest.mark.parametrize("stem", [  # Not the demo: as a page of Voila it would show the reference as it is written
-    "index", "01_datasets", "02_head_detection", "03_image_retrieval", "04_baselines", "06a_classifiers",
+    "all_numbers", "01_datasets", "02_head_detection", "03_image_retrieval", "04_baselines", "06a_classifiers",
     "06b_photographs", "07_our_faces", "ethics",
 ])
 def test_its_prose_refers_to_its_figures_and_tables(stem):
@@ -274,7 +309,7 @@ def test_a_results_chapter_defines_nothing(path):
         assert not defined, f"{path.name}: defines {defined}"
 
 
-# The front page's numbers
+# The page of all numbers
 
 
 def read_rows(path):
@@ -300,8 +335,8 @@ def run_page(path, **parameters):
 
 
 @pytest.fixture
-def front_page(tmp_path, monkeypatch):
-    "The front page in a project whose one run is what papers/results keeps of mini; `kept` are the results that stay."
+def all_numbers(tmp_path, monkeypatch):
+    "The page of all numbers in a project whose one run is what papers/results keeps of mini; `kept` are the results that stay."
 
     def run(kept=("mini-real.csv", "smoke-real.csv"), **parameters):
         shutil.copy(ROOT / "settings.ini", tmp_path)
@@ -318,24 +353,24 @@ def front_page(tmp_path, monkeypatch):
             table.writeheader()
             table.writerows(row | dict(status="not yet") | ours.get(name, {}) for name, row in published.items())
         monkeypatch.chdir(tmp_path)
-        space, values = run_page(ROOT / "nbs/index.ipynb", **parameters)
+        space, values = run_page(ROOT / "nbs/all_numbers.ipynb", **parameters)
         return space, [value.data for value in values if hasattr(value, "data")]
 
     return run
 
 
-def test_the_sentence_of_the_front_page_is_what_its_table_counts(front_page):
-    space, shown = front_page()
+def test_the_sentence_above_the_table_of_all_numbers_is_what_the_table_counts(all_numbers):
+    space, shown = all_numbers()
     sentence = next(text for text in shown if "published results" in text)
     measured, published = (int(word) for word in re.search(r"(\d+) of (\d+) published results", sentence).groups())
     assert (measured, published) == (space["progress"]["measured"].sum(), space["progress"]["published"].sum())
     gaps = {row["id"] for _, row in space["claims"].iterrows() if row["status"] != "measured"}
-    untrained = re.search(r"does not train rows? ([\d, ]+):|trains every", sentence)[1] or ""
+    untrained = re.search(r"does not train runs? ([\d, ]+):|trains every", sentence)[1] or ""
     assert untrained == ", ".join(str(row) for row in range(1, 10) if f"table2-{row}-test_accuracy" in gaps)
 
 
-def test_the_front_page_puts_numbers_of_photographs_beside_those_of_drawings(front_page):
-    claims = front_page()[0]["claims"].set_index("id").to_dict("index")
+def test_the_page_puts_numbers_of_photographs_beside_those_of_the_embedded_data(all_numbers):
+    claims = all_numbers()[0]["claims"].set_index("id").to_dict("index")
     kept = {name: kept_results(f"{name}-real.csv") for name in ("smoke", "mini")}
     for name, row in claims.items():
         profile = next((profile for profile in ("mini", "smoke") if name in kept[profile]), "")
@@ -345,8 +380,8 @@ def test_the_front_page_puts_numbers_of_photographs_beside_those_of_drawings(fro
     assert list(claims) == list(read_rows(ROOT / "papers/original/claims.csv"))
 
 
-def test_the_front_page_does_without_them_and_without_a_run(front_page):
-    space, shown = front_page(kept=(), profile="smoke", data="data/elsewhere")
+def test_the_page_does_without_them_and_without_a_run(all_numbers):
+    space, shown = all_numbers(kept=(), profile="smoke", data="data/elsewhere")
     assert space["claims"]["real measured"].eq("").all() and any("Not yet run" in text for text in shown)
 
 
