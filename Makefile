@@ -88,7 +88,7 @@ report: prepare
 # Draws the embedded data where they are asked for, and writes what the pages depend on (only when it changed)
 prepare: setup
 ifeq ($(DATA),data/miniature)
-	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.miniature import draw_profile; draw_profile("$(PROFILE)")'
+	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.miniature.drawing import draw_profile; draw_profile("$(PROFILE)")'
 endif
 	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.pages import freeze_inputs; freeze_inputs("$(PROFILE)", "$(DATA)")'
 

@@ -223,7 +223,7 @@ except KeyboardInterrupt:
 DRAWING = """
 import signal, sys
 from pathlib import Path
-from deepfake_nbs.miniature import draw_miniature
+from deepfake_nbs.miniature.drawing import draw_miniature
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 try:
