@@ -14,15 +14,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from .core import file_sha256, list_folder, open_readable
-from .files import read_table, write_table
+from .files import folder_lock, read_table, write_table
 
 # %% ../nbs/library/00f_runs.ipynb #runs03
 if TYPE_CHECKING:  # pandas loads only where a table is read: classifying a photograph starts fast
@@ -129,7 +127,7 @@ def clear_run(
     for name in files:
         if "/" not in name:
             (folder / name).unlink(missing_ok=True)
-    for path in (folder / "model", *folder.glob("checkpoint-*"), *folder.glob("model.*")):
+    for path in (folder / "model", *folder.glob("checkpoint-*"), *folder.glob(".checkpoint-*"), *folder.glob("model.*")):
         shutil.rmtree(path, ignore_errors=True)
     with suppress(OSError):
         folder.rmdir()
@@ -167,19 +165,13 @@ def run_lock(
     wait: bool = True,  # False: refuse instead of waiting
 ) -> Iterator[None]:
     "Keep other processes out of a run's folder. Raises `TrainingError` where it is taken and `wait` is False."
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock, busy = FileLock(folder.with_name(f".{folder.name}.lock")), f"{folder}: another process is training this run"
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        if not wait:
-            raise TrainingError(f"{busy}; start again when it is done") from error
-        print(f"{busy}; waiting for it", flush=True)
-        lock.acquire()
-    try:
+    held = folder_lock(folder, f"{folder}: another process is training this run", wait, beside=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held)
+        except BlockingIOError as error:
+            raise TrainingError(f"{error}; start again when it is done") from error
         yield
-    finally:
-        lock.release()
 
 # %% ../nbs/library/00f_runs.ipynb #runs33
 def read_run(
