@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..core import CLAIM_COLUMNS
-from ..images import read_image
+from ..images import read_image, thumbnail
 from ..metrics import mean_interval, show_value
 from .evaluation import RECALL_AT, RetrievalTask
 from .features import Feature
@@ -460,9 +460,7 @@ def plot_results(
 
 
 def _show(ax: "Axes", file: Path, is_hit: bool = False) -> None:
-    image = read_image(file)
-    image.thumbnail((160, 160))
-    ax.imshow(image)
+    ax.imshow(thumbnail(read_image(file)))
     ax.set(xticks=[], yticks=[])
     for spine in ax.spines.values():
         spine.set(visible=is_hit, color="limegreen", linewidth=3)

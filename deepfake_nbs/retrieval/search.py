@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core import file_sha256, printable
+from ..files import folder_lock
 from ..images import ImageError
 from deepfake_nbs.retrieval.features import (
     NO_CONTRAST,
@@ -39,10 +40,10 @@ from deepfake_nbs.retrieval.index import (
     read_rejected,
 )
 from deepfake_nbs.retrieval.store import (
+    check_index_folder,
     index_command,
     open_index,
     read_index_config,
-    refuse_foreign,
     refuse_read_only,
     write_index,
     write_index_config,
@@ -110,18 +111,16 @@ def build_index(
     progress: bool = True,                 # Show a bar
 ) -> Index:
     "Build an index, or open it. Raises `ValueError` for an empty pool, `FileExistsError` for a folder of something else."
-    from deepfake_nbs.datasets import _locked
-
     check_names(similarity, kind)
     root, out = Path(root), Path(os.path.abspath(out))
     pool = check_pool(list_pool(root) if manifest is None else manifest, root)
-    refuse_foreign(out)
+    check_index_folder(out)
     plan = dict(feature=feature.identity(), similarity=similarity, kind=kind, pool=_rows_hash(pool), like=learned_hash(like))
     index = _kept(out, feature, plan, len(pool))
     if index is None:
         why = "its images have changed since it was made" if (out / "config.json").is_file() else "the index would be kept there"
         refuse_read_only(out, why, index_command(Path("NEW_INDEX"), plan, root))
-        with _locked(out, True):
+        with folder_lock(out):
             with warnings.catch_warnings(action="ignore"):  # Warned above; another process may have built it by now
                 index = _kept(out, feature, plan, len(pool))
             if index is None:
@@ -247,13 +246,11 @@ def append_index(
     **how: Any,              # jobs, workers, progress, cache, as in `extract_parallel`
 ) -> Index:                  # The index with its new images
     "Add images that an index does not have. Raises `ValueError` for another root, or a known path with other bytes."
-    from deepfake_nbs.datasets import _locked
-
     folder, root = Path(folder), Path(root)
     pool = check_pool(list_pool(root) if manifest is None else manifest, root)
     config = read_index_config(folder)  # Before the lock, which would make the folder
     refuse_read_only(folder, "it would be changed there", index_command(Path("NEW_INDEX"), config, root))
-    with _locked(folder, True):
+    with folder_lock(folder):
         index = open_index(folder, feature, mmap=False, verify=True)
         new = _new_rows(index, pool, root)
         if len(new):
