@@ -52,7 +52,8 @@ def original_rows(
     "Find the originals of each fake."
     moving = manifest["video"].str.contains(r"(?:^|/)(?:original|manipulated)_sequences/")
     shows = manifest["group"] + "\n" + manifest["video"].map(_scene).where(moving, "")
-    names = manifest["origin" if "origin" in manifest else "path"].map(lambda path: Path(path).stem).to_numpy()
+    files = manifest["origin" if "origin" in manifest else "path"]
+    names = files.map(lambda path: Path(path).stem).to_numpy()
     label, real = manifest["label"].to_numpy(), manifest["label"].eq(0)
     reals = shows[real].groupby(shows[real]).indices
     places = np.flatnonzero(real)
@@ -110,7 +111,8 @@ def original_task(
     if known.empty:
         return None
     queries = _choose_queries(known, n_queries, seed)
-    return RetrievalTask("original", Path(root), manifest, queries.reset_index(drop=True), [relevant[i] for i in queries.index])
+    relevant = [relevant[i] for i in queries.index]
+    return RetrievalTask("original", Path(root), manifest, queries.reset_index(drop=True), relevant)
 
 # %% ../../nbs/library/40d_evaluation.ipynb #c094
 def person_task(
@@ -134,7 +136,8 @@ def person_task(
     if known.empty:
         return None
     queries = _choose_queries(known, n_queries, seed)
-    return RetrievalTask("person", Path(root), pool, queries.reset_index(drop=True), [relevant[i] for i in queries.index])
+    places = [relevant[i] for i in queries.index]
+    return RetrievalTask("person", Path(root), pool, queries.reset_index(drop=True), places)
 
 
 def _with_hashes(rows: "pd.DataFrame", root: Path) -> "pd.DataFrame":
@@ -221,7 +224,8 @@ def _shuffled(task: RetrievalTask) -> tuple[RetrievalTask, np.ndarray]:
 
 
 def _similarities(feature: Feature, n: int) -> list[str]:
-    return [name for name in SIMILARITIES if name != "whitened" or (feature.dimension <= WHITENED_LIMIT and n >= 3)]
+    whitens = feature.dimension <= WHITENED_LIMIT and n >= 3
+    return [name for name in SIMILARITIES if name != "whitened" or whitens]
 
 # %% ../../nbs/library/40d_evaluation.ipynb #c111
 def _query_vectors(
@@ -270,8 +274,8 @@ def evaluate(
     kind: str = "flat",                      # As in `make_index`
     workers: int = 2,                        # Threads that read
     jobs: int | None = 1,                    # As in `extract_parallel`
-) -> "pd.DataFrame":  # task, feature, similarity, distortion, pool, path, group, method, fold, first_hit_rank, ap, top
-    "Rank the whole pool for each query and score it; `top` are the first ten rows."
+) -> "pd.DataFrame":  # task, feature, similarity, distortion, pool, path, group, method, fold, and the scores
+    "Rank the whole pool for each query: first_hit_rank, ap (average precision), top (the first ten rows)."
     import pandas as pd
 
     scratch, frames = Path(scratch), []
@@ -280,7 +284,8 @@ def evaluate(
     vectors, rows, rejected = pool_vectors(feature, check_pool(task.pool, task.root), task.root, **how)
     gone = rejected[rejected["reason"].ne(NO_CONTRAST)]
     if len(gone):
-        raise ValueError(f"{task.root}: {len(gone)} images of the pool can no longer be read; build the dataset again")
+        unreadable = f"{len(gone)} images of the pool can no longer be read"
+        raise ValueError(f"{task.root}: {unreadable}; build the dataset again")
     places = np.flatnonzero(~task.pool["path"].isin(rejected["path"]))
     asked = {name: _query_vectors(task, feature, name, scratch / "disturbed", **how) for name in distortions}
     for similarity in _similarities(feature, len(rows)):
@@ -297,11 +302,12 @@ def clear_scratch(
 ) -> int:                 # Bytes that are free again
     "Remove the vectors and distorted queries that `evaluate` left, and nothing else."
     scratch = Path(scratch)
+    ours = r"[0-9a-f]{64}\.png|\.[0-9a-f]{36,}\S*-\w{8}|[0-9a-f]{64}\.[0-9a-f]{32}\.tmp"
     before = _bytes_below(scratch)
     clear_chunks(scratch / "vectors")
     for place in (scratch / "disturbed").iterdir() if (scratch / "disturbed").is_dir() else ():
         for path in place.iterdir() if place.is_dir() else ():
-            if re.fullmatch(r"[0-9a-f]{64}\.png|\.[0-9a-f]{36,}\S*-\w{8}|[0-9a-f]{64}\.[0-9a-f]{32}\.tmp", path.name):
+            if re.fullmatch(ours, path.name):
                 path.unlink(missing_ok=True)
         with suppress(OSError):
             place.rmdir()

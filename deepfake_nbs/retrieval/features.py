@@ -47,7 +47,7 @@ if TYPE_CHECKING:  # Loaded where they are used: importing this module stays fas
 
 # %% ../../nbs/library/40a_features.ipynb #c011
 def _direction(vector: np.ndarray) -> np.ndarray:
-    "The vector at length 1, or zero; divided by its largest number first, so that no square overflows or underflows."
+    "The vector at length 1, or zero; scaled by its largest number first, so that no square overflows."
     vector = np.asarray(vector, float)
     largest = np.abs(vector).max(initial=0)
     return vector / largest / np.linalg.norm(vector / largest) if largest else vector
@@ -101,7 +101,8 @@ class Feature:
 
     def identity(self) -> dict[str, Any]:
         "What must be equal for two vectors to be comparable."
-        return {key: getattr(self, key) for key in ("name", "version", "dimension", "side", "colour", "weights")}
+        keys = ("name", "version", "dimension", "side", "colour", "weights")
+        return {key: getattr(self, key) for key in keys}
 
 # %% ../../nbs/library/40a_features.ipynb #c021
 def harris_response(
@@ -217,8 +218,8 @@ def make_feature(
 ) -> Feature:
     "A feature by name. Raises `ValueError` for an unknown one, and as `resnet18_feature` does."
     if name not in FEATURES:
-        known = ", ".join(FEATURES)
-        raise ValueError(f"feature {name!r}: unknown; expected one of {known} (xception: see classifier_feature)")
+        known = f"{', '.join(FEATURES)} (xception: see classifier_feature)"
+        raise ValueError(f"feature {name!r}: unknown; expected one of {known}")
     if str(weights) == "random":
         own = "those have a name of their own, expected 'resnet18-random'"
         raise ValueError(f"feature {name!r} with random weights: {own}")
@@ -252,7 +253,7 @@ def extract(
     batch_size: int = 32,         # Images computed at once
     workers: int = 2,             # Threads that read
     progress: bool = True,        # Show a bar
-) -> tuple[np.ndarray, dict[str, str]]:  # float32, one row an image that can be read; reasons of the others by file
+) -> tuple[np.ndarray, dict[str, str]]:  # float32, one row an image; reasons of those without, by file
     "Vectors of images, in order."
     files, found, rejected = [Path(file) for file in files], [], {}
     how = dict(workers=workers, read_ahead=2 * batch_size, progress=feature.name if progress else None)
@@ -290,7 +291,7 @@ def _extract_chunk(
     vectors, rejected = extract(feature, files, workers=workers, progress=False)
     if kept and not rejected:
         with whole_file(kept) as file:
-            np.save(SimpleNamespace(write=file.write), vectors)  # numpy itself would not say which disk was full
+            np.save(SimpleNamespace(write=file.write), vectors)  # numpy would not name a full disk
     return vectors, rejected
 
 # %% ../../nbs/library/40a_features.ipynb #c047
@@ -321,9 +322,10 @@ def clear_chunks(
     folder: str | Path,  # The cache of `extract_parallel`
 ) -> None:
     "Remove finished chunks, and the folder with them where it holds nothing else."
+    ours = r"[0-9a-f]{32}\.npy|\.[0-9a-f]{32}\.npy-\w{8}|[0-9a-f]{32}\.[0-9a-f]{32}\.tmp"
     with suppress(OSError):  # Not there, or not empty
         for path in Path(folder).iterdir():
-            if re.fullmatch(r"[0-9a-f]{32}\.npy|\.[0-9a-f]{32}\.npy-\w{8}|[0-9a-f]{32}\.[0-9a-f]{32}\.tmp", path.name):
+            if re.fullmatch(ours, path.name):
                 path.unlink(missing_ok=True)
         Path(folder).rmdir()
 
@@ -344,8 +346,8 @@ def hash_or_reason(
 
 def list_pool(
     root: str | Path,  # A folder
-) -> "pd.DataFrame":   # path (relative to it), sha256 (empty where the file cannot be read), reason; sorted by path
-    "All images below a folder; warns of what is left out. Raises `ValueError` where there is none, `NotADirectoryError`."
+) -> "pd.DataFrame":   # path (relative to it), sha256 (empty where it cannot be read), reason; sorted by path
+    "All images below a folder; warns of what is left out. Raises `ValueError` where there is none."
     import pandas as pd
 
     found = find_files(root)
@@ -353,7 +355,8 @@ def list_pool(
     if left_out:
         warnings.warn(f"{printable(root)}: {left_out} left out", stacklevel=3)
     if not found.images and not found.unreadable:
-        raise ValueError(f"{printable(root)}: no images in this folder{f'; {left_out} left out' if left_out else ''}")
+        also = f"; {left_out} left out" if left_out else ""
+        raise ValueError(f"{printable(root)}: no images in this folder{also}")
     rows = [(file, *hash_or_reason(file)) for file in found.images]
     rows += [(file, "", reason) for file, reason in found.unreadable.items()]
     rows = [(file.relative_to(root).as_posix(), sha256, reason) for file, sha256, reason in sorted(rows)]
@@ -364,7 +367,7 @@ def check_pool(
     manifest: "pd.DataFrame",  # path, sha256 (may be empty), reason where `list_pool` made it
     root: Path,                # Folder that paths count from
 ) -> "pd.DataFrame":           # path, sha256, reason (why there is no hash; else empty)
-    "The pool with every hash filled in. Raises `ValueError` for a missing column or a path that stands there twice."
+    "The pool with every hash filled in. Raises `ValueError` for a missing column or a path given twice."
     missing = [name for name in ("path", "sha256") if name not in manifest]
     if missing:
         raise ValueError(f"{root}: the manifest has no column {', '.join(missing)}; expected path and sha256")
@@ -372,12 +375,13 @@ def check_pool(
     pool = manifest[["path", "sha256"]].assign(told=told).reset_index(drop=True).fillna("")
     twice = pool.loc[pool["path"].duplicated(), "path"]
     if len(twice):
-        first = printable(twice.iloc[0])
-        raise ValueError(f"{root}: {first} stands in the manifest twice, as {len(twice)} in all; expected every path once")
+        found = f"{printable(twice.iloc[0])} stands in the manifest twice, as {len(twice)} in all"
+        raise ValueError(f"{root}: {found}; expected every path once")
     pairs = zip(pool["path"], pool["sha256"], strict=True)
     found = [(sha, "") if sha else hash_or_reason(root / path) for path, sha in pairs]
-    found = [(sha, told if told and not sha else why) for (sha, why), told in zip(found, pool["told"], strict=True)]
-    return pool[["path"]].assign(sha256=[sha for sha, _ in found], reason=[reason for _, reason in found])
+    both = zip(found, pool["told"], strict=True)
+    reasons = [told if told and not sha else why for (sha, why), told in both]
+    return pool[["path"]].assign(sha256=[sha for sha, _ in found], reason=reasons)
 
 # %% ../../nbs/library/40a_features.ipynb #retrieval25
 def warn_rejected(
@@ -400,7 +404,7 @@ def pool_vectors(
     at_least: int = 1,     # Fewest vectors
     **how: Any,            # As `extract_parallel` takes it: cache, jobs, workers, progress
 ) -> "tuple[np.ndarray, pd.DataFrame, pd.DataFrame]":
-    "Vectors, the rows they belong to, and rejected rows with their reason. Raises `ValueError` for too few vectors."
+    "Vectors, the rows they belong to, and rejected rows with their reason. Raises `ValueError` for too few."
     rows = pool[pool["reason"].eq("")]
     files = [root / path for path in rows["path"]]
     vectors, failed = extract_parallel(feature, files, rows["sha256"].tolist(), **how)
@@ -409,7 +413,8 @@ def pool_vectors(
     bad = np.array([reason != "" for reason in reasons], bool)
     rejected = pool.loc[bad, ["path"]].assign(reason=[reason for reason in reasons if reason])
     if len(vectors) < at_least:
-        first = f" ({printable(rejected['path'].iloc[0])}: {printable(rejected['reason'].iloc[0])})" if len(rejected) else ""
+        first = [f" ({printable(row.path)}: {printable(row.reason)})" for row in rejected[:1].itertuples()]
+        first = "".join(first)
         unreadable = f"{len(rejected)} files cannot be read{first}"
         raise ValueError(f"{root}: the pool is empty, {unreadable}; expected at least one image")
     warn_rejected(root, rejected, len(pool))

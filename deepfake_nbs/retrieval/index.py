@@ -56,7 +56,7 @@ def index_recipe(
     similarity: str = "cosine",  # "cosine", "euclidean" or "whitened"
     kind: str = "flat",       # "flat" (exact), "hnsw" or "ivfpq"
 ) -> str:                     # As faiss writes it: transforms, then what searches
-    "How a pool is indexed. Raises `ValueError` for an unknown name, `TooFewVectors` where the pool is too small for it."
+    "How a pool is indexed. Raises `ValueError` for an unknown name, `TooFewVectors` for too small a pool."
     check_names(similarity, kind)
     if similarity == "whitened" and (dimension > WHITENED_LIMIT or n < 3):
         expected = f"expected at least 3, of at most {WHITENED_LIMIT}"
@@ -66,7 +66,8 @@ def index_recipe(
         raise TooFewVectors(f"ivfpq: {n} different vectors; {expected}")
     components = min(WHITENED_COMPONENTS, dimension, (n - 1) // 2)
     searched = components if similarity == "whitened" else dimension
-    codes = next(m for m in (128, 64, 32, 16, 8, 4, 2, 1) if searched % m == 0 and searched >= 2 * m or m == 1)
+    sizes = (128, 64, 32, 16, 8, 4, 2, 1)
+    codes = next(m for m in sizes if searched % m == 0 and searched >= 2 * m or m == 1)
     cells = max(1, min(4096, int(4 * math.sqrt(n)), n // 39))
     return (SIMILARITIES[similarity] + KINDS[kind]).format(components=components, cells=cells, codes=codes)
 
@@ -80,7 +81,7 @@ class Index:
     folder: Path | None = None  # Where it is kept
     sketch: "Sketch | None" = None  # For large exact pools, see below
     stale: set[int] = field(default_factory=set)  # Rows whose image is gone or has changed
-    seen: dict[int, tuple] = field(default_factory=dict)  # Time, size and result of each image that was checked
+    seen: dict[int, tuple] = field(default_factory=dict)  # Time, size and result of checked images
 
     @cached_property
     def rows(self) -> "pd.DataFrame":
@@ -111,8 +112,8 @@ class Index:
         vectors: np.ndarray,               # float32, queries x dimension
         k: int = 10,                       # Results a query
         exclude: list[str] | None = None,  # Hash of each query's file: the same bytes are never its result
-    ) -> tuple[np.ndarray, np.ndarray]:    # Scores and row numbers, best first; NaN and -1 where the pool ends
-        "Search a batch. Warns where k exceeds the pool. Raises `ValueError` for another dimension, or k below 1."
+    ) -> tuple[np.ndarray, np.ndarray]:    # Scores and row numbers, best first; NaN, -1 after the last
+        "Search a batch. Warns if k exceeds the pool. Raises `ValueError` for another dimension or k below 1."
         return _search(self, np.ascontiguousarray(vectors, np.float32), k, exclude)
 
 # %% ../../nbs/library/40b_index.ipynb #retrieval30
@@ -129,15 +130,16 @@ def read_rejected(
 
 # %% ../../nbs/library/40b_index.ipynb #c057
 def _check_query(index: Index, vectors: np.ndarray, k: int) -> int:
-    d, name = index.config["feature"]["dimension"], index.config["feature"]["name"]
+    d, feature = index.config["feature"]["dimension"], f"the feature {index.config['feature']['name']!r}"
     if vectors.ndim != 2 or vectors.shape[1] != d:
-        raise ValueError(f"queries of shape {vectors.shape}; expected queries x {d}, from the feature {name!r}")
+        raise ValueError(f"queries of shape {vectors.shape}; expected queries x {d}, from {feature}")
     if not np.isfinite(vectors).all():
-        raise ValueError(f"queries of the feature {name!r} hold NaN or infinite numbers; expected finite ones")
+        raise ValueError(f"queries of {feature} hold NaN or infinite numbers; expected finite ones")
     if k < 1:
         raise ValueError(f"k is {k}; expected at least 1")
     if k > len(index):
-        warnings.warn(f"k is {k}, but the pool has {len(index)} images: all of them are returned", stacklevel=4)
+        text = f"k is {k}, but the pool has {len(index)} images: all of them are returned"
+        warnings.warn(text, stacklevel=4)
     return min(k, len(index))
 
 # %% ../../nbs/library/40b_index.ipynb #retrieval31
@@ -169,7 +171,7 @@ def _nearest(index: Index, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.
 
 # %% ../../nbs/library/40b_index.ipynb #c054
 def _whitening(sample: np.ndarray, components: int) -> Any:
-    "Axes learned from a sample. The mean is subtracted first: faiss sums squares before, which drowns a small spread."
+    "Axes learned from a sample; the mean is subtracted first, because faiss sums squares before."
     import faiss
 
     axes, mean = faiss.PCAMatrix(sample.shape[1], components, -0.5), sample.mean(0, dtype=float)
@@ -198,7 +200,8 @@ def _assemble(recipe: str, sample: np.ndarray, similarity: str) -> Any:
     first = [word for word in words if word == "L2norm" or word.startswith("PCAW")]
     steps, d = [], sample.shape[1]
     for word in first:
-        steps.append(faiss.NormalizationTransform(d) if word == "L2norm" else _whitening(sample, int(word[4:])))
+        white = word != "L2norm"
+        steps.append(_whitening(sample, int(word[4:])) if white else faiss.NormalizationTransform(d))
         d = steps[-1].d_out
     metric = faiss.METRIC_L2 if similarity == "euclidean" else faiss.METRIC_INNER_PRODUCT
     index = faiss.index_factory(d, ",".join(words[len(first) :]), metric)
@@ -226,7 +229,7 @@ def _emptied(searcher: Any) -> Any:
     "What an index has learned, without its vectors."
     import faiss
 
-    index = faiss.deserialize_index(faiss.serialize_index(searcher))  # clone_index does not know every transform
+    index = faiss.deserialize_index(faiss.serialize_index(searcher))  # clone_index lacks some transforms
     index.reset()
     return index
 
@@ -245,7 +248,8 @@ def _train(recipe: str, vectors: np.ndarray, similarity: str, like: Any = None) 
 # %% ../../nbs/library/40b_index.ipynb #retrieval32
 def _check_vectors(vectors: np.ndarray, rows: "pd.DataFrame") -> np.ndarray:
     if not len(vectors) or len(vectors) != len(rows):
-        raise ValueError(f"{len(vectors)} vectors and {len(rows)} rows; expected at least one image, and a row for each")
+        expected = "expected at least one image, and a row for each"
+        raise ValueError(f"{len(vectors)} vectors and {len(rows)} rows; {expected}")
     check_hashes(rows["sha256"])
     vectors = np.ascontiguousarray(vectors, np.float32)
     odd = np.flatnonzero(~np.isfinite(vectors).all(1))
@@ -264,11 +268,12 @@ def check_same_feature(
     mine = feature.identity()
     odd = [key for key in mine if config["feature"].get(key) != mine[key]]
     if odd:
-        theirs, ours = (", ".join(f"{key} {one.get(key)!r}" for key in odd) for one in (config["feature"], mine))
+        both = (config["feature"], mine)
+        theirs, ours = (", ".join(f"{key} {one.get(key)!r}" for key in odd) for one in both)
         raise ValueError(f"{where}: made with {theirs}; the feature asked for has {ours}. Build it again")
 
 # %% ../../nbs/library/40b_index.ipynb #c059
-SKETCH_FROM, SKETCH_QUERIES = 20_000, 4  # Vectors from which a sketch pays; most queries at once that it answers
+SKETCH_FROM, SKETCH_QUERIES = 20_000, 4  # Vectors from which it pays; most queries at once
 
 
 class Sketch:
@@ -296,7 +301,7 @@ class Sketch:
         exact = np.stack([self.searcher.reconstruct_batch(rows) @ x for x, rows in pairs])
         order = np.argsort(-exact, axis=1, kind="stable")[:, :k]
         scores, numbers = (np.take_along_axis(values, order, 1) for values in (exact, candidates))
-        limit = rough[:, -1] + self.error * np.linalg.norm(vectors, axis=1) + 1e-5  # No other vector can score more
+        limit = rough[:, -1] + self.error * np.linalg.norm(vectors, axis=1) + 1e-5  # No other can score more
         return (scores, numbers) if (scores[:, -1] > limit).all() else None
 
 # %% ../../nbs/library/40b_index.ipynb #retrieval05
@@ -325,17 +330,20 @@ def make_sketch(
     "A sketch of a large exact index that is searched by inner product; None for others."
     import faiss
 
-    if index.config["kind"] != "flat" or index.config["similarity"] == "euclidean" or len(index) < SKETCH_FROM:
+    by_product = index.config["kind"] == "flat" and index.config["similarity"] != "euclidean"
+    if not by_product or len(index) < SKETCH_FROM:
         return None
     error = 0.0 if codes is None else index.config["sketch_error"]
     flat = faiss.downcast_index(faiss.downcast_index(index.searcher).index)
     if codes is None:
-        codes = faiss.IndexScalarQuantizer(flat.d, faiss.ScalarQuantizer.QT_8bit_uniform, faiss.METRIC_INNER_PRODUCT)
+        one_byte = faiss.ScalarQuantizer.QT_8bit_uniform
+        codes = faiss.IndexScalarQuantizer(flat.d, one_byte, faiss.METRIC_INNER_PRODUCT)
         codes.train(flat.reconstruct_n(0, min(65536, flat.ntotal)))
         for start in range(0, flat.ntotal, 65536):
             part = flat.reconstruct_n(start, min(65536, flat.ntotal - start))
             codes.add(part)
-            error = max(error, float(np.linalg.norm(part - codes.reconstruct_n(start, len(part)), axis=1).max()))
+            off = np.linalg.norm(part - codes.reconstruct_n(start, len(part)), axis=1)
+            error = max(error, float(off.max()))
         index.config["sketch_error"] = error
     return Sketch(codes, error, flat, query_transforms(index))
 
@@ -351,7 +359,7 @@ def make_index(
     kind: str = "flat",           # "flat" (exact), "hnsw" or "ivfpq"
     like: Index | None = None,    # Use what this index has learned (axes, cells): shards of one pool must
 ) -> Index:
-    "An index in memory. Raises `ValueError` for an empty pool, rows that do not fit, an empty hash, a vector not finite."
+    "An index in memory. Raises `ValueError` for an empty pool, rows that do not fit, or NaN in a vector."
     import faiss
 
     vectors = _check_vectors(vectors, rows)
@@ -363,27 +371,28 @@ def make_index(
     searcher = _train(recipe, vectors, similarity, like.searcher if like else None)
     searcher.add(vectors)
     trained_on = like.config["trained_on"] if like else len(rows)
-    config = dict(version=INDEX_VERSION, feature=feature.identity(), similarity=similarity, kind=kind, recipe=recipe)
-    config |= dict(n=len(rows), trained_on=trained_on, faiss=faiss.__version__)
+    config = dict(version=INDEX_VERSION, feature=feature.identity(), similarity=similarity, kind=kind)
+    config |= dict(recipe=recipe, n=len(rows), trained_on=trained_on, faiss=faiss.__version__)
     index = Index(set_search_effort(searcher, kind), config, rows[["path", "sha256"]].reset_index(drop=True))
     index.sketch = make_sketch(index)
     return index
 
 # %% ../../nbs/library/40b_index.ipynb #retrieval04
 def _distinct(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "First row of each vector that differs, and which of them each row is; half precision, as copies may differ in a bit."
+    "First row of each vector that differs, and which of them each row is; compared in half precision."
     def mark(row: np.ndarray) -> bytes:
         largest = float(np.abs(row).max(initial=0))
         scaled = (row / (largest or 1) + 0).astype(np.float16).tobytes()
         return hashlib.blake2b(scaled + f"{largest:.3g}".encode(), digest_size=8).digest()
 
     marks = [mark(row) for row in x]
-    _, first, code = np.unique(np.frombuffer(b"".join(marks), np.uint64), return_index=True, return_inverse=True)
+    marks = np.frombuffer(b"".join(marks), np.uint64)
+    _, first, code = np.unique(marks, return_index=True, return_inverse=True)
     return first, code
 
 # %% ../../nbs/library/40b_index.ipynb #retrieval33
 def _recall(index: Index, x: np.ndarray, n_queries: int = 200, k: int = 10) -> tuple[float, float]:
-    "Fraction of the k nearest others that are found, and of queries that find themselves; x are transformed vectors."
+    "Fraction of the k nearest others that are found, and of queries that find themselves."
     import faiss
 
     first, code = _distinct(x)
@@ -391,7 +400,7 @@ def _recall(index: Index, x: np.ndarray, n_queries: int = 200, k: int = 10) -> t
     is_distance = index.config["similarity"] == "euclidean"
     queries = np.sort(np.random.default_rng(0).permutation(first)[:n_queries])
     exact, near = faiss.knn(x[queries], x[first], min(k + 1, len(first)), searcher.metric_type)
-    near = [row[row != code[q]][:k] for q, row in zip(queries, near, strict=True)]  # Places in `first` are codes
+    near = [row[row != code[q]][:k] for q, row in zip(queries, near, strict=True)]  # Rows of `first`
     copies = [n_copies[[code[q], *row]].sum() for q, row in zip(queries, near, strict=True)]
     fractions, itself, depth = [], [], np.array(copies)  # Room for all copies
     for n in np.unique(depth):
@@ -402,7 +411,8 @@ def _recall(index: Index, x: np.ndarray, n_queries: int = 200, k: int = 10) -> t
             if len(near[i]):
                 worst = _scores(q, x[first[near[i]]], is_distance).min()
                 others = x[first[got[got != code[queries[i]]]]]
-                hits = (_scores(q, others, is_distance) >= worst - 1e-4 * abs(worst)).sum()  # Any of several that tie
+                tie = 1e-4 * abs(worst)
+                hits = (_scores(q, others, is_distance) >= worst - tie).sum()
                 fractions.append(min(1.0, hits / len(near[i])))
     return float(np.mean(fractions or itself)), float(np.mean(itself))
 
@@ -441,7 +451,9 @@ def exact_if_lossy(
     full = faiss.downcast_index(full)
     x = full.reconstruct_n(0, full.ntotal)
     found = dict(zip(("recall_at_10", "recall_of_itself"), _recall(index, x), strict=True))
-    return replace(index, config=index.config | found) if min(found.values()) >= MIN_RECALL else _exact(index, x, found)
+    if min(found.values()) < MIN_RECALL:
+        return _exact(index, x, found)
+    return replace(index, config=index.config | found)
 
 # %% ../../nbs/library/40b_index.ipynb #retrieval85
 def _exact(index: Index, x: np.ndarray, found: dict[str, float]) -> Index:
@@ -456,7 +468,7 @@ def _exact(index: Index, x: np.ndarray, found: dict[str, float]) -> Index:
         exact = faiss.IndexPreTransform(exact)
         for step in reversed(steps):
             exact.prepend_transform(step)
-    config = {key: value for key, value in index.config.items() if key not in ("recall_at_10", "recall_of_itself")}
+    config = {key: value for key, value in index.config.items() if key not in found}
     words = [word for word in config["recipe"].split(",") if word == "L2norm" or word.startswith("PCAW")]
     refused = found | dict(kind=config["kind"], recipe=config["recipe"])
     config |= dict(kind="flat", recipe=",".join([*words, "Flat"]), refused=refused)
@@ -476,7 +488,7 @@ def _copied(step: Any) -> Any:
 # %% ../../nbs/library/40b_index.ipynb #retrieval35
 def describe_recall(
     config: dict,  # Of an index
-) -> str:          # "hnsw finds 0.987 of what exact search finds"; empty for an exact index that was asked for
+) -> str:          # "hnsw finds 0.987 of what exact search finds"; empty for an exact index
     "What an approximate index misses, in words."
     told = config.get("refused") or config
     if "recall_at_10" not in told:
@@ -484,7 +496,9 @@ def describe_recall(
     text = f"{told['kind']} finds {told['recall_at_10']:.3f} of what exact search finds"
     if told.get("recall_of_itself", 1) < MIN_RECALL:
         text += f", and {told['recall_of_itself']:.3f} of the queries themselves"
-    return f"{text}: less than {MIN_RECALL}, so an exact index (flat) is kept" if config.get("refused") else text
+    if config.get("refused"):
+        text += f": less than {MIN_RECALL}, so an exact index (flat) is kept"
+    return text
 
 # %% ../../nbs/library/40b_index.ipynb #retrieval48
 def learned_axes(

@@ -45,7 +45,8 @@ def ranking_table(
     for key, part in scores.groupby(_KEYS, sort=False):
         hits = [part["first_hit_rank"].to_numpy() <= k for k in RECALL_AT]
         values = np.column_stack([*hits, part["ap"]]).astype(float)
-        for name, value, low, high, why in zip(_MEASURES, *mean_interval(values, part["group"], (0, 1)), strict=True):
+        intervals = mean_interval(values, part["group"], (0, 1))
+        for name, value, low, high, why in zip(_MEASURES, *intervals, strict=True):
             row = dict(measure=name, value=value, low=low, high=high, why=why, n=len(part))
             lines.append(dict(zip(_KEYS, key, strict=True)) | row)
     return pd.DataFrame(lines)
@@ -85,16 +86,14 @@ def measurement_rows(
     data: str,              # Name of the data root
 ) -> "pd.DataFrame":        # The columns of a run's claims.csv
     "A ranking table in the form of claims.csv."
-    import pandas as pd
-
     words = table[[*_KEYS, "measure"]].astype(str).agg("-".join, axis=1)
     ids = "retrieval-" + words.str.replace("[ %]", "", regex=True)
-    rows = pd.DataFrame(dict(id=ids, measured=table["value"], low=table["low"], high=table["high"], n=table["n"]))
+    rows = table[["low", "high", "n"]].assign(id=ids, measured=table["value"])
     rows = rows.assign(published="", protocol=protocol, data=data, status="measured")
     return rows[list(CLAIM_COLUMNS)]
 
 # %% ../../nbs/library/40e_report.ipynb #c117
-REPORTED = [(feature, similarity) for feature in ("resnet18", "harris") for similarity in ("cosine", "euclidean")]
+REPORTED = [(feature, how) for feature in ("resnet18", "harris") for how in ("cosine", "euclidean")]
 
 
 def is_reported(
@@ -114,7 +113,8 @@ def select_combination(
     "The best combination that is not the report's. Raises `ValueError` where there is none."
     ours = scores[~is_reported(scores) & scores["pool"].eq(pool) & ~scores["feature"].eq("resnet18-random")]
     if ours.empty:
-        raise ValueError("no combination beside the report's four was evaluated; expected at least one, such as thumbnail")
+        expected = "expected at least one, such as thumbnail"
+        raise ValueError(f"no combination beside the report's four was evaluated; {expected}")
     return scores_of_fold(ours, "selection").groupby(["feature", "similarity"])["ap"].mean().idxmax()
 
 
@@ -136,7 +136,7 @@ def compare_with_reported(
     scores: "pd.DataFrame",   # From `evaluate`; the fold "report" is used, where there is one
     chosen: tuple[str, str],  # From `select_combination`
 ) -> "pd.DataFrame":          # As _COMPARED; `which` of the report's four is the best there
-    "The selected combination beside whichever of the report's four is best under each condition, query by query."
+    "The selected combination and whichever of the report's is best under each condition, query by query."
     import pandas as pd
 
     told, lines = scores_of_fold(scores, "report"), []
@@ -160,8 +160,9 @@ def show_comparison(
     compared: "pd.DataFrame",  # From `compare_with_reported`
 ) -> "pd.DataFrame":           # Seven columns: the difference with its interval in one
     "The comparison with the report's combinations, for reading."
-    pairs = [show_value(row.difference, row.low, row.high, why=row.why, sign="+") for row in compared.itertuples()]
-    shown = compared.assign(difference=pairs)[["pool", "distortion", "measure", "selected", "reported", "which"]]
+    rows = compared.itertuples()
+    pairs = [show_value(row.difference, row.low, row.high, why=row.why, sign="+") for row in rows]
+    shown = compared[["pool", "distortion", "measure", "selected", "reported", "which"]]
     shown = shown.rename(columns=dict(reported="best of the report", which="which one"))
     return shown.assign(**{"difference [95 % interval]": pairs, "n": compared["n"]})
 
@@ -175,11 +176,13 @@ def best_combination_sentence(
         return ""
     clean, clauses = table[table["distortion"].eq("none") & table["measure"].isin(["recall@1", "map"])], []
     for (pool, measure), part in clean.groupby(["pool", "measure"], sort=False):
-        ranked = part.assign(place=part["value"].rank(ascending=False, method="min").astype(int), text=_shown(part))
+        places = part["value"].rank(ascending=False, method="min").astype(int)
+        ranked = part.assign(place=places, text=_shown(part))
         ranked["combination"] = ranked["feature"] + " " + ranked["similarity"]
         best = ranked[ranked["place"].eq(1)]
         later = ranked[ranked["place"].gt(1) & ranked["combination"].eq(" ".join(chosen or ()))]
-        behind = [f" ({row.combination} in place {row.place} of {len(ranked)}, {row.text})" for row in later.itertuples()]
+        behind = [f" ({row.combination} in place {row.place} of {len(ranked)}, {row.text})"
+                  for row in later.itertuples()]
         words = dict(map="mean average precision").get(measure, measure)
         names = " and ".join(best["combination"])
         clauses.append(f"{words} among {pool} images: {names}, {best['text'].iloc[0]}{''.join(behind)}")
@@ -193,16 +196,18 @@ def _first_hits(table: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def original_finding(
-    table: "pd.DataFrame",           # From `ranking_table`, of the task "original"; empty where there is no such task
+    table: "pd.DataFrame",           # From `ranking_table`, of the task "original"; may be empty
     chosen: tuple[str, str] | None,  # From `select_combination`
-    compared: "pd.DataFrame",        # From `compare_with_reported`; empty where none of the report's was measured
+    compared: "pd.DataFrame",        # From `compare_with_reported`; may be empty
 ) -> str:
     "How often the original of a fake is found first."
     if not len(table):
         return "No fake of this pool has its original in it, so this task was not measured."
-    row = _first_hits(table).set_index("combination").loc[" ".join(chosen)]
-    text = f"The original of a fake is ranked first for a fraction of {row.text} of n={row.n} fakes by {' '.join(chosen)}"
-    same = compared[compared["distortion"].eq("none") & compared["measure"].eq("recall@1") & compared["pool"].eq("all")]
+    name = " ".join(chosen)
+    row = _first_hits(table).set_index("combination").loc[name]
+    text = f"The original of a fake is ranked first for a fraction of {row.text} of n={row.n} fakes by {name}"
+    same = compared[compared["distortion"].eq("none") & compared["pool"].eq("all")]
+    same = same[same["measure"].eq("recall@1")]
     for other in same.itertuples():
         difference = show_value(other.difference, other.low, other.high, why=other.why, sign="+")
         text += f"; by {other.which}, the best of the report's combinations, for {other.reported:.3f}"
@@ -215,10 +220,10 @@ def person_finding(
 ) -> str:
     "How often another photograph of the same person is found first."
     if not len(table):
-        return "Nobody has two photographs in this data root, so the search for the same person was not measured."
+        return "Nobody has two photographs in this data root, so finding the same person was not measured."
     best = _first_hits(table).sort_values("value", ascending=False, kind="stable").iloc[0]
-    found = f"for a fraction of {best.text} of n={best.n} queries by {best.combination}, the best of all combinations"
-    return f"Another photograph of the same person is ranked first {found}."
+    found = f"for a fraction of {best.text} of n={best.n} queries by {best.combination}"
+    return f"Another photograph of the same person is ranked first {found}, the best of all combinations."
 
 # %% ../../nbs/library/40e_report.ipynb #retrieval145
 def pool_sentence(
@@ -230,7 +235,7 @@ def pool_sentence(
     real, fake = pool["label"].eq(0).sum(), pool["label"].eq(1).sum()
     text = f"The pool: {len(pool)} of the {n_dataset} images of CVCS DFD, {real} real and {fake} fake. "
     if task is None:
-        return text + "**No fake of this pool has its original in it: the search for originals is not measured.**"
+        return text + "**No fake of this pool has its original in it: finding originals is not measured.**"
     methods = ", ".join(f"{n} {method}" for method, n in task.queries["method"].value_counts().items())
     return text + f"{len(task.queries)} fakes are queries for their original: {methods}."
 
@@ -240,19 +245,20 @@ def missing_sentence(
     missing: dict[str, str],       # Why others are not
 ) -> str:                          # Markdown
     "Which features are missing, and what that means for the report's combinations."
-    text = "\n".join(f"- **{name} is missing**: {why.removeprefix(f'{name}: ')}." for name, why in missing.items())
+    reasons = {name: why.removeprefix(f"{name}: ") for name, why in missing.items()}
+    text = "\n".join(f"- **{name} is missing**: {why}." for name, why in reasons.items())
     if "resnet18" in features:
         return text
     n = sum(feature == "resnet18" for feature, _ in REPORTED)
     absent = f"**So {n} of the report's {len(REPORTED)} combinations are not measured here.**"
     advice = "The parameter `resnet18_weights` of this page names the file with the weights."
-    note = "`resnet18-random` is the same network with random weights: it shows the effect of the architecture alone."
+    note = "`resnet18-random` is that network with random weights: it shows the effect of the architecture alone."
     return f"{text}\n\n{absent} {advice} {note}"
 
 # %% ../../nbs/library/40e_report.ipynb #retrieval147
 def feature_table(
     features: Iterable[Feature],  # Those that are measured
-) -> "pd.DataFrame":              # name, version, numbers in a vector, side in pixels, colour, megabytes for 1000 images
+) -> "pd.DataFrame":              # A row for each
     "What each feature reads, and what its vectors take."
     import pandas as pd
 
@@ -268,14 +274,16 @@ def classifier_sentence(
     "How good the classifier behind the feature `xception` is."
     if config is None:
         return ""
-    source = f"The `xception` feature comes from the classifier of run {config['row']} at {config['image_size']} pixels, "
+    run = f"run {config['row']} at {config['image_size']} pixels"
+    source = f"The `xception` feature comes from the classifier of {run}, "
     if auc is None:
         source += "without predictions on validation. "
     else:
         value = show_value(auc.value, auc.low, auc.high, why=auc.why)
         source += f"with an AUC of {value} on validation (n={int(auc.n)} images). "
     if auc is None or not auc.value >= 0.9:
-        return source + "It is a weak classifier: its features say little about what the report's networks would find."
+        weak = "It is a weak classifier: its features say little about what the report's networks would find."
+        return source + weak
     return source + "It was trained to tell real from fake, not to tell images apart."
 
 # %% ../../nbs/library/40e_report.ipynb #retrieval150
@@ -286,10 +294,12 @@ def selection_sentence(
     "On how many queries a combination was selected, and on how many it is reported."
     if chosen is None:
         return ""
-    n, told = scores.loc[scores["fold"].eq("selection"), "path"].nunique(), scores_of_fold(scores, "report")["path"].nunique()
+    n = scores.loc[scores["fold"].eq("selection"), "path"].nunique()
+    told = scores_of_fold(scores, "report")["path"].nunique()
     among = "among the combinations that are neither the report's nor of a network with random weights"
     how = "by mean average precision in the pool of all images, over all distortions"
-    return f"Selected on {n} queries {among}, {how}: **{' '.join(chosen)}**. Reported on the other {told} queries."
+    selected = f"Selected on {n} queries {among}, {how}: **{' '.join(chosen)}**."
+    return f"{selected} Reported on the other {told} queries."
 
 # %% ../../nbs/library/40e_report.ipynb #retrieval151
 def comparison_sentence(
@@ -302,10 +312,13 @@ def comparison_sentence(
     measured = set(zip(scores["feature"], scores["similarity"], strict=True))
     absent = [" ".join(pair) for pair in REPORTED if pair not in measured]
     text = f"{len(REPORTED) - len(absent)} of the report's {len(REPORTED)} combinations were measured"
-    text += f"; missing: {', '.join(absent)}. A missing one may be better than those compared here. " if absent else ". "
+    better = "A missing one may be better than those compared here."
+    text += f"; missing: {', '.join(absent)}. {better} " if absent else ". "
     text += _differences(compared) + f" (n={compared['n'].max()} queries). "
-    clean = [f"undistorted, {row.pool} images, {row.measure}: {row.selected:.3f}, against {row.reported:.3f} ({row.which})"
-             for row in compared[compared["distortion"].eq("none")].itertuples()]
+    clean = []
+    for row in compared[compared["distortion"].eq("none")].itertuples():
+        values = f"{row.selected:.3f}, against {row.reported:.3f} ({row.which})"
+        clean.append(f"undistorted, {row.pool} images, {row.measure}: {values}")
     return text + "; ".join(clean) + "."
 
 
@@ -359,7 +372,8 @@ def overlap_claims(
     pair = among.iloc[0]
     about = dict(n=int(pair.n), protocol=f"{pair['first']} and {pair['second']}, {n_pool} images", data=data)
     common = dict(id="retrieval-common", measured=pair.common, low=pair.low, high=pair.high)
-    different = dict(id="retrieval-different", measured=10 - pair.common, low=10 - pair.high, high=10 - pair.low)
+    rest = dict(measured=10 - pair.common, low=10 - pair.high, high=10 - pair.low)
+    different = dict(id="retrieval-different") | rest
     return [common | about, different | about]
 
 # %% ../../nbs/library/40e_report.ipynb #retrieval155
@@ -374,7 +388,7 @@ def overlap_sentence(
     common = show_value(pair.common, pair.low, pair.high, 2, pair.why)
     text = f"{pair['first']} and {pair['second']} have {common} of ten images in common"
     text += f", {10 - pair.common:.2f} are different (n={pair.n}). "
-    other = "The report's pair may be another one: with ResNet-18 missing, this is the only pair that could be compared."
+    other = "The report's pair may be another one: with ResNet-18 missing, only this pair could be compared."
     return text if complete else text + other
 
 
@@ -384,7 +398,8 @@ def show_overlap(
     "The overlap of combinations, for reading."
     common = [show_value(row.common, row.low, row.high, 2, row.why) for row in among.itertuples()]
     names = {"first": "first combination", "second": "second combination"}
-    return among[["first", "second"]].rename(columns=names).assign(**{"in common, of ten": common, "n": among["n"]})
+    shown = among[["first", "second"]].rename(columns=names)
+    return shown.assign(**{"in common, of ten": common, "n": among["n"]})
 
 # %% ../../nbs/library/40e_report.ipynb #retrieval158
 def person_sentence(
@@ -407,8 +422,8 @@ def index_sentence(
     if index is None:
         return ""
     config, size = index.config, sum(index.config["bytes"].values()) / len(index)
-    text = f"`models/retrieval` holds an index of the {len(index)} images of the pool: {config['feature']['name']}, "
-    text += f"{config['similarity']}, `{config['recipe']}`, {size:.0f} bytes an image. "
+    what = f"{config['feature']['name']}, {config['similarity']}, `{config['recipe']}`, {size:.0f} bytes each"
+    text = f"`models/retrieval` holds an index of the {len(index)} images of the pool: {what}. "
     recall = describe_recall(config)
     return text + (f"{recall} (vectors that differ)." if recall else "Its search is exact.")
 
@@ -420,11 +435,13 @@ def limits_sentence(
 ) -> str:
     "What limits these results."
     pools = f"One pool of {n_pool} images" + (f", and one of {n_person} for persons" if n_person else "")
-    exact = "The originals in it are exact: the same frame or photograph before the edit, which an archive rarely holds."
-    tuned = (f"The side of the thumbnail ({side} pixels) and the {WHITENED_COMPONENTS} axes of whitening were set during "
-             "development, on undistorted and distorted StarGAN edits; only the choice among combinations is made on a "
-             "fold of its own. Whitening learns its axes on the pool it searches, fakes included, and on no labels.")
-    return f"{pools}: expect lower numbers in a larger one. {exact} {tuned}"
+    exact = "The originals in it are exact: the same frame or photograph before the edit."
+    exact += " An archive rarely holds that."
+    tuned = f"The side of the thumbnail ({side} pixels) and the {WHITENED_COMPONENTS} axes of whitening were "
+    tuned += "set during development, on undistorted and distorted StarGAN edits; only the choice among "
+    tuned += "combinations is made on a fold of its own."
+    learned = "Whitening learns its axes on the pool it searches, fakes included, and on no labels."
+    return f"{pools}: expect lower numbers in a larger one. {exact} {tuned} {learned}"
 
 # %% ../../nbs/library/40e_report.ipynb #retrieval163
 def figure_4_rows(
@@ -445,7 +462,8 @@ def plot_results(
     import matplotlib.pyplot as plt
 
     shown = scores[scores["path"].eq(task.queries["path"][query])]
-    fig, grid = plt.subplots(len(shown), 11, figsize=(11, 1.12 * len(shown)), squeeze=False, layout="constrained")
+    size = (11, 1.12 * len(shown))
+    fig, grid = plt.subplots(len(shown), 11, figsize=size, squeeze=False, layout="constrained")
     for line, row in zip(grid, shown.itertuples(), strict=True):
         _show(line[0], task.root / row.path)
         line[0].set_ylabel(f"{row.feature}\n{row.similarity}", fontsize=7)
@@ -483,7 +501,8 @@ def plot_recall(
         style = "--" if (feature, similarity) in REPORTED else "-"
         marker = dict(cosine="o", euclidean="s", whitened="*")[similarity]
         color, every = f"C{features.index(feature)}", [k - 1 for k in marks]
-        ax.plot(ks, recall, style, color=color, marker=marker, markevery=every, label=f"{feature} {similarity}")
+        line = dict(color=color, marker=marker, markevery=every, label=f"{feature} {similarity}")
+        ax.plot(ks, recall, style, **line)
     ax.set(xscale="log", xlabel="k", ylabel="recall@k", ylim=(0, 1.02), xticks=ticks, xticklabels=ticks)
     ax.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     ax.spines[["top", "right"]].set_visible(False)

@@ -71,7 +71,8 @@ def _kept(out: Path, feature: Feature, plan: dict, n: int) -> Index | None:
 
 
 def _rows_hash(rows: "pd.DataFrame") -> str:
-    return hashlib.sha256(rows[["path", "sha256"]].to_csv(index=False).encode("utf-8", "surrogateescape")).hexdigest()
+    text = rows[["path", "sha256"]].to_csv(index=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _warn_refused(index: Index) -> None:
@@ -80,8 +81,8 @@ def _warn_refused(index: Index) -> None:
 
 # %% ../../nbs/library/40f_search.ipynb #retrieval46
 def _build(
-    feature: Feature, root: Path, out: Path, pool: "pd.DataFrame", plan: dict, like: Index | None, cache: Path | None,
-    **how: Any,
+    feature: Feature, root: Path, out: Path, pool: "pd.DataFrame", plan: dict, like: Index | None,
+    cache: Path | None, **how: Any,
 ) -> Index:
     "Compute and keep; the caller holds the lock."
     scratch = cache or out.with_name(f".{out.name}.vectors")
@@ -101,27 +102,29 @@ def build_index(
     feature: Feature,                      # That makes the vectors
     root: str | Path,                      # Folder that paths count from
     out: str | Path,                       # The index's folder
-    manifest: "pd.DataFrame | None" = None,  # path, sha256 (may be empty) of the pool; by default all images below root
+    manifest: "pd.DataFrame | None" = None,  # path, sha256 (may be empty); by default all below root
     similarity: str = "cosine",            # "cosine", "euclidean" or "whitened"
     kind: str = "flat",                    # "flat" (exact), "hnsw" or "ivfpq"
     like: Index | None = None,             # As in `make_index`
-    cache: str | Path | None = None,       # Folder for finished chunks; by default beside the index, until it is done
+    cache: str | Path | None = None,       # Folder for finished chunks; by default beside the index
     jobs: int | None = 1,                  # As in `extract_parallel`
     workers: int = 2,                      # Threads that read
     progress: bool = True,                 # Show a bar
 ) -> Index:
-    "Build an index, or open it. Raises `ValueError` for an empty pool, `FileExistsError` for a folder of something else."
+    "Build an index, or open it. Raises `ValueError` for an empty pool, `FileExistsError` for another folder."
     check_names(similarity, kind)
     root, out = Path(root), Path(os.path.abspath(out))
     pool = check_pool(list_pool(root) if manifest is None else manifest, root)
     check_index_folder(out)
-    plan = dict(feature=feature.identity(), similarity=similarity, kind=kind, pool=_rows_hash(pool), like=learned_hash(like))
+    plan = dict(feature=feature.identity(), similarity=similarity, kind=kind)
+    plan |= dict(pool=_rows_hash(pool), like=learned_hash(like))
     index = _kept(out, feature, plan, len(pool))
     if index is None:
-        why = "its images have changed since it was made" if (out / "config.json").is_file() else "the index would be kept there"
+        changed = (out / "config.json").is_file()
+        why = "its images have changed since it was made" if changed else "the index would be kept there"
         refuse_read_only(out, why, index_command(Path("NEW_INDEX"), plan, root))
         with folder_lock(out):
-            with warnings.catch_warnings(action="ignore"):  # Warned above; another process may have built it by now
+            with warnings.catch_warnings(action="ignore"):  # Warned above; it may be there by now
                 index = _kept(out, feature, plan, len(pool))
             if index is None:
                 how = dict(jobs=jobs, workers=workers, progress=progress)
@@ -200,14 +203,15 @@ def find_gone(
     index: Index,       # With a root
 ) -> list[int]:         # Rows, also kept in `index.stale`
     "Which images are no longer where the index expects them. Bytes are compared only when an image is found."
-    root = str(index.root)
-    gone = [number for number, path in enumerate(index.rows["path"]) if not os.path.isfile(os.path.join(root, path))]
+    files = [os.path.join(index.root, path) for path in index.rows["path"]]
+    gone = [number for number, file in enumerate(files) if not os.path.isfile(file)]
     index.stale.update(gone)
     return gone
 
 # %% ../../nbs/library/40f_search.ipynb #c077a
 def _new_rows(index: Index, pool: "pd.DataFrame", root: Path) -> "pd.DataFrame":
-    if "root" in index.config and root.resolve() != Path(index.folder.resolve(), index.config["root"]).resolve():
+    built_from = Path(index.folder.resolve(), index.config["root"]) if "root" in index.config else root
+    if root.resolve() != built_from.resolve():
         where = f"its paths count from {index.root}, not from {root}"
         raise ValueError(f"{index.folder}: {where}; expected the folder that it was built from")
     known = pool["path"].map(index.rows.set_index("path")["sha256"])
@@ -220,7 +224,9 @@ def _new_rows(index: Index, pool: "pd.DataFrame", root: Path) -> "pd.DataFrame":
     return pool[known.isna()]
 
 # %% ../../nbs/library/40f_search.ipynb #retrieval50
-def _grow(index: Index, folder: Path, vectors: np.ndarray, rows: "pd.DataFrame", rejected: "pd.DataFrame") -> None:
+def _grow(
+    index: Index, folder: Path, vectors: np.ndarray, rows: "pd.DataFrame", rejected: "pd.DataFrame"
+) -> None:
     "Keep what was added, and what could not be; the caller holds the lock."
     import pandas as pd
 
@@ -245,7 +251,7 @@ def append_index(
     manifest: "pd.DataFrame | None" = None,  # path and sha256; by default all images below root
     **how: Any,              # jobs, workers, progress, cache, as in `extract_parallel`
 ) -> Index:                  # The index with its new images
-    "Add images that an index does not have. Raises `ValueError` for another root, or a known path with other bytes."
+    "Add images that an index does not have. Raises `ValueError` for another root, or other bytes."
     folder, root = Path(folder), Path(root)
     pool = check_pool(list_pool(root) if manifest is None else manifest, root)
     config = read_index_config(folder)  # Before the lock, which would make the folder

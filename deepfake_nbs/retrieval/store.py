@@ -104,8 +104,8 @@ def refuse_read_only(
 
 # %% ../../nbs/library/40c_store.ipynb #c065a
 def _generation(folder: Path) -> int:
-    numbers = [path.stem.rpartition("-")[2] for path in _index_files(folder) if path.name.startswith("index-")]
-    return max(map(int, numbers), default=0)
+    files = [path for path in _index_files(folder) if path.name.startswith("index-")]
+    return max((int(path.stem.rpartition("-")[2]) for path in files), default=0)
 
 
 def write_index_config(
@@ -136,7 +136,8 @@ def write_index(
             faiss.write_index(part, faiss.PyCallbackIOWriter(file.write))
     write_table(index.rows, folder / names["rows"])
     files = {key: folder / name for key, name in names.items()}
-    about = dict(generation=generation, files=names, bytes={key: file.stat().st_size for key, file in files.items()})
+    sizes = {key: file.stat().st_size for key, file in files.items()}
+    about = dict(generation=generation, files=names, bytes=sizes)
     about["sha256"] = {key: file_sha256(file) for key, file in files.items()}
     write_index_config(index.config | about, folder, rejected)
     for path in _index_files(folder):
@@ -147,7 +148,7 @@ def write_index(
 def read_index_config(
     folder: Path,        # Of an index
 ) -> dict[str, Any]:     # version, feature, similarity, kind, n, files, bytes and more
-    "Read config.json. Raises `FileNotFoundError`, or `ValueError` for another version or a file that is damaged."
+    "Read config.json. Raises `FileNotFoundError`, or `ValueError` for another version or a damaged file."
     path = folder / "config.json"
     if not path.is_file():
         absent = f"{path}: no such file; build_index makes an index, and one that was never finished has none"
@@ -161,8 +162,8 @@ def read_index_config(
     if missing or config["version"] != INDEX_VERSION:
         found = f"{', '.join(sorted(missing))} missing" if missing else f"version {config['version']}"
         known = config if isinstance(config, dict) else None
-        expected = f"expected an index of version {INDEX_VERSION}. Build it again: {index_command(folder, known)}"
-        raise ValueError(f"{path}: {found}; {expected}")
+        again = f"Build it again: {index_command(folder, known)}"
+        raise ValueError(f"{path}: {found}; expected an index of version {INDEX_VERSION}. {again}")
     return config
 
 # %% ../../nbs/library/40c_store.ipynb #retrieval38
@@ -170,7 +171,8 @@ def _parse_rows(data: bytes, path: Path, n: int, again: str) -> "pd.DataFrame":
     try:
         rows = read_table(io.BytesIO(data))
     except ValueError as error:
-        raise ValueError(f"{path}: not a table of paths and hashes; build the index again: {again}") from error
+        what = "not a table of paths and hashes"
+        raise ValueError(f"{path}: {what}; build the index again: {again}") from error
     if list(rows) != ["path", "sha256"] or len(rows) != n:
         expected = f"expected {n} of path, sha256. Build the index again: {again}"
         raise ValueError(f"{path}: {len(rows)} rows of {', '.join(rows)}; {expected}")
@@ -183,7 +185,8 @@ def _read_rows(path: Path, n: int, sha256: str | None, again: str) -> "Callable[
     rows = partial(_parse_rows, data, path, n, again)
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
         rows()  # Says more, where it can
-        raise ValueError(f"{path}: other bytes than config.json says; damaged, build the index again: {again}")
+        damage = "other bytes than config.json says; damaged"
+        raise ValueError(f"{path}: {damage}, build the index again: {again}")
     return rows
 
 # %% ../../nbs/library/40c_store.ipynb #c067
@@ -242,7 +245,8 @@ def _read_faiss(path: Path, key: str, config: dict, mmap: bool) -> Any:
                 searcher = faiss.read_index(faiss.PyCallbackIOReader(file.read))
         except (RuntimeError, MemoryError) as error:  # A wrong length asks for more memory than there is
             why = str(error)[:120].partition("\n")[0]
-            raise ValueError(f"{path}: not an index that faiss can read ({why}); build it again: {again}") from error
+            damage = f"not an index that faiss can read ({why})"
+            raise ValueError(f"{path}: {damage}; build it again: {again}") from error
     metric = faiss.METRIC_L2 if config["similarity"] == "euclidean" else faiss.METRIC_INNER_PRODUCT
     told = dict(vectors=(searcher.ntotal, config["n"]), metric=(searcher.metric_type, metric))
     told |= {"numbers a vector": (searcher.d, config["feature"]["dimension"])} if key == "index" else {}
@@ -271,11 +275,17 @@ def save_index(
 def _check_shards(parts: list[Index]) -> None:
     first = parts[0]
     for part in parts[1:]:
-        mine, theirs = (one.config | dict(kind=(one.config.get("refused") or one.config)["kind"]) for one in (part, first))
-        odd = [key for key in ("feature", "similarity", "kind") if mine[key] != theirs[key]]  # An exact stand-in fits
+        mine, theirs = (one.config | dict(kind=_asked_kind(one)) for one in (part, first))
+        odd = [key for key in ("feature", "similarity", "kind") if mine[key] != theirs[key]]
         if odd or (theirs["similarity"] == "whitened" and learned_axes(part) != learned_axes(first)):
             what = odd[0] if odd else "axes of whitening (build it like the first)"
-            raise ValueError(f"{part.folder}: its {what} differ from those of {first.folder}; expected shards of one kind")
+            found = f"its {what} differ from those of {first.folder}"
+            raise ValueError(f"{part.folder}: {found}; expected shards of one kind")
+
+
+def _asked_kind(index: Index) -> str:
+    "The kind that was asked for: an exact index may stand in for it."
+    return (index.config.get("refused") or index.config)["kind"]
 
 
 def open_shards(
