@@ -126,13 +126,13 @@ def person_task(
     rows = _with_hashes(rows, Path(root))
     role = rows["role"] if "role" in rows else rows["path"].map(lambda _: "")
     pool = rows[role.ne("query")].reset_index(drop=True)
-    asking = rows[role.ne("gallery")]
+    queries = rows[role.ne("gallery")]
     gallery, sha256, relevant = pool.groupby("group").indices, pool["sha256"].to_numpy(), {}
-    for i, sha, group in zip(asking.index, asking["sha256"], asking["group"], strict=True):
+    for i, sha, group in zip(queries.index, queries["sha256"], queries["group"], strict=True):
         places = gallery.get(group, np.empty(0, int))
         if len(places := places[sha256[places] != sha]):  # The same bytes are not relevant
             relevant[i] = places
-    known = asking.loc[list(relevant)]
+    known = queries.loc[list(relevant)]
     if known.empty:
         return None
     queries = _choose_queries(known, n_queries, seed)

@@ -78,9 +78,9 @@ def index_command(
     words = ["deepfake-nbs", "index", place, shlex.quote(str(folder))]
     feature = config.get("feature")
     name = feature.get("name") if isinstance(feature, dict) else None
-    asked = dict(feature=name, similarity=config.get("similarity"), kind=config.get("kind"))
-    named = [key for key, default in _DEFAULTS.items() if asked[key] not in (None, default)]
-    words += [f"--{key} {shlex.quote(str(asked[key]))}" for key in named]
+    options = dict(feature=name, similarity=config.get("similarity"), kind=config.get("kind"))
+    named = [key for key, default in _DEFAULTS.items() if options[key] not in (None, default)]
+    words += [f"--{key} {shlex.quote(str(options[key]))}" for key in named]
     return f"`{printable(' '.join(words))}`"
 
 
@@ -248,9 +248,9 @@ def _read_faiss(path: Path, key: str, config: dict, mmap: bool) -> Any:
             damage = f"not an index that faiss can read ({why})"
             raise ValueError(f"{path}: {damage}; build it again: {again}") from error
     metric = faiss.METRIC_L2 if config["similarity"] == "euclidean" else faiss.METRIC_INNER_PRODUCT
-    told = dict(vectors=(searcher.ntotal, config["n"]), metric=(searcher.metric_type, metric))
-    told |= {"numbers a vector": (searcher.d, config["feature"]["dimension"])} if key == "index" else {}
-    for what, (found, expected) in told.items():
+    checks = dict(vectors=(searcher.ntotal, config["n"]), metric=(searcher.metric_type, metric))
+    checks |= {"numbers a vector": (searcher.d, config["feature"]["dimension"])} if key == "index" else {}
+    for what, (found, expected) in checks.items():
         if found != expected:
             damage = f"{what} {found}, config.json says {expected}; damaged"
             raise ValueError(f"{path}: {damage}, build the index again: {again}")
