@@ -2,7 +2,7 @@
 
     python bench/bench_retrieval.py [--vectors 1000000]
 
-`make bench` runs it. Vectors are drawn around centres, as embeddings of pictures lie: in pure noise no approximate index finds
+`make bench` runs it. Vectors are drawn around centres, as embeddings of images lie: in pure noise no approximate index finds
 anything, and no pool looks like it.
 """
 
@@ -17,10 +17,12 @@ import torch
 from PIL import Image
 from timing import report
 
-from deepfake_nbs import retrieval as rt
+from deepfake_nbs.retrieval.features import Feature, extract, make_feature
+from deepfake_nbs.retrieval.index import make_index
+from deepfake_nbs.retrieval.store import open_index, open_shards, save_index
 
 DIMENSION = 512
-FEATURE = rt.Feature("bench", 1, "L", DIMENSION, np.asarray)
+FEATURE = Feature("bench", 1, "L", DIMENSION, np.asarray)
 
 
 def draw_vectors(n: int, seed: int = 0) -> np.ndarray:
@@ -48,16 +50,16 @@ def timed(action) -> float:
 
 
 def in_turn(first, second, n: int) -> tuple[float, float]:
-    "Median seconds of each, taken in turn, so that a busy machine disturbs both alike."
+    "Median seconds of each, taken in turn, so that a busy machine slows both alike."
     return tuple(np.median([(timed(first), timed(second)) for _ in range(n)][1:], axis=0))
 
 
 def exact_search(report, folder: Path, n: int = 100_000) -> None:
     x = draw_vectors(n)
-    rt.save_index(rt.make_index(x, name_rows(n), FEATURE), folder / "flat")
-    seconds = min(timed(lambda: rt.open_index(folder / "flat", FEATURE).rows) for _ in range(3))
+    save_index(make_index(x, name_rows(n), FEATURE), folder / "flat")
+    seconds = min(timed(lambda: open_index(folder / "flat", FEATURE).rows) for _ in range(3))
     report("opening 100,000 vectors of 512, with their rows, seconds", seconds, "< 0.5", seconds < 0.5)
-    index, query = rt.open_index(folder / "flat", FEATURE), x[7:8] + 0.01
+    index, query = open_index(folder / "flat", FEATURE), x[7:8] + 0.01
     ours, product = in_turn(lambda: index.search(query, 10), lambda: x @ query[0], 41)
     report("one numpy matrix product / one exact query, 100,000 x 512", product / ours, ">= 1", product / ours >= 1)
     np.testing.assert_array_equal(index.search(query, 10)[1][0], np.argsort(-(x @ query[0]), kind="stable")[:10])
@@ -68,9 +70,9 @@ def approximate_search(report, folder: Path, n: int = 1_000_000, kind: str = "iv
     rng = np.random.default_rng(1)
     queries = x[rng.permutation(n)[:200]] + 0.01 * rng.standard_normal((200, DIMENSION), dtype=np.float32)
     rows = name_rows(n)
-    exact = rt.make_index(x, rows, FEATURE)
+    exact = make_index(x, rows, FEATURE)
     made = {}
-    seconds = timed(lambda: made.update(index=rt.make_index(x, rows, FEATURE, kind=kind)))
+    seconds = timed(lambda: made.update(index=make_index(x, rows, FEATURE, kind=kind)))
     index = made["index"]
     print(f"{kind}: {index.config['recipe']} over {n} vectors, built in {seconds:.0f} s")
     found, truth = index.search(queries, 10)[1], exact.search(queries, 10)[1]
@@ -88,10 +90,10 @@ def extraction(report, folder: Path, n: int = 128) -> None:
     for i in range(n):
         low = Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).resize((256, 256), Image.Resampling.BICUBIC)
         low.save(folder / f"{i:04d}.jpg", quality=90)
-    feature, files = rt.make_feature("resnet18-random"), sorted(folder.glob("*.jpg"))
+    feature, files = make_feature("resnet18-random"), sorted(folder.glob("*.jpg"))
     ready = np.stack([feature.read(file) for file in files])
     batches = [ready[i : i + 32] for i in range(0, n, 32)]
-    bare, ours = in_turn(lambda: [feature.compute(batch) for batch in batches], lambda: rt.extract(feature, files, progress=False), 6)
+    bare, ours = in_turn(lambda: [feature.compute(batch) for batch in batches], lambda: extract(feature, files, progress=False), 6)
     report("images a second, from files / bare network, resnet18 at 224", bare / ours, ">= 0.9", bare / ours >= 0.9)
 
 
@@ -100,9 +102,9 @@ def shards(folder: Path, n: int = 200_000, n_shards: int = 4) -> None:
     x, rows = draw_vectors(n), name_rows(n)
     parts = [folder / f"part{i}" for i in range(n_shards)]
     made = [(part, x[i::n_shards], rows[i::n_shards]) for i, part in enumerate(parts)]
-    build = timed(lambda: [rt.save_index(rt.make_index(vectors, names, FEATURE), part) for part, vectors, names in made])
+    build = timed(lambda: [save_index(make_index(vectors, names, FEATURE), part) for part, vectors, names in made])
     size = sum(path.stat().st_size for part in parts for path in part.iterdir())
-    joined = rt.open_shards(parts, FEATURE)
+    joined = open_shards(parts, FEATURE)
     search = min(timed(lambda: joined.search(x[:32], 10)) for _ in range(3)) / 32
     print(f"{n_shards} shards, flat, 512 numbers: {size / n:.0f} bytes a vector with its row; {build / n * 1e6:.0f} s to index and write "
           f"a million vectors; {search / n * 1e9:.0f} ms a query and million vectors, 32 at once")

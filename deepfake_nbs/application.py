@@ -1016,7 +1016,7 @@ def _gallery_labels(root: Path) -> dict[str, tuple[str, str]]:
 
 def _make_feature(name: str, run: Path | None) -> Any:
     "The feature of an index; xception is the classifier of the run."
-    from deepfake_nbs.retrieval import classifier_feature, make_feature
+    from deepfake_nbs.retrieval.features import classifier_feature, make_feature
 
     if name != "xception":
         return make_feature(name)
@@ -1034,7 +1034,7 @@ class Gallery:
         k: int = 5,      # Matches a photograph
         note: str = "",  # What could not be read; by default as many files as the index says
     ):
-        from deepfake_nbs.retrieval import find_gone
+        from deepfake_nbs.retrieval.search import find_gone
 
         n_bad = index.config.get("n_rejected", 0)
         self.index, self.feature, self.k = index, feature, k
@@ -1045,7 +1045,7 @@ class Gallery:
     @property
     def note(self) -> str:
         "What was left out: files that could not be read, and images that are gone by now, with the command that mends it."
-        from deepfake_nbs.retrieval import remake_command
+        from deepfake_nbs.retrieval.store import remake_command
 
         n = len(self.index.stale)
         gone = f"images gone or changed, and so not shown: {n} of {len(self.index)}; {remake_command(self.index)} makes the index again"
@@ -1059,7 +1059,7 @@ class Gallery:
         k: int = 5,                     # Matches a photograph
     ) -> "Gallery":
         "Open a gallery; a folder of pictures is indexed the first time. Raises `FileNotFoundError` or `ValueError` that names it."
-        from deepfake_nbs.retrieval import open_index, remake_command
+        from deepfake_nbs.retrieval.store import open_index, remake_command
 
         folder = expand_home(folder)
         if not folder.is_dir():
@@ -1080,7 +1080,7 @@ class Gallery:
         photo: str | Path | Image.Image,  # A file, or a picture in memory
     ) -> tuple[Match, ...]:               # Best first; never the same bytes
         "The most similar pictures that are still there; `note` says how many are not. Raises `ImageError`."
-        from deepfake_nbs.retrieval import find_similar
+        from deepfake_nbs.retrieval.search import find_similar
 
         if isinstance(photo, Image.Image):
             with tempfile.TemporaryDirectory() as place:
@@ -1097,7 +1097,8 @@ def _index_pictures(folder: Path, run: Path, k: int) -> Gallery:
     "Build the index of a folder of pictures, or open it where nothing has changed."
     import hashlib
 
-    from deepfake_nbs.retrieval import TooFewVectors, build_index
+    from deepfake_nbs.retrieval.index import TooFewVectors
+    from deepfake_nbs.retrieval.search import build_index
 
     known = _read_object(run / RETRIEVAL / "config.json")
     name, similarity = (known["feature"]["name"], known["similarity"]) if known else ("thumbnail", "cosine")
@@ -1400,7 +1401,9 @@ def index_pictures(
     ] = None,
 ) -> None:
     "Index a folder of pictures, so that `retrieve` and `check --gallery` find similar ones. Exit code: 0 all read, 1 some not, 2 wrong."
-    from deepfake_nbs.retrieval import NO_CONTRAST, build_index, say_recall
+    from deepfake_nbs.retrieval.features import NO_CONTRAST
+    from deepfake_nbs.retrieval.index import describe_recall
+    from deepfake_nbs.retrieval.search import build_index
 
     try:
         with warnings.catch_warnings(record=True) as told:
@@ -1410,7 +1413,7 @@ def index_pictures(
         _fail(error)
     for message in dict.fromkeys(str(one.message) for one in told if one.category is UserWarning):
         say(message)
-    words = [feature, similarity, index.config["kind"], say_recall(index.config)]
+    words = [feature, similarity, index.config["kind"], describe_recall(index.config)]
     typer.echo(f"{printable(out)}: {len(index)} pictures, {', '.join(word for word in words if word)}")
     raise typer.Exit(1 if index.rejected["reason"].ne(NO_CONTRAST).any() else 0)
 

@@ -17,12 +17,15 @@ from noise_run import TINY, draw_dataset
 from PIL import Image, ImageDraw
 from random_run import make_run
 
-from deepfake_nbs import application, comparison, core, datasets, miniature, training, xception
+from deepfake_nbs import application, comparison, core, datasets, training, xception
+from deepfake_nbs.miniature import drawing
 from deepfake_nbs import settings
 from deepfake_nbs import claims
 from deepfake_nbs import baselines as bl
 from deepfake_nbs import head_detection as hd
-from deepfake_nbs import retrieval as rt
+from deepfake_nbs.retrieval.features import make_feature
+from deepfake_nbs.retrieval.search import build_index
+from deepfake_nbs.retrieval.store import open_index
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -129,9 +132,9 @@ def test_datasets_whole_and_cropped_an_index_and_a_head_set(tmp_path, umask, pho
         path.chmod(0o400)
     datasets.build_cvcs_dfd(photos, run / "cvcs_dfd", workers=1, progress=False)
     hd.build_cropped_dfd(run / "cvcs_dfd", Everywhere(), run / "cvcs_cropped_dfd", progress=False)
-    rt.build_index(rt.make_feature("thumbnail"), photos, run / "index", cache=run / "vectors", progress=False)
+    build_index(make_feature("thumbnail"), photos, run / "index", cache=run / "vectors", progress=False)
     check_modes(run, umask, 110)
-    miniature.draw_miniature(tmp_path / "drawn", 0, 0, 4, workers=1, progress=False)
+    drawing.draw_miniature(tmp_path / "drawn", 0, 0, 4, workers=1, progress=False)
     check_modes(tmp_path / "drawn", umask, 12)
     hd.build_head_set(tmp_path / "drawn/heads", tmp_path / "heads", progress=False)
     check_modes(tmp_path / "heads", umask, 5)
@@ -217,8 +220,8 @@ def things(shared):
     (shared / "photos").mkdir()
     for i in range(3):
         Image.new("RGB", (8, 8), (80 * i, 0, 9)).save(shared / f"photos/{i}.png")
-    thumbnail = rt.make_feature("thumbnail")
-    rt.build_index(thumbnail, shared / "photos", shared / "index", progress=False)
+    thumbnail = make_feature("thumbnail")
+    build_index(thumbnail, shared / "photos", shared / "index", progress=False)
     classifier, detector = run / application.CLASSIFIER, run / hd.DETECTOR
     index = next((shared / "index").glob("index-*.faiss"))
     data = shared / "photos"
@@ -236,8 +239,8 @@ def things(shared):
         shared / "training/1/run.json": lambda: comparison.read_run(shared / "training/1"),
         shared / "model.onnx": lambda: application.OnnxNetwork(shared / "model.onnx"),
         shared / "head_set.json": lambda: hd.read_head_set(shared),
-        shared / "index/config.json": lambda: rt.open_index(shared / "index"),
-        index: lambda: rt.open_index(shared / "index"),
+        shared / "index/config.json": lambda: open_index(shared / "index"),
+        index: lambda: open_index(shared / "index"),
     }
 
 
@@ -256,7 +259,7 @@ def test_a_folder_that_may_not_be_entered_is_not_called_empty(things, shared):
         shared / "training": lambda: comparison.finished_rows(shared),
         shared / "training/1": lambda: training.latest_checkpoint(shared / "training/1"),
         shared / "set": lambda: datasets.read_manifest(shared / "set/manifest.csv"),
-        shared / "index": lambda: rt.open_index(shared / "index"),
+        shared / "index": lambda: open_index(shared / "index"),
     }
     for place, read in reads.items():
         place.chmod(0)
