@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['project_root', 'expand_home', 'resolve', 'open_readable', 'is_there', 'list_folder', 'copy_folder', 'did_you_mean',
-           'set_seed', 'printable', 'whole_file', 'share_file', 'write_text', 'write_json', 'file_sha256', 'run_folder',
-           'run_record', 'caption_line', 'walk']
+           'set_seed', 'printable', 'whole_file', 'share_file', 'read_umask', 'write_text', 'write_json', 'file_sha256',
+           'run_folder', 'run_record', 'caption_line', 'walk']
 
 # %% ../nbs/library/00a_core.ipynb #c002
 import difflib
@@ -167,10 +167,10 @@ def share_file(
     path: str | Path,  # A file that a library wrote as a temporary one, for its owner alone
 ) -> None:
     "Let those read a file whom the user's umask lets read."
-    os.chmod(path, 0o666 & ~_umask())
+    os.chmod(path, 0o666 & ~read_umask())
 
 # %% ../nbs/library/00a_core.ipynb #rdiff02
-def _umask() -> int:
+def read_umask() -> int:  # Bits that new files do not get
     "What the user's files are not allowed; a temporary file ignores it and is readable by its owner alone."
     with suppress(OSError, StopIteration):  # Setting it and back would be seen by other threads
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()

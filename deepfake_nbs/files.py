@@ -25,7 +25,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from PIL import Image
 
-from .core import list_folder, printable, walk, whole_file, write_json
+from .core import list_folder, printable, read_umask, walk, whole_file, write_json
 from .images import KNOWN_FORMATS, ImageError, read_header
 
 # %% ../nbs/library/00c_files.ipynb #d003
@@ -224,7 +224,7 @@ def hold_lock(
     "Keep other processes out of a `with` block. Raises `BlockingIOError`, `PermissionError`."
     from filelock import FileLock, Timeout
 
-    lock = FileLock(path, mode=0o666, thread_local=False)
+    lock = FileLock(path, mode=0o666 & ~read_umask(), thread_local=False)  # As any other file: who may write the folder may lock it
     try:
         _take(lock, blocking=False)
     except Timeout as error:

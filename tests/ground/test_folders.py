@@ -72,9 +72,14 @@ def test_a_folder_that_may_only_be_read_is_not_locked(tmp_path, monkeypatch):
         assert not list(tmp_path.iterdir())
 
 
-def test_a_lock_may_be_taken_by_everybody_who_sees_it(tmp_path):
-    with folder_lock(tmp_path):
-        assert stat.S_IMODE((tmp_path / ".lock").stat().st_mode) == 0o666
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o002, 0o664), (0o000, 0o666)])
+def test_who_may_write_the_folder_may_take_its_lock(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        with folder_lock(tmp_path):
+            assert stat.S_IMODE((tmp_path / ".lock").stat().st_mode) == mode
+    finally:
+        os.umask(before)
 
 
 def test_a_lock_that_may_not_be_written_is_named(tmp_path, monkeypatch):
