@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from deepfake_nbs.core import file_sha256
-from deepfake_nbs.datasets import MANIFEST_COLUMNS
+from deepfake_nbs.data.manifest import MANIFEST_COLUMNS
 from deepfake_nbs.training import TrainingConfig, train_run
 
 TINY = TrainingConfig(row=8, crop=False, epochs=3, image_size=48, width=0.1, batch_size=5, learning_rate=0.01, workers=1,

@@ -11,6 +11,7 @@ from test_comparison import page_settings, run_page
 from typer.testing import CliRunner
 
 from deepfake_nbs import comparison, training
+from deepfake_nbs import metrics
 from deepfake_nbs.application import CLASSIFIER, Pipeline, app, choose_thresholds, export_portable, find_model
 from deepfake_nbs.core import read_settings
 from deepfake_nbs.training import run_config, run_name, train_run
@@ -59,7 +60,7 @@ def test_it_stands_in_every_table_under_its_name(mine):
     assert settings[["status", "net", "epochs_used"]].tolist() == ["run", "midway", 1]
     results = comparison.results_table(mine, 10)
     own = results[results["row"].eq("my network")].set_index("column")
-    right = comparison.classification_metrics(comparison.read_predictions(mine / "training/my network"), 1).loc["accuracy", "value"]
+    right = metrics.classification_metrics(comparison.read_predictions(mine / "training/my network"), 1).loc["accuracy", "value"]
     assert own.loc["test_accuracy", "measured"] == right and own["published"].isna().all() and set(own["status"]) == {"run"}
     assert comparison.show_results(results).index.tolist() == [*range(1, 12), "my network"]
     assert set(comparison.rank_rows(mine, n_resamples=1).index) == {1, 8, "my network"}

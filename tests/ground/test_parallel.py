@@ -17,7 +17,7 @@ import pytest
 from joblib import parallel_config
 
 from deepfake_nbs.core import file_sha256
-from deepfake_nbs.datasets import extract_frames
+from deepfake_nbs.data.video import extract_frames
 from deepfake_nbs.parallel import _interruptions_later, batched, parallel_map, worker_threads
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc to see processes")
@@ -208,11 +208,12 @@ def wait_for(happens, seconds=60):
 VIDEOS = """
 import signal, sys
 from pathlib import Path
-from deepfake_nbs.datasets import _as_manifest, extract_frames
+from deepfake_nbs.data.video import extract_frames
+from deepfake_nbs.data.manifest import as_manifest
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 root = Path(sys.argv[1])
-rows = _as_manifest([dict(path=p.name, label=0) for p in sorted(root.glob("*.mp4"))])
+rows = as_manifest([dict(path=p.name, label=0) for p in sorted(root.glob("*.mp4"))])
 try:
     frames, _ = extract_frames(rows, root, root / "work", 600, workers=2, progress=False)
     print(len(frames))
