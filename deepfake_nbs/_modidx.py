@@ -917,6 +917,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'deepfake_nbs/data/splits.py')},
             'deepfake_nbs.data.storage': { 'deepfake_nbs.data.storage._copy_or_link': ( 'library/storage.html#_copy_or_link',
                                                                                         'deepfake_nbs/data/storage.py'),
+                                           'deepfake_nbs.data.storage._entries': ( 'library/storage.html#_entries',
+                                                                                   'deepfake_nbs/data/storage.py'),
                                            'deepfake_nbs.data.storage._foreign_images': ( 'library/storage.html#_foreign_images',
                                                                                           'deepfake_nbs/data/storage.py'),
                                            'deepfake_nbs.data.storage._labels_table': ( 'library/storage.html#_labels_table',

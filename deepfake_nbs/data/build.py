@@ -22,7 +22,13 @@ from .groups import crossing_near_duplicates, hash_numbers, join_same_images
 from .inspection import inspect_rows
 from .manifest import MANIFEST_COLUMNS, SPLITS, check_manifest, read_manifest
 from .readers import KNOWN_LAYOUTS, Sources, find_sets, read_sources
-from .splits import audit_split, check_protocol, describe_largest_group, limit_manifest, split_manifest
+from deepfake_nbs.data.splits import (
+    audit_split,
+    check_protocol,
+    describe_largest_group,
+    limit_manifest,
+    split_manifest,
+)
 from deepfake_nbs.data.storage import (
     DATASET_KIND,
     choose_frames_folder,
@@ -38,10 +44,11 @@ from ..files import Staging, folder_lock, stage_folder, write_table
 
 # %% ../../nbs/library/10k_build.ipynb #c108
 def _frames_each(df: pd.DataFrame, n_frames: int, match_originals: bool) -> np.ndarray:
-    "Images that a row stands for: an original gets as many frames as it has fakes in its group, so that classes balance."
+    "Images that a row stands for: an original gives as many frames as it has fakes, so that classes balance."
     fakes = df["moving"] & df["label"].eq(1)
     originals = df["moving"] & df["label"].eq(0)
-    each = fakes.groupby(df["group"]).transform("sum") / originals.groupby(df["group"]).transform("sum").clip(lower=1)
+    n_fakes, n_originals = (part.groupby(df["group"]).transform("sum") for part in (fakes, originals))
+    each = n_fakes / n_originals.clip(lower=1)
     factor = np.where(originals & match_originals, np.maximum(np.rint(each), 1), 1)
     return np.where(df["moving"], n_frames * factor, 1).astype(int)
 
@@ -49,14 +56,15 @@ def _frames_each(df: pd.DataFrame, n_frames: int, match_originals: bool) -> np.n
 def _choose_rows(
     found: Sources, names: Iterable[str] | None, n_frames: int, match_originals: bool, limit: int, seed: int
 ) -> pd.DataFrame:
-    "Images and videos of the wanted sources, within the limit; `moving` tells them apart, `n_frames` is what each gives."
+    "Images and videos of the wanted sources, within the limit; `moving` tells them apart."
     df = pd.concat([found.images.assign(moving=False), found.videos.assign(moving=True)], ignore_index=True)
     if names is not None:
         folders = df["path"].str.split("/").str[0]
         unknown = sorted(set(names) - set(df["source"]) - set(folders))
         if unknown:
             known = ", ".join(sorted(set(df["source"]) | set(folders)))
-            raise ValueError(f"sources: {', '.join(unknown)} is not in {found.root}; expected some of {known}")
+            lacking = f"sources: {', '.join(unknown)} is not in {found.root}"
+            raise ValueError(f"{lacking}; expected some of {known}")
         df = df[df["source"].isin(list(names)) | folders.isin(list(names))]
     if df.empty:
         raise ValueError(f"{found.root}: no images or videos to build from; expected {KNOWN_LAYOUTS}")
@@ -79,8 +87,10 @@ def _collect_images(
     images, videos = chosen[~chosen["moving"]], chosen[chosen["moving"]]
     if len(videos):
         mark_frames(frames_folder)
-    frames, rejected = extract_frames(videos, root, frames_folder, videos["n_frames"].tolist(), workers, progress)
-    images = images.assign(origin=images["path"], file=[str(root / path) for path in images["path"]], extracted=False)
+    numbers = videos["n_frames"].tolist()
+    frames, rejected = extract_frames(videos, root, frames_folder, numbers, workers, progress)
+    files = [str(root / path) for path in images["path"]]
+    images = images.assign(origin=images["path"], file=files, extracted=False)
     frames = frames.assign(origin=[str(Path(path).parent.as_posix()) for path in frames["path"]],
                            file=[str(frames_folder / path) for path in frames["path"]], extracted=True)
     return pd.concat([images, frames], ignore_index=True), rejected
@@ -100,7 +110,8 @@ def _refuse_rejected(rejected: pd.DataFrame, n_files: int, limit: float, out: Pa
 
 # %% ../../nbs/library/10k_build.ipynb #c109
 def _assign_splits(
-    rows: pd.DataFrame, protocol: str, fractions: Sequence[float], seed: int, keep_official: bool, balance: bool
+    rows: pd.DataFrame, protocol: str, fractions: Sequence[float], seed: int, keep_official: bool,
+    balance: bool,
 ) -> pd.DataFrame:
     "Split, refuse leakage, and give every row its id and its place in the dataset."
     rows = split_manifest(rows, protocol, tuple(fractions), seed, keep_official, balance)
@@ -124,7 +135,7 @@ def _suffix(file: str, form: str) -> str:
 
 # %% ../../nbs/library/10k_build.ipynb #data17k18
 def _group_notes(rows: pd.DataFrame, root: Path) -> list[str]:
-    "Sets in which each image is a group of its own, and groups that several sets share."
+    "Sets in which each image is a group of its own, and groups with images of several sets."
     notes, alone = [], rows["frame"].isna() & ~rows["group"].duplicated(keep=False)
     root_is_a_set = any(prefix == "" for _, _, prefix in find_sets(root))
     place = pd.Series(root.name, rows.index) if root_is_a_set else rows["origin"].str.split("/").str[0]
@@ -135,7 +146,8 @@ def _group_notes(rows: pd.DataFrame, root: Path) -> list[str]:
             advice = "add a column `group` to a labels.csv (path,label,group) in that folder"
             notes.append(f"{found}, so {risk}; {advice}")
     shared = int(place.groupby(rows["group"]).nunique().gt(1).sum())
-    return notes + ([f"{shared} groups hold images of more than one set, because their names are the same"] if shared else [])
+    found = f"{shared} groups hold images of more than one set, because their names are the same"
+    return notes + ([found] if shared else [])
 
 # %% ../../nbs/library/10k_build.ipynb #data17k20
 def _near_duplicate_note(rows: pd.DataFrame, max_distance: int) -> list[str]:
@@ -158,12 +170,14 @@ def _split_notes(
     for name, fraction in zip(SPLITS, fractions, strict=True):
         part = rows[rows["split"].eq(name)]
         if abs(len(part) / len(rows) - fraction) > 0.1:
-            found = f"{name} holds {len(part) / len(rows):.0%} of the images where {fraction:.0%} was asked for"
-            reasons = ["the splits that the sets bring along were kept" if own_splits else "", describe_largest_group(rows)]
-            notes.append("; ".join(filter(None, [found, *reasons])))
+            held = f"{name} holds {len(part) / len(rows):.0%} of the images"
+            found = f"{held} where {fraction:.0%} was asked for"
+            kept = "the splits that the sets bring along were kept" if own_splits else ""
+            notes.append("; ".join(filter(None, [found, kept, describe_largest_group(rows)])))
         if fraction and part["label"].nunique() == 1:
             held = ("real", "fake")[part["label"].iloc[0]]
-            notes.append(f"{name} holds {held} images only: a measure that needs both classes is undefined there")
+            undefined = "a measure that needs both classes is undefined there"
+            notes.append(f"{name} holds {held} images only: {undefined}")
     return notes
 
 # %% ../../nbs/library/10k_build.ipynb #data17k23
@@ -176,7 +190,7 @@ def _fingerprint(rows: pd.DataFrame, root: Path) -> str:
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 # %% ../../nbs/library/10k_build.ipynb #c112
-_INTERNAL = {"file", "extracted", "moving", "n_frames", "role", "tiny_copy"}  # Columns that are no part of a manifest
+_INTERNAL = {"file", "extracted", "moving", "n_frames", "role", "tiny_copy"}  # Columns of no manifest
 
 
 def _finish(
@@ -185,18 +199,22 @@ def _finish(
 ) -> None:
     "Write a whole dataset into the hidden folder, dataset.json last."
     first = [*MANIFEST_COLUMNS, "origin"]
-    manifest = check_manifest(rows[[*first, *(column for column in rows if column not in {*first, *_INTERNAL})]])
+    others = [column for column in rows if column not in {*first, *_INTERNAL}]
+    manifest = check_manifest(rows[[*first, *others]])
     write_images(rows, staging, plan["link"], workers, progress)
     write_lists(manifest, {"rejected": rejected}, staging)
     read_manifest(staging.folder)  # What cannot be read back never takes the place of what can
-    counts = {split: part["label"].value_counts().sort_index().to_dict() for split, part in manifest.groupby("split")}
+    parts = manifest.groupby("split")
+    counts = {split: part["label"].value_counts().sort_index().to_dict() for split, part in parts}
+    sha256 = file_sha256(staging.folder / "manifest.csv")
     note = dict(kind=DATASET_KIND, plan=plan, counts=counts, n_rejected=len(rejected), notes=notes,
-                rejected_share=len(rejected) / n_files, manifest_sha256=file_sha256(staging.folder / "manifest.csv"))
+                rejected_share=len(rejected) / n_files, manifest_sha256=sha256)
     put_text(staging.folder / "dataset.json", staging, json.dumps(note, indent=1, sort_keys=True) + "\n")
 
 # %% ../../nbs/library/10k_build.ipynb #data17k27
 def _usable_images(
-    chosen: pd.DataFrame, root: Path, frames_folder: Path, staging: Staging, plan: dict, workers: int, progress: bool
+    chosen: pd.DataFrame, root: Path, frames_folder: Path, staging: Staging, plan: dict, workers: int,
+    progress: bool,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     "One row an image with all that was seen of it; path and reason of files that cannot be used."
     rows, bad_videos = _collect_images(chosen, root, frames_folder, workers, progress)
@@ -230,9 +248,9 @@ def _check_numbers(n_frames: int, workers: int, reject_limit: float) -> None:
 def build_cvcs_dfd(
     data_root: str | Path,  # Folder whose subfolders are sets, as `read_sources` reads it
     out: str | Path,        # The dataset's folder; new, or a dataset that was built here
-    frames_folder: str | Path | None = None,  # Where frames of videos are kept; by default `frames` beside the dataset
+    frames_folder: str | Path | None = None,  # Where frames of videos are kept; by default beside the dataset
     n_frames: int = 8,      # Frames a video
-    match_originals: bool = True,  # Take more frames of originals that have several fakes, so that classes balance
+    match_originals: bool = True,  # Take more frames of originals that have several fakes: classes balance
     protocol: str = "group",  # As in `split_manifest`, with the next three and `balance`
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),
     seed: int = 42,
@@ -240,13 +258,13 @@ def build_cvcs_dfd(
     balance: bool = False,
     image_limit: int = 0,   # Most images in the set, 0 = all
     reject_limit: float = 0.01,  # Largest fraction of files that may be unusable
-    sources: Iterable[str] | None = None,  # Names of sets (CelebA, FF++) or of folders (challenge); None = all
+    sources: Iterable[str] | None = None,  # Names of sets (CelebA, FF++) or folders (challenge); None = all
     quality: str | None = None,  # FaceForensics++ quality, as in `read_faceforensics`
-    link: bool = False,     # Hard links instead of copies: no disk space, but the set changes when a source does
+    link: bool = False,     # Hard links instead of copies: no disk space, but the set changes with a source
     workers: int = 2,       # Processes that decode videos, threads that inspect images
     progress: bool = True,  # Show bars
 ) -> pd.DataFrame:          # The manifest
-    "Build CVCS DFD, or return at once when it is there. Raises `ValueError` (bad sources, leakage), `FileExistsError`."
+    "Build CVCS DFD, or return at once when it is there. Raises `ValueError`, `FileExistsError`."
     root, out = Path(data_root).resolve(), Path(out).resolve()
     check_protocol(protocol, fractions, seed)  # Before hours of reading
     _check_numbers(n_frames, workers, reject_limit)
@@ -254,8 +272,9 @@ def build_cvcs_dfd(
     wanted = sorted(name.strip() for name in sources) if sources is not None else None
     found = read_sources(root, quality)
     chosen = _choose_rows(found, wanted, n_frames, match_originals, image_limit, seed)
-    plan = dict(n_frames=n_frames, match_originals=match_originals, protocol=protocol, fractions=list(fractions), seed=seed,
-                keep_official=keep_official, balance=balance, image_limit=image_limit, sources=wanted, quality=quality,
+    plan = dict(n_frames=n_frames, match_originals=match_originals, protocol=protocol,
+                fractions=list(fractions), seed=seed, keep_official=keep_official, balance=balance,
+                image_limit=image_limit, sources=wanted, quality=quality,
                 link=link, inputs=_fingerprint(chosen, root), notes=list(found.notes), version=2)
     return _build(chosen, root, out, frames_folder, plan, reject_limit, workers, progress)
 

@@ -41,7 +41,8 @@ def join_related_groups(
     df: pd.DataFrame,  # group, and in `related` a tuple of names where a row has some
 ) -> pd.DataFrame:     # The same rows, one name for groups that are linked
     "Join groups that column `related` links, directly or through others."
-    related = [names if isinstance(names, tuple) else (group,) for names, group in zip(df["related"], df["group"], strict=True)]
+    pairs = zip(df["related"], df["group"], strict=True)
+    related = [names if isinstance(names, tuple) else (group,) for names, group in pairs]
     joined = connected_groups(related)
     return df.assign(group=[joined[names[0]] for names in related])
 
@@ -60,14 +61,14 @@ def image_phash(
 def _near_pairs(
     hashes: np.ndarray, label: np.ndarray, max_distance: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    "Places of hashes that differ in few bits and in their label, which the caller may change on the way; a pair may come twice."
+    "Places of hashes that differ in few bits and in their label, which may change; a pair may come twice."
     edges = np.linspace(0, 64, max_distance + 2).astype(int)
     for low, high in zip(edges[:-1], edges[1:], strict=True):
         piece = hashes >> np.uint64(low) & np.uint64((1 << int(high - low)) - 1)
         order = np.argsort(piece, kind="stable")
         for bucket in np.split(order, np.flatnonzero(np.diff(piece[order])) + 1):
             step = max(1, 4_000_000 // max(1, len(bucket)))
-            for start in range(0, len(bucket) if len(bucket) > 1 else 0, step):  # In blocks that stay small in memory
+            for start in range(0, len(bucket) if len(bucket) > 1 else 0, step):  # Blocks fit into memory
                 rows, others = bucket[start : start + step], bucket[start:]
                 near = np.bitwise_count(hashes[rows, None] ^ hashes[others]) <= max_distance
                 first, second = np.nonzero(near & (label[rows, None] != label[others]))
@@ -121,7 +122,7 @@ def image_look(
     return dict(phash=bits.hex(), tiny_copy=(pixels.tobytes() + colours.tobytes()).hex())
 
 # %% ../../nbs/library/10b_groups.ipynb #data17b21
-_SAME_CORRELATION, _SAME_CONTRAST, _SAME_COLOUR = 0.96, 8, 8  # Of 16 x 16 grey pixels, 0 to 255; of 4 x 4 colours
+_SAME_CORRELATION, _SAME_CONTRAST, _SAME_COLOUR = 0.96, 8, 8  # Of 16 x 16 grey pixels; of 4 x 4 colours
 
 
 def _are_alike(copies: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -168,12 +169,13 @@ def _merge_alike(rows: pd.DataFrame, max_distance: int = 4) -> pd.DataFrame:
 # %% ../../nbs/library/10b_groups.ipynb #data17b26
 def join_same_images(
     rows: pd.DataFrame,  # group, sha256, phash and tiny_copy of each image
-) -> tuple[pd.DataFrame, list[str]]:  # The rows with their new groups; a sentence for each kind of link that was found
+) -> tuple[pd.DataFrame, list[str]]:  # The rows with their new groups; a sentence for each kind of link
     "Join groups by identical and nearly identical images, and say how many were joined."
     notes = []
     for what, merge in (("the same file", _merge_identical), ("nearly the same image", _merge_alike)):
         before, rows = rows["group"], merge(rows)
         members = pd.Series(before.to_numpy()).groupby(rows["group"].to_numpy()).nunique()
         n = int(members[members > 1].sum())
-        notes += [f"{n} groups were joined to {int((members > 1).sum())} because they hold {what}"] if n else []
+        found = f"{n} groups were joined to {int((members > 1).sum())} because they hold {what}"
+        notes += [found] if n else []
     return rows, notes

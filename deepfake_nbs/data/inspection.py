@@ -22,7 +22,7 @@ from ..parallel import parallel_map
 # %% ../../nbs/library/10i_inspection.ipynb #c095
 def inspect_image(
     file: Path,        # An image, or what claims to be one
-) -> dict[str, Any]:   # width, height, format, sha256, phash, tiny_copy; or only reason, where it cannot be used
+) -> dict[str, Any]:   # width, height, format, sha256, phash, tiny_copy; or reason alone
     "All that a dataset must know of an image."
     try:
         image = read_image(file)
@@ -41,7 +41,7 @@ def inspect_images(
     progress: bool = True,  # Show a bar
 ) -> list[dict[str, Any]]:  # As `inspect_image`, in the order of the files
     "Inspect many images; resumes where an earlier call stopped."
-    notes = {key: note for key, note in read_notes(notes_file).items() if "phash" in note}  # Else of version 0.1
+    notes = {key: note for key, note in read_notes(notes_file).items() if "phash" in note}  # 0.1 had none
     keys = [f"{file}:{file_stamp(file)}" for file in files]
     todo = {key: file for key, file in zip(keys, files, strict=True) if key not in notes}
     bar = "images" if progress and todo else None
@@ -60,7 +60,7 @@ _FACTS = ["width", "height", "format", "sha256", "phash", "tiny_copy"]
 def separate_rejected(
     rows: pd.DataFrame,  # label and origin of each image
     notes: list[dict],   # What was seen of each, as `inspect_images` returns it
-) -> tuple[pd.DataFrame, pd.DataFrame]:  # Rows that can be used, with what was seen; path and reason of the others
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # Usable rows, with what was seen; path and reason of the others
     "Divide rows into those that can be used and those that cannot."
     seen = pd.DataFrame(notes, index=rows.index).reindex(columns=[*_FACTS, "reason"])
     rows = rows.assign(**seen[_FACTS])
@@ -79,4 +79,5 @@ def inspect_rows(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:  # As `separate_rejected`
     "Inspect the images of a table; rows that can be used, and those that cannot."
     rows = rows.reset_index(drop=True)
-    return separate_rejected(rows, inspect_images([Path(file) for file in rows["file"]], notes_file, workers, progress))
+    files = [Path(file) for file in rows["file"]]
+    return separate_rejected(rows, inspect_images(files, notes_file, workers, progress))

@@ -50,18 +50,19 @@ def _bad_texts(text: dict[str, pd.Series], label: pd.Series) -> dict[str, tuple[
         "group": (text["group"].eq(""), "the name of a group"),
         "format": (text["format"].eq(""), "a format such as JPEG"),
         "sha256": (~text["sha256"].str.fullmatch("[0-9a-f]{64}"), "64 hexadecimal digits"),
-        "phash": (~text["phash"].str.fullmatch("[0-9a-f]{16}|flat|"), "16 hexadecimal digits, flat, or nothing"),
+        "phash": (~text["phash"].str.fullmatch("[0-9a-f]{16}|flat|"), "16 hex digits, flat, or nothing"),
         "split": (~text["split"].isin(SPLITS), ", ".join(SPLITS)),
     }
 
 # %% ../../nbs/library/10a_manifest.ipynb #data173
 def _bad_numbers(number: dict[str, pd.Series], frame: pd.Series) -> dict[str, tuple[pd.Series, str]]:
     given = frame.notna() & frame.astype(str).ne("")
-    sides = {side: (~(number[side].ge(1) & number[side].mod(1).eq(0)), "pixels, at least 1") for side in ("width", "height")}
+    whole = number["frame"].ge(0) & number["frame"].mod(1).eq(0)
+    sides = {side: ~(number[side].ge(1) & number[side].mod(1).eq(0)) for side in ("width", "height")}
     return {
         "label": (~number["label"].isin([0, 1]), "0 (real) or 1 (fake)"),
-        "frame": (given & ~(number["frame"].ge(0) & number["frame"].mod(1).eq(0)), "a frame number, or nothing"),
-        **sides,
+        "frame": (given & ~whole, "a frame number, or nothing"),
+        **{side: (bad, "pixels, at least 1") for side, bad in sides.items()},
     }
 
 
@@ -100,7 +101,7 @@ def _first_bad_cell(df: pd.DataFrame, columns: list[str]) -> str:
 
 
 def check_manifest(
-    df: pd.DataFrame,  # One row an image, columns MANIFEST_COLUMNS and any others; image_id and phash may be missing
+    df: pd.DataFrame,  # One row an image, MANIFEST_COLUMNS and others; image_id and phash may be missing
 ) -> pd.DataFrame:     # The same rows, numbers as numbers
     "Validate a manifest. Raises `ValueError` that names the first bad row and its column."
     missing = [column for column in MANIFEST_COLUMNS if column not in df and column not in _ADDED]
@@ -108,8 +109,9 @@ def check_manifest(
         found = f"columns {', '.join(missing)} are missing" if missing else "it has no rows"
         raise ValueError(f"manifest: {found}; expected {', '.join(MANIFEST_COLUMNS)}")
     filled = _fill_added(df.reset_index(drop=True))
-    unknown = "image_id" not in df or df["image_id"].fillna("").eq("").all()  # Its ids come from the paths, which are checked
-    found = _first_bad_cell(filled, [column for column in MANIFEST_COLUMNS if column != "image_id" or not unknown])
+    unknown = "image_id" not in df or df["image_id"].fillna("").eq("").all()  # Then from the path
+    checked = [column for column in MANIFEST_COLUMNS if column != "image_id" or not unknown]
+    found = _first_bad_cell(filled, checked)
     if found:
         raise ValueError(found)
     return as_manifest(filled).astype({column: "int64" for column in ("label", "width", "height")})
@@ -138,7 +140,8 @@ def _check_paths(df: pd.DataFrame, path: Path) -> None:
     outside = df["path"].str.contains(inside) | df["path"].eq("") | df["path"].duplicated()
     if outside.any():
         line = int(outside.to_numpy().argmax())
-        raise ValueError(f"{path}, line {line + 2}: path {df['path'][line]!r}; expected a path inside the folder, named once")
+        found = f"path {df['path'][line]!r}; expected a path inside the folder, named once"
+        raise ValueError(f"{path}, line {line + 2}: {found}")
 
 
 def _check_words(df: pd.DataFrame, path: Path, column: str, words: dict) -> None:
@@ -146,7 +149,8 @@ def _check_words(df: pd.DataFrame, path: Path, column: str, words: dict) -> None
     if unknown.any():
         line = int(unknown.to_numpy().argmax())
         expected = ", ".join(word for word in words if word)
-        raise ValueError(f"{path}, line {line + 2}, column {column}: {df[column][line]!r}; expected one of {expected}")
+        found = f"column {column}: {df[column][line]!r}; expected one of {expected}"
+        raise ValueError(f"{path}, line {line + 2}, {found}")
 
 # %% ../../nbs/library/10a_manifest.ipynb #data1710
 def _check_methods(df: pd.DataFrame, path: Path) -> None:
@@ -157,7 +161,7 @@ def _check_methods(df: pd.DataFrame, path: Path) -> None:
         expected = "expected none for a real image, and only there"
         raise ValueError(f"{path}, line {line + 2}, column method: {found}; {expected}")
 
-
+# %% ../../nbs/library/10a_manifest.ipynb #data17a15
 def _read_labels_file(path: Path) -> pd.DataFrame:
     df = read_table(path)
     df = df if "path" in df else df.rename(columns={"filename": "path"})  # DFDC's own labels.csv
@@ -179,7 +183,7 @@ def is_hidden_path(
     "Whether a file, or a folder above it, is one that a file manager would leave out."
     return any(map(is_hidden, path.split("/")))
 
-
+# %% ../../nbs/library/10a_manifest.ipynb #data17a11
 def list_subfolders(
     root: str | Path,  # Searched one level deep
 ) -> list[Path]:       # Sorted
@@ -212,12 +216,12 @@ def fill_manifest(
         "group": name + ":" + df["video"].where(df["video"].ne(""), df["path"]),
     }
     for column, guess in guesses.items():
-        if column == "group" and "people" in df:  # Clips that name who is in them are grouped by these names, later
+        if column == "group" and "people" in df:  # Clips that name who is in them are grouped by these names
             continue
         df[column] = df[column].where(df[column].ne(""), guess)
     return df
 
-
+# %% ../../nbs/library/10a_manifest.ipynb #data17a13
 def read_labels(
     root: str | Path,  # Folder with a labels.csv (path,label[,source,method,group,video,split,role])
 ) -> pd.DataFrame:     # One row an image or video, columns of a manifest and those of the list
@@ -231,7 +235,7 @@ def read_labels(
 def apply_labels(
     df: pd.DataFrame,  # Rows of a reader
     root: Path,        # Its folder
-    add: bool = True,  # Take rows that only the list names; a file that is missing is then rejected by the build
+    add: bool = True,  # Take rows that only the list names; the build then rejects a file that is missing
 ) -> pd.DataFrame:     # Columns of a manifest and those of the list
     "Let the columns of root/labels.csv win, where there is one. Raises `ValueError` for a bad line."
     if not (root / "labels.csv").is_file():
@@ -249,7 +253,8 @@ def apply_labels(
         df = pd.concat([df, others])
     else:
         _refuse_missing(others, root)
-    df["method"] = df["method"].where(df["method"].eq("none") == df["label"].eq(0), "")  # The list may have changed a label
+    fits = df["method"].eq("none") == df["label"].eq(0)  # The list may have changed a label
+    df["method"] = df["method"].where(fits, "")
     return fill_manifest(df.reset_index(), root.name)
 
 

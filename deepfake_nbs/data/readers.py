@@ -46,7 +46,8 @@ def read_challenge(
         method = name if label else "none"
         for path in list_visible_files(folder):
             group = f"{name}:{Path(path).with_suffix('').as_posix()}"
-            rows.append(dict(path=f"{folder.name}/{path}", label=label, source=name, method=method, group=group))
+            rows.append(dict(path=f"{folder.name}/{path}", label=label, source=name, method=method,
+                             group=group))
     if not rows:
         raise ValueError(f"{root}: no images; expected folders such as 0-CelebA and 1-StarGAN")
     return apply_labels(as_manifest(rows), Path(root))
@@ -56,7 +57,8 @@ def _dfdc_label(name: str, entry: dict) -> int:
     word = entry.get("label", entry.get("is_fake"))
     label = LABEL_WORDS.get(str(int(word) if isinstance(word, bool) else word).lower())
     if label is None:
-        raise ValueError(f"{name} has neither label nor is_fake" if word is None else f"the label of {name} is {word!r}")
+        found = f"the label of {name} is {word!r}"
+        raise ValueError(f"{name} has neither label nor is_fake" if word is None else found)
     return label
 
 
@@ -80,7 +82,8 @@ def _dfdc_rows(part: Path, root: Path) -> list[dict[str, Any]]:
         rows = [(name, _dfdc_row(name, entry, part, root)) for name, entry in entries]
         return [row for name, row in rows if not is_hidden(name)]
     except (AttributeError, TypeError, ValueError) as error:
-        expected = '{"a.mp4": {"label": "FAKE", "split": "train", "original": "b.mp4"}}, or is_fake with 0 or 1'
+        example = '{"a.mp4": {"label": "FAKE", "split": "train", "original": "b.mp4"}}'
+        expected = f"{example}, or is_fake with 0 or 1"
         found = f"{part / 'metadata.json'}: not DFDC metadata ({error})"
         raise ValueError(f"{found}; expected {expected}, or a labels.csv beside it") from error
 
@@ -120,7 +123,8 @@ def read_folders(
     for folder, label, split in _class_folders(root):
         for path in list_visible_files(folder):
             place = (folder / path).relative_to(root).as_posix()
-            rows.append(dict(path=place, label=label, split=split or _SPLIT_FOLDERS.get(path.split("/")[0].lower(), "")))
+            inner = _SPLIT_FOLDERS.get(path.split("/")[0].lower(), "")
+            rows.append(dict(path=place, label=label, split=split or inner))
     known, media = {row["path"] for row in rows}, (*image_suffixes(), *VIDEO_SUFFIXES)
     astray = [path for path in list_visible_files(root) if path not in known and path.lower().endswith(media)]
     if astray or not rows:
@@ -132,7 +136,8 @@ def read_folders(
 # %% ../../nbs/library/10e_readers.ipynb #c051
 KNOWN_LAYOUTS = (
     "challenge (0-<set>, 1-<method>), faceforensics (original_sequences, manipulated_sequences), "
-    "heads (Annotations, JPEGImages), DFDC (metadata.json), a folder with a labels.csv, or one with real and fake in it"
+    "heads (Annotations, JPEGImages), DFDC (metadata.json), a folder with a labels.csv, "
+    "or one with real and fake in it"
 )
 
 
@@ -169,13 +174,15 @@ def _layout(folder: Path) -> str:
 
 def find_sets(
     data_root: Path,  # The data root
-) -> list[tuple[Path, str, str]]:  # Folder, layout, and what its paths start with: "challenge/", or "" for the root itself
-    "Every set under a data root, or the root itself where it is one. Raises `ValueError`, `FileNotFoundError`."
+) -> list[tuple[Path, str, str]]:  # Folder, layout, and prefix of its paths: "challenge/", or "" for the root
+    "Every set under a data root, or the root itself where it is one. Raises `ValueError`."
     below = list_subfolders(data_root)
     if not {"challenge", "faceforensics", "heads"} & {folder.name for folder in below}:
         own = _known_layout(data_root)
-        others = {layout for layout in map(_known_layout, below) if layout and (own, layout) != ("folders", "folders")}
-        alone = own in ("challenge", "faceforensics") or (own == "dfdc" and _is_dfdc(data_root / "metadata.json"))
+        layouts = filter(None, map(_known_layout, below))
+        others = {layout for layout in layouts if (own, layout) != ("folders", "folders")}
+        dfdc = own == "dfdc" and _is_dfdc(data_root / "metadata.json")
+        alone = own in ("challenge", "faceforensics") or dfdc
         if alone or (own in ("folders", "labels") and not others):
             return [(data_root, own, "")]
     return [(folder, _layout(folder), f"{folder.name}/") for folder in below]
@@ -194,8 +201,8 @@ class Sources:
 
 def _read_set(folder: Path, layout: str, prefix: str, quality: str | None) -> tuple[pd.DataFrame, list[str]]:
     "Rows of one set, with paths that count from the data root, and what should be known about it."
-    readers = dict(challenge=read_challenge, dfdc=read_dfdc, heads=read_heads, labels=read_labels, folders=read_folders,
-                   faceforensics=lambda folder: read_related_clips(folder, quality))
+    readers = dict(challenge=read_challenge, dfdc=read_dfdc, heads=read_heads, labels=read_labels,
+                   folders=read_folders, faceforensics=lambda folder: read_related_clips(folder, quality))
     df = readers[layout](folder)
     notes = _set_notes(folder, layout, df)
     df["path"] = prefix + df["path"]
@@ -217,7 +224,7 @@ def read_sources(
     data_root: str | Path,       # Folder whose subfolders are sets
     quality: str | None = None,  # FaceForensics++ quality, as in `read_faceforensics`
 ) -> Sources:                    # Images, videos, heads and retrieval pools
-    "Read every set under a data root. Raises `ValueError` for a folder in no known layout, `FileNotFoundError`."
+    "Read every set under a data root. Raises `ValueError` for a folder in no known layout."
     empty = as_manifest(pd.DataFrame({"role": [], "related": []}, dtype=object))
     rest, heads, notes = [empty], [empty.drop(columns="related")], []
     for folder, layout, prefix in find_sets(Path(data_root)):
@@ -229,7 +236,8 @@ def read_sources(
     _refuse_odd_names(df["path"], data_root)
     moving, pool = df["path"].str.lower().str.endswith(VIDEO_SUFFIXES), df["role"].ne("")
     parts = [df[mask].reset_index(drop=True) for mask in (~moving & ~pool, moving & ~pool, pool)]
-    return Sources(Path(data_root), parts[0], parts[1], pd.concat(heads, ignore_index=True), parts[2], tuple(notes))
+    heads = pd.concat(heads, ignore_index=True)
+    return Sources(Path(data_root), parts[0], parts[1], heads, parts[2], tuple(notes))
 
 
 def _refuse_odd_names(paths: pd.Series, data_root: str | Path) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # matplotlib loads only where a figure is drawn
 
 # %% ../../nbs/library/10l_report.ipynb #c124
 def _closest_originals(manifest: pd.DataFrame) -> pd.DataFrame:
-    "Columns that name ever wider circles: the same frame of the same scene, the scene, the group, the source, everything."
+    "Columns that name ever wider circles: same frame of the same scene, scene, group, source, everything."
     target = manifest["video"].map(lambda video: Path(video).stem.split("__")[0].split("_")[0])
     scene = manifest["group"] + "/" + target
     frame = manifest["frame"].astype("string").fillna("")
@@ -46,7 +46,8 @@ def _pairs(manifest: pd.DataFrame, n_pairs: int, seed: int) -> dict[str, list[tu
         fakes = fakes.sort_values("alone", kind="stable").drop_duplicates("group")
         pairs[method] = []
         for i, fake in enumerate(fakes[:n_pairs].to_dict("records")):
-            close = next((reals[circle][fake[circle]] for circle in circles if fake[circle] in reals[circle]), [""])
+            close = [reals[circle][fake[circle]] for circle in circles if fake[circle] in reals[circle]]
+            close = close[0] if close else [""]
             pairs[method].append((close[i % len(close)], fake["path"]))
     return pairs
 
@@ -66,7 +67,8 @@ def plot_examples(
     for ax in grid.flat:
         ax.axis("off")
     for line, (method, chosen) in zip(grid, pairs.items(), strict=False):
-        line[0].text(-0.08, 0.5, method, transform=line[0].transAxes, rotation=90, ha="right", va="center", fontsize=7)
+        words = dict(rotation=90, ha="right", va="center", fontsize=7)
+        line[0].text(-0.08, 0.5, method, transform=line[0].transAxes, **words)
         for ax, path in zip(line, (path for pair in chosen for path in pair), strict=False):
             if path:
                 ax.imshow(thumbnail(read_image(Path(folder, path))))
@@ -96,7 +98,8 @@ def plot_heads(
         ax.imshow(read_image(Path(folder, path)))
         for box in boxes[boxes["path"].eq(path)].itertuples():
             width, height = box.xmax - box.xmin, box.ymax - box.ymin
-            ax.add_patch(Rectangle((box.xmin, box.ymin), width, height, fill=False, color="yellow", linewidth=1.2))
+            shape = Rectangle((box.xmin, box.ymin), width, height, fill=False, color="yellow", linewidth=1.2)
+            ax.add_patch(shape)
     return fig
 
 
@@ -108,9 +111,10 @@ def count_shown(
 
 # %% ../../nbs/library/10l_report.ipynb #c131
 def _count_sources(found: Sources, boxes: pd.DataFrame | None) -> dict[str, int | None]:
-    sets = find_sets(found.root)
-    images, videos = (df[df["path"].str.startswith(tuple(prefix for _, layout, prefix in sets if layout == name))]
-                      for df, name in ((found.images, "challenge"), (found.videos, "faceforensics")))
+    starts = {name: tuple(prefix for _, layout, prefix in find_sets(found.root) if layout == name)
+              for name in ("challenge", "faceforensics")}
+    images = found.images[found.images["path"].str.startswith(starts["challenge"])]
+    videos = found.videos[found.videos["path"].str.startswith(starts["faceforensics"])]
     videos, frames = videos[videos["source"].eq("FF++")], found.heads
     counts = {
         "datasets-challenge-images": len(images),
@@ -128,7 +132,7 @@ def _count_sources(found: Sources, boxes: pd.DataFrame | None) -> dict[str, int 
 def dataset_table(
     found: Sources,                  # As `read_sources` returns it
     boxes: pd.DataFrame | None,      # As `read_boxes` returns it; None where there is no such set
-    claims: pd.DataFrame | None = None,  # papers/original/claims.csv (id, claim, published): adds the published counts
+    claims: pd.DataFrame | None = None,  # papers/original/claims.csv (id, claim, published)
 ) -> pd.DataFrame:                   # id, what, published, here (empty where the data root has none)
     "Count a data root in the terms of the report's section 2."
     counts = _count_sources(found, boxes)
@@ -142,10 +146,11 @@ def dataset_table(
 # %% ../../nbs/library/10l_report.ipynb #data17l10
 def read_all_boxes(
     found: Sources,  # As `read_sources` returns it
-) -> pd.DataFrame | None:  # As `read_boxes`, paths counted from the data root; None where there are no frames with boxes
+) -> pd.DataFrame | None:  # As `read_boxes`, paths from the data root; None where there are no such frames
     "Head boxes of every such set under a data root."
     folders = sorted(found.heads["path"].str.split("/").str[0].unique())
-    boxes = [read_boxes(found.root / name).assign(path=lambda df, name=name: f"{name}/" + df["path"]) for name in folders]
+    boxes = [read_boxes(found.root / name) for name in folders]
+    boxes = [df.assign(path=f"{name}/" + df["path"]) for name, df in zip(folders, boxes, strict=True)]
     return pd.concat(boxes) if boxes else None
 
 
@@ -154,17 +159,19 @@ def count_claims(
     data: str,            # Name of the data root
 ) -> list[dict]:          # For `save_claims`
     "What the run folder keeps of the counts; a count that is missing stays unmeasured."
-    return [dict(id=row.id, measured=None if pd.isna(row.here) else int(row.here), n=row.here, protocol="count", data=data)
+    common = dict(protocol="count", data=data)
+    return [dict(id=row.id, measured=None if pd.isna(row.here) else int(row.here), n=row.here) | common
             for row in table.itertuples()]
 
-
+# %% ../../nbs/library/10l_report.ipynb #data17l28
 def describe_sources(
     found: Sources,  # As `read_sources` returns it
 ) -> str:            # Markdown
     "What a data root holds, and what it lacks."
-    parts = {"images": len(found.images), "videos": len(found.videos), "frames with head boxes": len(found.heads),
-             "images for retrieval": len(found.pools)}
-    return "The data root holds " + ", ".join(f"{n} {what}" if n else f"**no {what}**" for what, n in parts.items()) + "."
+    parts = {"images": found.images, "videos": found.videos, "frames with head boxes": found.heads,
+             "images for retrieval": found.pools}
+    held = [f"{len(df)} {what}" if len(df) else f"**no {what}**" for what, df in parts.items()]
+    return f"The data root holds {', '.join(held)}."
 
 
 def describe_uncounted(
@@ -181,17 +188,19 @@ def split_counts(
     manifest: pd.DataFrame,  # Of a dataset
 ) -> pd.DataFrame:           # A row for each source and method, a column for each split, and `all`
     "Images of each source and method in each split."
-    counts = pd.crosstab([manifest["source"], manifest["method"]], manifest["split"], margins=True, margins_name="all")
+    kinds = [manifest["source"], manifest["method"]]
+    counts = pd.crosstab(kinds, manifest["split"], margins=True, margins_name="all")
     return counts[[split for split in (*SPLITS, "all") if split in counts]]
 
-
+# %% ../../nbs/library/10l_report.ipynb #data17l32
 def describe_rejected(
     rejected: pd.DataFrame,  # rejected.csv of a dataset: path and reason
 ) -> str:                    # Markdown
     "How many files could not be used, and the first of them."
     if rejected.empty:
         return "No file was rejected."
-    found = f"{len(rejected)} of the files could not be used; `rejected.csv` in the dataset's folder says why."
+    listed = "`rejected.csv` in the dataset's folder says why."
+    found = f"{len(rejected)} of the files could not be used; {listed}"
     return f"{found} The first of them:\n\n{rejected[:5].to_html(index=False)}"
 
 
@@ -210,7 +219,7 @@ def file_kind_accuracy(
     manifest: pd.DataFrame,  # Of a dataset
     n_resamples: int,        # As in `classification_metrics`
     seed: int,
-) -> pd.DataFrame:           # Rows "format and size" and "most frequent class": value, low, high, why; none without test images
+) -> pd.DataFrame:           # Rows "format and size" and "most frequent class": value, low, high, why
     "Accuracy on the test split of two baselines that do not look at the image."
     kind = _file_kind(manifest)
     train, test = manifest["split"].eq("train"), manifest["split"].eq("test")
@@ -220,10 +229,12 @@ def file_kind_accuracy(
     answer = kind[test].map(fakes).fillna(manifest.loc[train, "label"].mean()).ge(0.5)
     always = float(manifest.loc[test, "label"].mean() >= 0.5)
     answers = {"format and size": answer.astype(float), "most frequent class": always}
-    return pd.DataFrame({
-        name: classification_metrics(manifest[test].assign(probability=probability), n_resamples, seed).loc["accuracy"]
-        for name, probability in answers.items()
-    }).T[["value", "low", "high", "why"]]
+    measured = {
+        name: classification_metrics(manifest[test].assign(probability=answer), n_resamples, seed)
+        for name, answer in answers.items()
+    }
+    table = pd.DataFrame({name: df.loc["accuracy"] for name, df in measured.items()}).T
+    return table[["value", "low", "high", "why"]]
 
 # %% ../../nbs/library/10l_report.ipynb #data17l17
 def describe_file_kinds(
@@ -233,8 +244,10 @@ def describe_file_kinds(
     "What format and size alone achieve."
     if accuracy.empty:
         return "No test image: there is nothing to answer."
-    kinds, frequent = (show_value(**dict(accuracy.loc[name])) for name in ("format and size", "most frequent class"))
-    return (f"Format and size alone are right for {kinds} of the test images (n={n_test}; intervals over groups); "
+    names = ("format and size", "most frequent class")
+    kinds, frequent = (show_value(**dict(accuracy.loc[name])) for name in names)
+    return (f"Format and size alone are right for {kinds} of the test images "
+            f"(n={n_test}; intervals over groups); "
             f"always answering the more frequent class for {frequent}.")
 
 # %% ../../nbs/library/10l_report.ipynb #data17l20
@@ -244,9 +257,10 @@ def file_length_table(
     n_resamples: int,        # As in `classification_metrics`
     seed: int,
     n_frequent: int = 10,    # Kinds of file that get an interval
-) -> pd.DataFrame:           # kind, n, fraction_fake, auc_of_file_length, low, high, why; only kinds with both classes
+) -> pd.DataFrame:           # kind (with both classes), n, fraction_fake, auc_of_file_length, low, high, why
     "How well the length of a file tells fake from real images of the same format and size, in all splits."
-    lengths = manifest.assign(kind=_file_kind(manifest), length=[Path(folder, path).stat().st_size for path in manifest["path"]])
+    length = [Path(folder, path).stat().st_size for path in manifest["path"]]
+    lengths = manifest.assign(kind=_file_kind(manifest), length=length)
     both = {name: part for name, part in lengths.groupby("kind") if part["label"].nunique() == 2}
     rows = []
     for name, part in both.items():
@@ -255,9 +269,10 @@ def file_length_table(
         auc = classification_metrics(answers, n_resamples if frequent else 1, seed).loc["auc"]
         low, high = (auc.low, auc.high) if frequent else (None, None)
         rows.append((name, len(part), part["label"].mean(), auc.value, low, high, auc.why))
-    return pd.DataFrame(rows, columns=["kind", "n", "fraction_fake", "auc_of_file_length", "low", "high", "why"])
+    columns = ["kind", "n", "fraction_fake", "auc_of_file_length", "low", "high", "why"]
+    return pd.DataFrame(rows, columns=columns)
 
-
+# %% ../../nbs/library/10l_report.ipynb #data17l30
 def show_file_lengths(
     table: pd.DataFrame,   # As `file_length_table` returns it
     n_frequent: int = 10,  # Rows to show
@@ -265,8 +280,9 @@ def show_file_lengths(
     "The most frequent kinds of file, with intervals over groups."
     shown = table.sort_values("n", ascending=False, kind="stable")[:n_frequent]
     areas = [show_value(row.auc_of_file_length, row.low, row.high, why=row.why) for row in shown.itertuples()]
-    shown = shown.assign(auc_of_file_length=areas).drop(columns=["low", "high", "why"]).round({"fraction_fake": 3})
-    return shown.rename(columns={"fraction_fake": "fraction of fakes", "auc_of_file_length": "AUC of file length"})
+    shown = shown.assign(auc_of_file_length=areas).drop(columns=["low", "high", "why"])
+    words = {"fraction_fake": "fraction of fakes", "auc_of_file_length": "AUC of file length"}
+    return shown.round({"fraction_fake": 3}).rename(columns=words)
 
 # %% ../../nbs/library/10l_report.ipynb #data17l23
 def both_protocols(
@@ -276,7 +292,9 @@ def both_protocols(
     seed: int,
 ) -> dict[str, pd.DataFrame]:  # By protocol, "group" first
     "The same images, assigned by group and shuffled one by one as in the report."
-    by_group = manifest if protocol == "group" else split_manifest(manifest, "group", fractions, seed, keep_official=False)
+    by_group = manifest
+    if protocol != "group":
+        by_group = split_manifest(manifest, "group", fractions, seed, keep_official=False)
     return {"group": by_group, "published": split_manifest(manifest, "published", fractions, seed)}
 
 
@@ -286,7 +304,8 @@ def audit_protocols(
     workers: int = 2,                    # As in `audit_split`
 ) -> pd.DataFrame:  # protocol, and the columns of `audit_split`
     "Count the leakage of each protocol."
-    audits = [audit_split(df, folder, workers=workers).assign(protocol=name) for name, df in protocols.items()]
+    audits = [audit_split(df, folder, workers=workers) for df in protocols.values()]
+    audits = [df.assign(protocol=name) for name, df in zip(protocols, audits, strict=True)]
     columns = ["protocol", "what", "total", "crossing", "test_images", "share_of_test"]
     return pd.concat(audits, ignore_index=True)[columns]
 
@@ -307,6 +326,7 @@ def describe_audit(
     part = audit.set_index(["protocol", "what"])["share_of_test"]
     n_test = {name: int(df["split"].eq("test").sum()) for name, df in protocols.items()}
     groups, near = (part.xs(what, level="what") for what in ("groups", "near-duplicates"))
-    return (f"Shuffled as published, {groups['published']:.1%} of the test images (n={n_test['published']}) have a sibling "
-            f"from their own group in another split; by group it is {groups['group']:.1%} (n={n_test['group']}). Images that "
+    return (f"Shuffled as published, {groups['published']:.1%} of the test images (n={n_test['published']}) "
+            f"have a sibling from their own group in another split; "
+            f"by group it is {groups['group']:.1%} (n={n_test['group']}). Images that "
             f"look nearly the same as one in another split: {near['published']:.1%} and {near['group']:.1%}.")

@@ -18,7 +18,7 @@ from .manifest import SPLITS
 def _assign_groups(
     group: np.ndarray, stratum: np.ndarray, fixed: np.ndarray, fractions: np.ndarray, seed: int
 ) -> np.ndarray:
-    "Split number of each group; `fixed` holds those that are decided, -1 elsewhere. Linear in the number of groups."
+    "Split number of each group; `fixed` holds those that are decided, -1 elsewhere. Linear in their number."
     pairs, counts = np.unique(np.stack([group, stratum], 1), axis=0, return_counts=True)
     starts = np.searchsorted(pairs[:, 0], np.arange(len(fixed) + 1))
     size, choice = np.bincount(group), fixed.copy()
@@ -31,7 +31,8 @@ def _assign_groups(
         kind, n = pairs[part, 1], counts[part]
         if choice[number] < 0:
             gain = (n * (2 * lacking[:, kind] - n) / target[:, kind]).sum(1)
-            gain += 0.01 * size[number] * (2 * lacking_all - size[number]) / target_all  # Breaks ties by the whole
+            tie = size[number] * (2 * lacking_all - size[number]) / target_all
+            gain += 0.01 * tie  # What lacks most as a whole
             choice[number] = np.where(fractions > 0, gain, -np.inf).argmax()
         lacking[choice[number], kind] -= n
         lacking_all[choice[number]] -= size[number]
@@ -44,7 +45,8 @@ def _fill_empty(choice: np.ndarray, size: np.ndarray, fixed: np.ndarray, fractio
         if not (choice == split).any():
             spare = np.flatnonzero((fixed < 0) & (np.bincount(choice, minlength=3)[choice] > 1))
             if not len(spare):
-                raise ValueError(_why_empty(SPLITS[split], len(size), bool((fixed >= 0).all()), int((fractions > 0).sum())))
+                n_splits, all_fixed = int((fractions > 0).sum()), bool((fixed >= 0).all())
+                raise ValueError(_why_empty(SPLITS[split], len(size), all_fixed, n_splits))
             choice[spare[size[spare].argmin()]] = split
     return choice
 
@@ -66,7 +68,9 @@ def _official_choice(manifest: pd.DataFrame, group: np.ndarray, n_groups: int) -
     return known["min"].where(known["min"].eq(known["max"]), -1).to_numpy(int)
 
 
-def _split_by_group(manifest: pd.DataFrame, fractions: np.ndarray, seed: int, keep_official: bool) -> np.ndarray:
+def _split_by_group(
+    manifest: pd.DataFrame, fractions: np.ndarray, seed: int, keep_official: bool
+) -> np.ndarray:
     group, names = pd.factorize(manifest["group"], sort=True)
     stratum, _ = pd.factorize(manifest["source"] + "\n" + manifest["label"].astype(str), sort=True)
     official = keep_official and "split" in manifest
@@ -80,12 +84,13 @@ def _split_by_group(manifest: pd.DataFrame, fractions: np.ndarray, seed: int, ke
 def describe_largest_group(
     manifest: pd.DataFrame,  # At least `group`
 ) -> str:                    # "the largest group, DFD:01, holds 36 of the 40 images", or nothing
-    "Say which group is the largest, and why it is where one knows; nothing where it is too small to be a reason."
+    "Say which group is the largest, and why where one knows; nothing where it is too small to be a reason."
     sizes = manifest.groupby("group").size()
     name, n = sizes.idxmax(), sizes.max()
     if n <= 0.1 * len(manifest):
         return ""
-    why = " (the actors of DFD were swapped with each other, which joins their clips)" if name.startswith("DFD:") else ""
+    actors = " (the actors of DFD were swapped with each other, which joins their clips)"
+    why = actors if name.startswith("DFD:") else ""
     return f"the largest group, {name}, holds {n} of the {len(manifest)} images{why}"
 
 # %% ../../nbs/library/10h_splits.ipynb #c079
@@ -113,7 +118,7 @@ def check_protocol(
 # %% ../../nbs/library/10h_splits.ipynb #data17h16
 def split_manifest(
     manifest: pd.DataFrame,  # At least source, label and group; split holds official splits, or is empty
-    protocol: str = "group",  # "group": no group is divided. "published": rows shuffled one by one, as in the report
+    protocol: str = "group",  # "group": no group is divided. "published": rows shuffled, as in the report
     fractions: tuple[float, float, float] = (0.7, 0.15, 0.15),  # Train, validation, test; they add up to 1
     seed: int = 42,
     keep_official: bool = True,  # Under "group", leave groups where their set's own split puts them
@@ -132,7 +137,8 @@ def split_manifest(
 
 
 def _balance(manifest: pd.DataFrame, seed: int) -> pd.DataFrame:
-    counts = manifest.groupby(["split", "label"]).size().unstack(fill_value=0).reindex(columns=[0, 1], fill_value=0)
+    counts = manifest.groupby(["split", "label"]).size().unstack(fill_value=0)
+    counts = counts.reindex(columns=[0, 1], fill_value=0)
     if (counts.min(axis=1) == 0).any():
         split = counts.min(axis=1).idxmin()
         raise ValueError(f"split {split}: it has one class only and cannot be balanced; expected both")
@@ -155,11 +161,12 @@ def limit_manifest(
     seed: int,           # Of the ranks of groups
     weight: np.ndarray | None = None,  # Images that each row stands for; by default one
 ) -> pd.DataFrame:       # Some of the rows, in their order
-    "Keep about `limit` images of every source, method and label. Raises `ValueError` for a limit below their number."
+    "Keep about `limit` images of every source, method and label. Raises `ValueError` for too small a limit."
     weight = np.ones(len(df)) if weight is None else weight
     if not limit or weight.sum() <= limit:
         return df
-    stratum, names = pd.factorize(df["source"] + "\n" + df["method"] + "\n" + df["label"].astype(str), sort=True)
+    kind = df["source"] + "\n" + df["method"] + "\n" + df["label"].astype(str)
+    stratum, names = pd.factorize(kind, sort=True)
     if limit < len(names):
         expected = f"expected 0 (all) or at least {len(names)}, one for each source, method and label"
         raise ValueError(f"image_limit is {limit}; {expected}")
@@ -172,11 +179,11 @@ def limit_manifest(
 
 # %% ../../nbs/library/10h_splits.ipynb #c091
 def audit_split(
-    manifest: pd.DataFrame,            # With split, group, video and sha256; near-duplicates are counted where it has phash
-    folder: str | Path | None = None,  # The dataset's folder: hashes that the manifest lacks are computed from its images
-    max_distance: int = 4,             # Bits of 64 in which near-duplicates may differ; 4 forgives a smaller copy
+    manifest: pd.DataFrame,            # With split, group, video and sha256; with phash for near-duplicates
+    folder: str | Path | None = None,  # The dataset's folder: hashes that are missing are computed there
+    max_distance: int = 4,             # Bits of 64 in which near-duplicates may differ
     workers: int = 2,                  # Threads that read images
-) -> pd.DataFrame:  # what; total; crossing: how many stand in several splits; test_images touched; share_of_test
+) -> pd.DataFrame:  # what; total; crossing: how many stand in several splits; test_images; share_of_test
     "Count leakage between splits. Near-duplicates are counted as images that have one in another split."
     n_test, rows = int(manifest["split"].eq("test").sum()), []
     for what, column in (("groups", "group"), ("videos", "video"), ("identical files", "sha256")):
@@ -202,7 +209,10 @@ def _audit_near_duplicates(manifest: pd.DataFrame, max_distance: int) -> tuple[s
 
 def _audit_source_videos(manifest: pd.DataFrame) -> list[tuple[str, int, int, int]]:
     "The row of the audit for YouTube videos, where a set names them; a fake was made from two."
-    if "source_video" not in manifest or not (named := manifest["source_video"].fillna("").astype(str)).ne("").any():
+    if "source_video" not in manifest:
+        return []
+    named = manifest["source_video"].fillna("").astype(str)
+    if not named.ne("").any():
         return []
     each = pd.DataFrame({"video": named.str.split(), "split": manifest["split"]}).explode("video").dropna()
     crosses = each.groupby("video")["split"].nunique().gt(1)

@@ -23,7 +23,14 @@ from ..parallel import parallel_map
 
 # %% ../../nbs/library/10j_storage.ipynb #c102
 DATASET_KIND = "cvcs_dfd 1"
-DATASET_NAMES = {*SPLITS, *(f"{split}.txt" for split in SPLITS), "manifest.csv", "rejected.csv", "dataset.json"}
+DATASET_NAMES = {*SPLITS, *(f"{split}.txt" for split in SPLITS)}
+DATASET_NAMES |= {"manifest.csv", "rejected.csv", "dataset.json"}
+
+
+def _entries(out: Path) -> dict[str, os.DirEntry]:
+    "What the split folders hold, by path."
+    splits = [split for split in SPLITS if (out / split).is_dir()]
+    return {f"{split}/{entry.name}": entry for split in splits for entry in os.scandir(out / split)}
 
 
 def _foreign_images(out: Path) -> list[str]:
@@ -31,13 +38,12 @@ def _foreign_images(out: Path) -> list[str]:
     try:
         paths = read_table(out / "manifest.csv", required=("path",))["path"].tolist()
     except (FileNotFoundError, NotADirectoryError, ValueError):
-        paths = []  # A lost manifest is a reason to build again: then names that a build gives are taken for ours
+        paths = []  # A lost manifest is a reason to build again: names that a build gives are taken for ours
     ours = {*paths, *(str(Path(path).with_suffix(".txt").as_posix()) for path in paths)}
-    held = [f"{split}/{entry.name}" for split in SPLITS if (out / split).is_dir() for entry in os.scandir(out / split)]
-    others = [path for path in held if path not in ours and not path.split("/")[1].startswith(".")]
+    others = [path for path in _entries(out) if path not in ours and not path.split("/")[1].startswith(".")]
     return sorted(path for path in others if paths or not re.fullmatch(r"[a-z]+/\d{6,}\.\w+", path))
 
-
+# %% ../../nbs/library/10j_storage.ipynb #data17j26
 def refuse_dataset_folder(
     out: Path,        # Where a dataset shall be written, an absolute path
     data_root: Path,  # What it is made from, an absolute path
@@ -46,7 +52,8 @@ def refuse_dataset_folder(
 ) -> None:
     "Refuse a folder that is neither new nor a dataset of this kind. Raises `ValueError`, `FileExistsError`."
     if out == data_root or data_root in out.parents or out in data_root.parents:
-        raise ValueError(f"{out}: lies inside the data root or around it ({data_root}); expected another folder")
+        found = f"lies inside the data root or around it ({data_root})"
+        raise ValueError(f"{out}: {found}; expected another folder")
     ours = bool(read_mark(out / "dataset.json", kind))
     expected = "a new folder or a dataset that was built here"
     refuse_foreign(out, names if ours else (), expected, _foreign_images(out) if ours else ())
@@ -56,23 +63,26 @@ _FRAMES_MARK = ".deepfake_nbs_frames"
 
 
 def _may_hold_frames(frames: Path) -> bool:
-    "Whether frames may be extracted into a folder: it is new, empty or marked, or cannot be written to at all."
+    "Whether frames may be extracted into a folder: it is new, empty or marked, or may only be read."
     if not frames.exists() or not os.access(frames, os.W_OK):
         return True
     if frames.is_dir() and not set(os.listdir(frames)) - {".lock"}:
         return True
-    marked = (frames / _FRAMES_MARK).is_file()
-    return marked or ((frames / ".lock").is_file() and next(frames.glob("**/frames.json"), None) is not None)  # An older build's
+    if (frames / _FRAMES_MARK).is_file():
+        return True
+    locked = (frames / ".lock").is_file()
+    return locked and next(frames.glob("**/frames.json"), None) is not None  # Made by version 0.1
 
-
+# %% ../../nbs/library/10j_storage.ipynb #data17j24
 def choose_frames_folder(
     frames: str | Path | None,  # As the user named it, or None
     out: Path,     # The dataset
     root: Path,    # The data root
     needed: bool,  # Whether there are videos
 ) -> Path:         # The folder that was named, else `frames` beside the dataset, else `<dataset>-frames`
-    "Where frames of videos are kept. Raises `ValueError` for a folder in the dataset or data, `FileExistsError`."
-    places = [Path(frames).resolve()] if frames else [out.with_name("frames"), out.with_name(f"{out.name}-frames")]
+    "Where frames of videos are kept. Raises `ValueError` for a place in dataset or data, `FileExistsError`."
+    ours = [out.with_name("frames"), out.with_name(f"{out.name}-frames")]
+    places = [Path(frames).resolve()] if frames else ours
     for place in places:
         for other in (out, root):
             if place == other or other in place.parents or place in other.parents:
@@ -101,12 +111,13 @@ def is_current(
 ) -> bool:
     "Whether the dataset was built by this plan and is still whole."
     note = read_mark(out / "dataset.json", kind)
-    if note.get("plan") != plan or note.get("rejected_share", 0) > reject_limit or not (out / "manifest.csv").is_file():
+    if note.get("plan") != plan or note.get("rejected_share", 0) > reject_limit:
+        return False
+    if not (out / "manifest.csv").is_file():
         return False
     if file_sha256(out / "manifest.csv") != note["manifest_sha256"]:
         return False
-    entries = [(split, entry) for split in SPLITS if (out / split).is_dir() for entry in os.scandir(out / split)]
-    held = {f"{split}/{entry.name}" for split, entry in entries if entry.stat().st_size}
+    held = {path for path, entry in _entries(out).items() if entry.stat().st_size}
     paths = set(read_table(out / "manifest.csv", required=("path",))["path"])
     texts = {path[: path.rindex(".")] + ".txt" for path in paths}
     lists = all((out / name).is_file() for name in names.difference(SPLITS))
@@ -161,7 +172,8 @@ def write_images(
     columns = [rows[name].tolist() for name in ("file", "path", "label", "sha256")]
     links = (rows["extracted"].astype(bool) | link).tolist()  # Frames are ours: they need no copy
     bar = "files" if progress else None
-    for _ in parallel_map(partial(_write_image, staging), *columns, links, workers=workers, threads=True, progress=bar):
+    how = dict(workers=workers, threads=True, progress=bar)
+    for _ in parallel_map(partial(_write_image, staging), *columns, links, **how):
         pass
 
 # %% ../../nbs/library/10j_storage.ipynb #data17j16
@@ -195,14 +207,15 @@ def _labels_table(rows: list[tuple[str, str, str]]) -> pd.DataFrame:
     for _, label, place in rows:
         if label not in ("0", "1"):
             raise ValueError(f"{place}: {label!r}; expected 0 (real) or 1 (fake)")
-    df = pd.DataFrame([(path, int(label), path.split("/")[0]) for path, label, _ in rows], columns=["path", "label", "split"])
+    found = [(path, int(label), path.split("/")[0]) for path, label, _ in rows]
+    df = pd.DataFrame(found, columns=["path", "label", "split"])
     return df.sort_values("path", ignore_index=True)
 
 
 def read_annotation_files(
     folder: str | Path,  # The dataset
 ) -> pd.DataFrame:       # path, label, split; sorted by path
-    "Read the format with one text file an image. Raises `ValueError` for one that is missing or holds something else."
+    "Read the format with one text file an image. Raises `ValueError` for a missing or bad one."
     rows = []
     for split in SPLITS:
         names = {entry.name for entry in os.scandir(Path(folder, split))}
@@ -214,14 +227,15 @@ def read_annotation_files(
             raise ValueError(f"{place}: an image or a text without the other; {expected}")
         for stem, name in images.items():
             text = Path(folder, split, f"{stem}.txt")
-            rows.append((f"{split}/{name}", text.read_text(encoding="utf-8", errors="replace").strip(), str(text)))
+            word = text.read_text(encoding="utf-8", errors="replace").strip()
+            rows.append((f"{split}/{name}", word, str(text)))
     return _labels_table(rows)
 
 # %% ../../nbs/library/10j_storage.ipynb #c116
 def read_list_files(
     folder: str | Path,  # The dataset
 ) -> pd.DataFrame:       # path, label, split; sorted by path
-    "Read the format with one list a split. Raises `ValueError` for a bad line, `FileNotFoundError` for a missing list."
+    "Read the format with one list a split. Raises `ValueError` for a bad line, `FileNotFoundError`."
     rows = []
     for split in SPLITS:
         path = Path(folder, f"{split}.txt")

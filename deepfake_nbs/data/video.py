@@ -42,7 +42,8 @@ def _refuse_unreadable(path: Path) -> None:
             raise VideoError(path, "the file is empty")
         end = told_end(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise VideoError(path, "a link to a file that is not there" if path.is_symlink() else "no such file") from None
+        gone = "a link to a file that is not there" if path.is_symlink() else "no such file"
+        raise VideoError(path, gone) from None
     except OSError as error:
         raise VideoError(path, f"cannot be read ({error.strerror or error})") from None
     except VideoError:
@@ -89,20 +90,22 @@ def _grabbed(capture: cv2.VideoCapture) -> Iterator[int]:
 
 
 def _set_orientation(path: Path, capture: cv2.VideoCapture) -> Callable[[np.ndarray], np.ndarray] | None:
-    "What must be done to frames where OpenCV does not turn them right. Raises `VideoError` for frames that are too large."
+    "What must be done to frames that OpenCV does not turn right. Raises `VideoError` for too large ones."
     n_pixels = capture.get(cv2.CAP_PROP_FRAME_WIDTH) * capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
     turn = find_mirror(path)
     if n_pixels > MAX_PIXELS:
-        raise VideoError(path, f"frames of {n_pixels / 1e6:.0f} megapixels; at most {MAX_PIXELS / 1e6:.0f} are read")
+        found = f"frames of {n_pixels / 1e6:.0f} megapixels"
+        raise VideoError(path, f"{found}; at most {MAX_PIXELS / 1e6:.0f} are read")
     if turn:
         capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
     return turn
 
 # %% ../../nbs/library/10g_video.ipynb #data17g13
 def _hand_over(
-    path: Path, capture: cv2.VideoCapture, wanted: set[int], take: Callable[[int, np.ndarray], None], last: int | None = None
+    path: Path, capture: cv2.VideoCapture, wanted: set[int], take: Callable[[int, np.ndarray], None],
+    last: int | None = None,
 ) -> int:
-    "Decode to the end, or to the last wished frame; hand over the wished ones (BGR, as shown), return how many decoded."
+    "Decode to the end or to `last`; hand over the wished frames (BGR, as shown), return how many decoded."
     turn, n = _set_orientation(path, capture), 0
     for number in _grabbed(capture):
         n = number + 1
@@ -123,7 +126,7 @@ def _promised(path: Path, capture: cv2.VideoCapture) -> int:
 
 
 def _spread_frames(path: Path, n_frames: int, take: Callable[[int, np.ndarray], None]) -> list[int]:
-    "Hand frames that are spread over a video to `take` (BGR); returns their numbers. It may have been given others before."
+    "Hand frames spread over a video to `take` (BGR); returns their numbers. Others may come before."
     with _opened(path) as capture:
         n_promised = _promised(path, capture)
         first = set(spread(n_promised, n_frames))
@@ -144,7 +147,7 @@ def read_frames(
     path: str | Path,     # The video
     n_frames: int = 8,    # Frames to take, spread evenly; all where there are not more
 ) -> dict[int, np.ndarray]:  # Frame number: image, height x width x RGB, 0-255
-    "Take frames from a video, upright as a player shows them. Raises `VideoError`, and `ValueError` for fewer than 1 frame."
+    "Take frames from a video, upright as a player shows them. Raises `VideoError`, `ValueError`."
     if n_frames < 1:
         raise ValueError(f"n_frames is {n_frames}; expected at least 1")
     found: dict[int, np.ndarray] = {}
@@ -170,10 +173,10 @@ def file_stamp(
 
 
 def _extracted(folder: Path, asked: dict) -> list[int] | None:
-    "Numbers of the frames that an earlier call took, where all of them are there and were taken as they are asked for."
+    "Numbers of the frames that an earlier call took, where all are there and taken as they are asked for."
     marker = folder / "frames.json"
     if marker.is_file():
-        with suppress(ValueError, KeyError, TypeError, OSError):  # A marker or a frame that was cut, or is gone
+        with suppress(ValueError, KeyError, TypeError, OSError):  # A marker or frame that is damaged or gone
             note = json.loads(marker.read_text(encoding="utf-8"))
             whole = all((folder / f"{number:06d}.png").stat().st_size for number in note["numbers"])
             if whole and {key: note[key] for key in asked} == asked:
@@ -193,8 +196,11 @@ def save_frames(
         return numbers
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    def take(number: int, frame: np.ndarray) -> None:
+        _write_png(folder / f"{number:06d}.png", frame)
+
     try:
-        numbers = _spread_frames(path, n_frames, lambda number, frame: _write_png(folder / f"{number:06d}.png", frame))
+        numbers = _spread_frames(path, n_frames, take)
     except VideoError as error:
         shutil.rmtree(folder)
         return error
@@ -217,7 +223,7 @@ def extract_frames(
     n_frames: int | Sequence[int] = 8,  # Frames a video, spread evenly; a list: one number for each row
     workers: int = 1,       # Videos at a time, each in a process of its own
     progress: bool = True,  # Show a bar
-) -> tuple[pd.DataFrame, pd.DataFrame]:  # One row a frame, paths relative to out; path and reason of rejected videos
+) -> tuple[pd.DataFrame, pd.DataFrame]:  # One row a frame, paths from out; path and reason of rejected videos
     "Take frames from many videos; resumes where an earlier call stopped."
     numbers = np.broadcast_to(n_frames, len(videos)).tolist()
     if min(numbers, default=1) < 1 or workers < 1:
@@ -225,10 +231,13 @@ def extract_frames(
     paths = videos["path"].tolist()
     files, folders = [Path(root, path) for path in paths], [Path(out, path) for path in paths]
     bar = "videos" if progress and paths else None
-    return _frame_rows(videos, list(parallel_map(save_frames, files, folders, numbers, workers=workers, progress=bar)))
+    found = parallel_map(save_frames, files, folders, numbers, workers=workers, progress=bar)
+    return _frame_rows(videos, list(found))
 
 # %% ../../nbs/library/10g_video.ipynb #data17g18
-def _frame_rows(videos: pd.DataFrame, found: list[list[int] | VideoError]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _frame_rows(
+    videos: pd.DataFrame, found: list[list[int] | VideoError]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     "One row a frame; path and reason of the videos that gave none."
     rows, rejected = [], []
     for row, result in zip(videos.to_dict("records"), found, strict=True):

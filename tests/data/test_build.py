@@ -205,7 +205,7 @@ def test_too_many_bad_files_stop_the_build(mine, tmp_path):
     assert not out.exists() and set(pd.read_csv(listing)["path"]) == set(bad)
     build(mine, out, reject_limit=8 / 72)
     assert out.exists() and not listing.exists()
-    with pytest.raises(ValueError, match="reject_limit=0.02"):  # A set that was accepted is judged again
+    with pytest.raises(ValueError, match="reject_limit=0.02"):  # A set that was accepted is checked again
         build(mine, out, reject_limit=0.02)
     assert read_manifest(out).shape[0] == 96
 
@@ -253,7 +253,7 @@ def test_only_one_build_at_a_time(tree, tmp_path):
     build(tree, tmp_path / "set")
 
 
-def test_a_small_set_from_real_pictures(real, tmp_path):
+def test_a_small_set_from_real_images(real, tmp_path):
     sets = ("challenge", "dfdc_faces", "faceforensics")
     manifest = build_cvcs_dfd(real, tmp_path / "set", n_frames=2, image_limit=60, sources=sets, workers=2, progress=False)
     assert len(manifest) == 60 and set(manifest["source"]) == {"CelebA", "FFHQ", "StarGAN", "STYLEGAN2", "STYLEGAN3", "FF++", "DFDC"}

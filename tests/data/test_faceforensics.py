@@ -153,5 +153,5 @@ def test_a_fake_follows_the_people_that_a_list_names(mine, tmp_path):
         f"{originals.removeprefix('faceforensics/')}/{name},0,{person}\n" for name, person in zip(names, ("alice", "bob"), strict=True)))
     videos = read_faceforensics(mine / "faceforensics")
     pair = {Path(name).stem for name in names}
-    kin = videos[videos["path"].map(lambda path: set(Path(path).stem.split("_")) <= pair)]
-    assert len(kin) > 2 and kin["group"].nunique() == 1
+    related = videos[videos["path"].map(lambda path: set(Path(path).stem.split("_")) <= pair)]
+    assert len(related) > 2 and related["group"].nunique() == 1

@@ -68,7 +68,7 @@ def kill_builds(tree, out, plans, moments):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_killed_at_chosen_steps_then_goes_on(tree, tmp_path):
+def test_killed_at_chosen_steps_then_resumes(tree, tmp_path):
     out = tmp_path / "set"
     states = kill_builds(tree, out, [{}], [1, 2, 3, 10, 25, 41, 60, 61, 90, 120, 150, 151, 180, 200, 220, 4, 5, 6, 7])
     assert sum(state["killed"] for state in states) > 10

@@ -154,7 +154,7 @@ def test_a_name_means_the_same_in_every_set(tmp_path):
     group = found.images.set_index("path")["group"]
     assert group["mine/0.png"] == "FF++:001"  # The name that the ids of one video were joined to
     assert group["mine/1.png"] == group["challenge/0-FFHQ/000.png"] == "FFHQ:000" and group["mine/2.png"] == "alone"
-    assert "kin" not in found.images and "kin" not in found.videos
+    assert "related" not in found.images and "related" not in found.videos
     manifest = build(tmp_path / "data", tmp_path / "set")
     assert manifest.groupby("group")["split"].nunique().max() == 1
     assert "2 groups hold images of more than one set, because their names are the same" in dataset_notes(tmp_path / "set")

@@ -95,7 +95,7 @@ def test_frames_are_counted_when_the_header_is_silent(tmp_path, monkeypatch):
     assert list(read_frames(tmp_path / "a.mp4", 99)) == list(range(7)) and list(read_frames(tmp_path / "a.mp4", 1)) == [3]
 
 
-def test_extraction_goes_on_where_it_stopped(tmp_path):
+def test_extraction_resumes_where_it_stopped(tmp_path):
     names = [f"v{i}.mp4" for i in range(3)]
     for name in names:
         draw_video(tmp_path / name)

@@ -88,7 +88,7 @@ def video_rows(root, names):
 
 
 def random_rows(seed):
-    "Groups of very different sizes, several sources, with kin that cross labels."
+    "Groups of very different sizes, several sources, with related images that cross labels."
     rng, rows = np.random.default_rng(seed), []
     for number in range(rng.integers(12, 80)):
         source = rng.choice(["A", "B", "C"], p=[0.6, 0.3, 0.1])
