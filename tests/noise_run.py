@@ -41,7 +41,7 @@ def draw_dataset(folder: Path, n: int = 30, protocol: str = "group") -> Path:
         image.save(folder / path)
         rows.append(dict(path=path, label=i % 2, source="noise", method="smooth" if i % 2 else "none", group=f"{i:03d}", video="", frame="",
                          width=56, height=40, format="PNG", sha256=file_sha256(folder / path), split=split))
-    pd.DataFrame(rows)[list(MANIFEST_COLUMNS)].to_csv(folder / "manifest.csv", index=False)
+    pd.DataFrame(rows).reindex(columns=list(MANIFEST_COLUMNS)).to_csv(folder / "manifest.csv", index=False)
     (folder / "dataset.json").write_text(json.dumps({"plan": {"protocol": protocol}}))
     return folder
 

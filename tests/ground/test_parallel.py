@@ -208,12 +208,12 @@ def wait_for(happens, seconds=60):
 VIDEOS = """
 import signal, sys
 from pathlib import Path
+import pandas as pd
 from deepfake_nbs.data.video import extract_frames
-from deepfake_nbs.data.manifest import as_manifest
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 root = Path(sys.argv[1])
-rows = as_manifest([dict(path=p.name, label=0) for p in sorted(root.glob("*.mp4"))])
+rows = pd.DataFrame([dict(path=p.name, label=0, video="") for p in sorted(root.glob("*.mp4"))])
 try:
     frames, _ = extract_frames(rows, root, root / "work", 600, workers=2, progress=False)
     print(len(frames))
