@@ -33,7 +33,8 @@ def write_video(path: Path, n_frames: int, seed: int) -> None:
 
 def frame_extraction(folder: Path) -> None:
     "Two workers beside one, on the same clips."
-    from deepfake_nbs.datasets import extract_frames, read_faceforensics
+    from deepfake_nbs.data.faceforensics import read_faceforensics
+    from deepfake_nbs.data.video import extract_frames
 
     for i in range(16):
         write_video(folder / "faceforensics/original_sequences/youtube/c23/videos" / f"{i:03}.mp4", 250, i)
@@ -49,7 +50,7 @@ def frame_extraction(folder: Path) -> None:
 
 BUILD = """
 import resource, sys, time
-from deepfake_nbs.datasets import build_cvcs_dfd
+from deepfake_nbs.data.build import build_cvcs_dfd
 start = time.perf_counter()
 build_cvcs_dfd(sys.argv[1], sys.argv[2], workers=2)
 kib = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))

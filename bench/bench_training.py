@@ -35,7 +35,8 @@ from deepfake_nbs.claims import CLAIM_COLUMNS
 from deepfake_nbs.core import run_record, set_seed, write_json, write_text
 from deepfake_nbs.files import read_table, write_table
 from deepfake_nbs.metrics import classification_metrics, paired_metrics
-from deepfake_nbs.datasets import MANIFEST_COLUMNS, build_cvcs_dfd, read_manifest
+from deepfake_nbs.data.build import build_cvcs_dfd
+from deepfake_nbs.data.manifest import MANIFEST_COLUMNS, read_manifest
 from deepfake_nbs.training import (
     PRECISIONS, SCHEDULES, ManifestImages, SeededLoader, TrainingConfig, WholePictures, best_epoch, choose_precision, make_learner,
     make_loss, predict, read_splits, read_table1, score, table_row, train, train_epoch,

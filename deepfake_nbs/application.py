@@ -925,7 +925,7 @@ def check_video(
     whole: bool = False, # Judge the whole picture of frames without a head
 ) -> VideoEvidence:
     "Judge a video by one head that is followed through its frames. Raises `datasets.VideoError`; `ValueError` for fewer than 1 frame."
-    from deepfake_nbs.datasets import read_frames
+    from deepfake_nbs.data.video import read_frames
 
     start = time.perf_counter()
     frames = read_frames(video, n_frames)
@@ -1268,7 +1268,7 @@ def _answers(pipeline: Pipeline, found: FoundFiles, gallery: Gallery | None, who
     yield from (ImageError(path, reason) for path, reason in found.unreadable.items())
     yield from pipeline.check_many(found.images, whole, gallery)
     if found.videos:
-        from deepfake_nbs.datasets import VideoError
+        from deepfake_nbs.data.containers import VideoError
 
         for path in found.videos:
             try:
@@ -1333,7 +1333,8 @@ def build(
 ) -> None:
     "Build CVCS DFD from a data root."
     shares = _fractions(fractions)
-    from deepfake_nbs.datasets import build_cvcs_dfd, dataset_notes
+    from deepfake_nbs.data.build import build_cvcs_dfd
+    from deepfake_nbs.data.storage import dataset_notes
 
     options = dict(n_frames=frames, protocol=protocol, fractions=shares, balance=balance, image_limit=limit, reject_limit=reject_limit)
     names = [name for name in sources.split(",") if name.strip()] or None
@@ -1354,7 +1355,8 @@ def audit(
     folder: Annotated[Path, typer.Argument(help="A dataset made by `deepfake-nbs build`.", parser=_place, metavar="FOLDER")],
 ) -> None:
     "Say which groups, videos, files and near-duplicates cross the splits of a dataset."
-    from deepfake_nbs.datasets import audit_split, read_manifest
+    from deepfake_nbs.data.manifest import read_manifest
+    from deepfake_nbs.data.splits import audit_split
 
     try:
         typer.echo(audit_split(read_manifest(folder), folder).to_string(index=False))
@@ -1601,7 +1603,8 @@ def find_pairs(
     n_frames: int = 8,  # Frames of a video that are taken out; the middle one is shown
 ) -> list[Pair]:  # What the network has not seen first; methods and originals in turn
     "Find originals and the fakes made of them among the videos of FaceForensics++."
-    from deepfake_nbs.datasets import extract_frames, read_faceforensics
+    from deepfake_nbs.data.faceforensics import read_faceforensics
+    from deepfake_nbs.data.video import extract_frames
 
     root = resolve(data) / "faceforensics"
     if not root.is_dir():

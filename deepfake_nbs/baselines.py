@@ -56,7 +56,7 @@ from .core import file_sha256, run_record, whole_file, write_json
 from .images import KNOWN_FORMATS, ImageError, read_header, read_image
 from .metrics import classification_metrics, show_interval
 from .files import read_table, write_table
-from .datasets import SPLITS, read_manifest
+from .data.manifest import SPLITS, read_manifest
 
 # %% ../nbs/library/50a_baselines.ipynb #c004
 if TYPE_CHECKING:  # matplotlib loads only where a figure is drawn

@@ -26,7 +26,7 @@ from scipy.optimize import linprog
 from .core import copy_folder, file_sha256, list_folder, open_readable
 from .metrics import classification_metrics, paired_metrics, show_interval, show_value, subtract_metrics
 from .files import read_table
-from .datasets import SPLITS, read_manifest
+from .data.manifest import SPLITS, read_manifest
 from deepfake_nbs.training import (
     OUR_ROWS, PROTOCOLS, SCHEDULES, TrainingError, latest_checkpoint, read_table1, read_table2, record_identity, replace_folder, table_row,
 )

@@ -460,9 +460,9 @@ def check_boxes(
     head_names: tuple[str, ...] | None = None,  # Classes that mean a head; by default those of `datasets.HEAD_NAMES`
 ) -> tuple[np.ndarray, list[str]]:  # n x 4 inside the picture; a note for each that had to be clipped
     "Boxes of one frame. Raises `ValueError` that says which is wrong, and how."
-    from deepfake_nbs.datasets import HEAD_NAMES, _class_names
+    from deepfake_nbs.data.annotations import HEAD_NAMES, lower_names
 
-    kept, notes, known = [], [], _class_names(head_names or HEAD_NAMES)
+    kept, notes, known = [], [], lower_names(head_names or HEAD_NAMES)
     for number, box in enumerate(boxes, 1):
         corners = [box[name] for name in ("xmin", "ymin", "xmax", "ymax")]
         shown = f"box {number} ({', '.join(f'{value:g}' for value in corners)})"
@@ -510,12 +510,12 @@ def read_annotation(
     head_names: tuple[str, ...] | None = None,  # As in `check_boxes`
 ) -> tuple[np.ndarray, list[str]]:  # As `check_boxes`; no rows for a frame without heads
     "Boxes of an annotation. Raises `ValueError` with the reason."
-    from deepfake_nbs.datasets import HEAD_NAMES, _parse_voc, _voc_boxes
+    from deepfake_nbs.data.annotations import HEAD_NAMES, parse_voc, read_voc_boxes
 
     if not path.is_file():
         raise ValueError("a picture without annotation")
     try:
-        root, boxes = _parse_voc(path), _voc_boxes(path, head_names or HEAD_NAMES)
+        root, boxes = parse_voc(path), read_voc_boxes(path, head_names or HEAD_NAMES)
     except ValueError as error:
         raise ValueError(str(error).removeprefix(f"{path}: ")) from error
     _check_objects(root.findall("object"))
@@ -525,13 +525,13 @@ def read_annotation(
 # %% ../nbs/library/30a_head_detection.ipynb #c068
 def _orphans(root: Path, paths: list[str]) -> list[dict[str, str]]:
     "Annotations and list entries whose picture is not there."
-    from deepfake_nbs.datasets import _entries, _listed_splits
+    from deepfake_nbs.data.annotations import list_files, read_split_lists
 
     known = {Path(path).relative_to("JPEGImages").with_suffix("").as_posix() for path in paths}
     stems = {Path(path).stem for path in paths}
-    lone = [path for path in _entries(root / "Annotations", ".xml") if path.stem not in stems]
+    lone = [path for path in list_files(root / "Annotations", ".xml") if path.stem not in stems]
     rows = [dict(path=f"Annotations/{path.name}", what="annotation", reason="an annotation without picture") for path in lone]
-    named = [name for name in _listed_splits(root, known) if name not in known]
+    named = [name for name in read_split_lists(root, known) if name not in known]
     return rows + [dict(path=f"JPEGImages/{name}", what="list", reason="named in Splits, but not there") for name in named]
 
 
@@ -581,12 +581,15 @@ def build_head_set(
     "Check every frame of a set and write down what is there. Raises `ValueError` or `FileNotFoundError`."
     import pandas as pd
 
-    from deepfake_nbs.datasets import SPLITS, _look_at_all, check_manifest, read_heads, split_manifest
+    from deepfake_nbs.data.annotations import read_heads
+    from deepfake_nbs.data.inspection import inspect_images
+    from deepfake_nbs.data.manifest import SPLITS, check_manifest
+    from deepfake_nbs.data.splits import split_manifest
 
     root, out = Path(root), Path(out)
     out.mkdir(parents=True, exist_ok=True)
     frames = read_heads(root)
-    notes = _look_at_all([root / path for path in frames["path"]], out / "notes.jsonl", workers, progress)
+    notes = inspect_images([root / path for path in frames["path"]], out / "notes.jsonl", workers, progress)
     kept, boxes, rejected = _sort_frames(frames, notes, root, head_names)
     rejected += _orphans(root, frames["path"].tolist())
     write_table(pd.DataFrame(rejected, columns=["path", "what", "reason"]), out / "rejected.csv")
@@ -640,7 +643,7 @@ def read_head_set(
     folder: str | Path,  # As `build_head_set` left it
 ) -> HeadSet:
     "Read a checked set. Raises `FileNotFoundError`, or `ValueError` when its files do not belong together."
-    from deepfake_nbs.datasets import read_manifest
+    from deepfake_nbs.data.manifest import read_manifest
 
     folder = Path(folder)
     with open_readable(folder / "head_set.json", "no checked set of heads; build_head_set makes one") as file:
@@ -1631,12 +1634,13 @@ def crop_pictures(
 # %% ../nbs/library/30a_head_detection.ipynb #c163
 def _crop_all(detector: HeadDetector, rows: list[dict], folder: Path, staging: Path, **options: Any) -> list[dict[str, Any]]:
     "Crop what an earlier, killed build has not; notes of all rows in their order."
-    from deepfake_nbs.datasets import SPLITS, _read_notes
+    from deepfake_nbs.data.manifest import SPLITS
+    from deepfake_nbs.files import read_notes
 
     for split in SPLITS:
         (staging / "dataset" / split).mkdir(parents=True, exist_ok=True)
     log = staging / "crops.jsonl"
-    notes = {path: note for path, note in _read_notes(log).items()
+    notes = {path: note for path, note in read_notes(log).items()
              if "sha256" not in note or (staging / "dataset" / path).with_suffix(".png").is_file()}
     todo = [row for row in rows if row["path"] not in notes]
     with open(log, "a", encoding="utf-8") as file:
@@ -1674,12 +1678,15 @@ def build_cropped_dfd(
     progress: bool = True,   # Show a bar
 ) -> "pd.DataFrame":         # The manifest: same ids, labels, groups and splits, fewer rows
     "Cut the main head out of every picture of CVCS DFD. Raises `ValueError` where no picture of a split has a head, `FileExistsError`."
-    from deepfake_nbs import datasets
-    from deepfake_nbs.datasets import SPLITS, _put_table, _staging, _swap, _write_lists, check_manifest, read_manifest
+
+    from deepfake_nbs.data import storage
+    from deepfake_nbs.data.manifest import SPLITS, check_manifest, read_manifest
+    from deepfake_nbs.data.storage import write_lists
+    from deepfake_nbs.datasets import _put_table, _staging, _swap
 
     folder, out = Path(folder).resolve(), Path(out).resolve()
-    ours = dict(kind=_CROPPED_KIND, names=datasets._OUR_NAMES - {"rejected.csv"} | _MORE_NAMES)
-    datasets._refuse_foreign(out, folder, **ours)
+    ours = dict(kind=_CROPPED_KIND, names=storage.DATASET_NAMES - {"rejected.csv"} | _MORE_NAMES)
+    retrieval._refuse_foreign(out, folder, **ours)
     rows = read_manifest(folder).to_dict("records")
     network = hashlib.sha256(b"".join(value.cpu().numpy().tobytes() for value in detector.model.state_dict().values())).hexdigest()
     threshold = detector.config["threshold"] if threshold is None else threshold
@@ -1696,7 +1703,7 @@ def build_cropped_dfd(
         threshold=threshold,
         protocol=datasets._read_note(folder).get("plan", {}).get("protocol", ""),
     )
-    if datasets._is_current(out, plan, **ours):
+    if storage.is_current(out, plan, **ours):
         return read_manifest(out)
     with _staging(out, plan) as staging:
         notes = _crop_all(detector, rows, folder, staging, margin=margin, threshold=threshold, workers=workers, progress=progress)
@@ -1710,7 +1717,7 @@ def build_cropped_dfd(
         dataset, scratch = staging / "dataset", staging / "scratch"
         for path, label in manifest[["path", "label"]].itertuples(index=False):
             (dataset / path).with_suffix(".txt").write_text(f"{label}\n")
-        _write_lists(check_manifest(manifest), dropped[["path", "reason"]], staging)
+        write_lists(check_manifest(manifest), dropped[["path", "reason"]], staging)
         for name, table in (("dropped", dropped), ("common", common)):
             _put_table(dataset / f"{name}.csv", scratch, table)
         (dataset / "rejected.csv").unlink()
@@ -1732,10 +1739,10 @@ def heads_root(
 ) -> Path:             # Its folder in the layout of HollywoodHeads
     "Find the frames with head boxes. Raises `FileNotFoundError` where a data root has none, `ValueError` where it has several."
     from deepfake_nbs.core import resolve
-    from deepfake_nbs.datasets import _subfolders
+    from deepfake_nbs.data.manifest import list_subfolders
 
     root = resolve(data)
-    sets = _subfolders(root) if root.is_dir() else []
+    sets = list_subfolders(root) if root.is_dir() else []
     found = [folder for folder in sets if (folder / "Annotations").is_dir() and (folder / "JPEGImages").is_dir()]
     if len(found) > 1:
         names = " and ".join(folder.name for folder in found)
@@ -2020,7 +2027,7 @@ def crop_counts(
     run: Path,  # Run folder with cvcs_dfd and cvcs_cropped_dfd
 ) -> "pd.DataFrame":  # source, label, pictures, cropped, dropped, share_dropped, more_heads
     "How many pictures of each source and label could be cropped; `more_heads` counts those in which several heads were found."
-    from deepfake_nbs.datasets import read_manifest
+    from deepfake_nbs.data.manifest import read_manifest
 
     whole, cropped = read_manifest(run / "cvcs_dfd"), read_manifest(run / "cvcs_cropped_dfd")
     whole = whole.assign(

@@ -76,7 +76,8 @@ from .files import write_table
 from .images import read_image
 from .parallel import worker_threads
 from .commands import say
-from .datasets import SPLITS, read_manifest, split_manifest
+from .data.manifest import SPLITS, read_manifest
+from .data.splits import split_manifest
 from .xception import MEAN, STD, create_model, normalise, read_state, resize_square, variant_arguments
 
 # %% ../nbs/library/60d_training.ipynb #c010

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from deepfake_nbs.core import file_sha256
-from deepfake_nbs.datasets import MANIFEST_COLUMNS
+from deepfake_nbs.data.manifest import MANIFEST_COLUMNS
 from deepfake_nbs.training import TrainingConfig, train_run
 
 TINY = TrainingConfig(row=8, crop=False, epochs=3, image_size=48, width=0.1, batch_size=5, learning_rate=0.01, workers=1,
@@ -41,7 +41,7 @@ def draw_dataset(folder: Path, n: int = 30, protocol: str = "group") -> Path:
         image.save(folder / path)
         rows.append(dict(path=path, label=i % 2, source="noise", method="smooth" if i % 2 else "none", group=f"{i:03d}", video="", frame="",
                          width=56, height=40, format="PNG", sha256=file_sha256(folder / path), split=split))
-    pd.DataFrame(rows)[list(MANIFEST_COLUMNS)].to_csv(folder / "manifest.csv", index=False)
+    pd.DataFrame(rows).reindex(columns=list(MANIFEST_COLUMNS)).to_csv(folder / "manifest.csv", index=False)
     (folder / "dataset.json").write_text(json.dumps({"plan": {"protocol": protocol}}))
     return folder
 

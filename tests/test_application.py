@@ -589,7 +589,7 @@ def test_frames_that_a_network_of_heads_judged_whole_are_told(tmp_path, video):
 
 
 def test_a_broken_video_is_named(heads_run, tmp_path):
-    from deepfake_nbs.datasets import VideoError
+    from deepfake_nbs.data.containers import VideoError
 
     (tmp_path / "a.mp4").write_bytes(b"no film")
     with pytest.raises(VideoError, match="a.mp4"):
@@ -608,7 +608,7 @@ def test_a_video_of_one_frame_is_judged(heads_run, tmp_path):
 
 
 def test_every_bad_video_is_one_error_that_names_it(heads_run, tmp_path, video):
-    from deepfake_nbs.datasets import VideoError
+    from deepfake_nbs.data.containers import VideoError
 
     (tmp_path / "cut.mp4").write_bytes(video.read_bytes()[:-100])
     (tmp_path / "empty.mp4").touch()

@@ -10,10 +10,11 @@ from PIL import Image
 from random_run import make_run
 from typer.testing import CliRunner
 
-from deepfake_nbs import datasets
+from deepfake_nbs.application import build
 from deepfake_nbs import head_detection as hd
 from deepfake_nbs.application import _training_margin, app
-from deepfake_nbs.datasets import read_boxes, read_heads, read_sources
+from deepfake_nbs.data.annotations import read_boxes, read_heads
+from deepfake_nbs.data.readers import read_sources
 
 BOX = "<bndbox><xmin>20</xmin><ymin>20</ymin><xmax>60</xmax><ymax>70</ymax></bndbox>"
 HEAD = f"<object><name>head</name>{BOX}</object>"
@@ -336,7 +337,7 @@ def test_the_command_crop_says_what_a_margin_may_be(tmp_path):
         (tmp_path / "data/challenge" / f"{label}-toy").mkdir(parents=True)
         for i in range(6):
             Image.new("RGB", (40, 30), (40 * i, 90 * label, 9)).save(tmp_path / f"data/challenge/{label}-toy/{i}.png")
-    datasets.build_cvcs_dfd(tmp_path / "data", tmp_path / "set", workers=1, progress=False)
+    build.build_cvcs_dfd(tmp_path / "data", tmp_path / "set", workers=1, progress=False)
     for word in ("--margin=1e308", "--margin=nan", "--margin=-1", "--threshold=nan", "--threshold=2", "--workers=0"):
         done = CliRunner().invoke(app, ["crop", str(tmp_path / "set"), str(tmp_path / "out"), "--run", str(run), word])
         assert done.exit_code == 2 and isinstance(done.exception, SystemExit), done.output

@@ -20,7 +20,9 @@ from PIL import Image, ImageDraw
 from deepfake_nbs import head_detection as hd
 from deepfake_nbs import core
 from deepfake_nbs.settings import read_settings
-from deepfake_nbs.datasets import build_cvcs_dfd, read_annotation_files, read_list_files, read_manifest
+from deepfake_nbs.data.build import build_cvcs_dfd
+from deepfake_nbs.data.manifest import read_manifest
+from deepfake_nbs.data.storage import read_annotation_files, read_list_files
 from deepfake_nbs.images import read_image
 from deepfake_nbs.metrics import jackknife_interval
 

@@ -17,7 +17,10 @@ from noise_run import TINY, draw_dataset
 from PIL import Image, ImageDraw
 from random_run import make_run
 
-from deepfake_nbs import application, comparison, core, datasets, training, xception
+from deepfake_nbs import application, comparison, core, training, xception
+from deepfake_nbs.data import annotations
+from deepfake_nbs.data import build
+from deepfake_nbs.data import manifest
 from deepfake_nbs.miniature import drawing
 from deepfake_nbs import settings
 from deepfake_nbs import claims
@@ -130,7 +133,7 @@ def test_datasets_whole_and_cropped_an_index_and_a_head_set(tmp_path, umask, pho
     run = tmp_path / "run"
     for path in photos.rglob("*.png"):
         path.chmod(0o400)
-    datasets.build_cvcs_dfd(photos, run / "cvcs_dfd", workers=1, progress=False)
+    build.build_cvcs_dfd(photos, run / "cvcs_dfd", workers=1, progress=False)
     hd.build_cropped_dfd(run / "cvcs_dfd", Everywhere(), run / "cvcs_cropped_dfd", progress=False)
     build_index(make_feature("thumbnail"), photos, run / "index", cache=run / "vectors", progress=False)
     check_modes(run, umask, 110)
@@ -233,8 +236,8 @@ def things(shared):
         shared / "again.safetensors": lambda: xception.read_state(shared / "again.safetensors"),
         shared / "state.pt": lambda: xception.read_state(shared / "state.pt"),
         shared / "settings.ini": lambda: settings.read_settings("smoke", shared / "settings.ini"),
-        shared / "set/manifest.csv": lambda: datasets.read_manifest(shared / "set"),
-        shared / "set/labels.csv": lambda: datasets.read_labels(shared / "set"),
+        shared / "set/manifest.csv": lambda: manifest.read_manifest(shared / "set"),
+        shared / "set/labels.csv": lambda: manifest.read_labels(shared / "set"),
         shared / "set/dataset.json": lambda: datasets._refuse_foreign(shared / "set", data),
         shared / "training/1/run.json": lambda: comparison.read_run(shared / "training/1"),
         shared / "model.onnx": lambda: application.OnnxNetwork(shared / "model.onnx"),
@@ -258,7 +261,7 @@ def test_a_folder_that_may_not_be_entered_is_not_called_empty(things, shared):
         shared / "run/models/head_detector": lambda: hd.HeadDetector.load(shared / "run" / hd.DETECTOR, "cpu"),
         shared / "training": lambda: comparison.finished_rows(shared),
         shared / "training/1": lambda: training.latest_checkpoint(shared / "training/1"),
-        shared / "set": lambda: datasets.read_manifest(shared / "set/manifest.csv"),
+        shared / "set": lambda: manifest.read_manifest(shared / "set/manifest.csv"),
         shared / "index": lambda: open_index(shared / "index"),
     }
     for place, read in reads.items():
@@ -287,6 +290,6 @@ def test_lists_and_annotations_that_may_not_be_read_are_not_left_out(shared):
     (shared / "heads/Splits/train.txt").write_text("a\n")
     for part in ("Annotations", "Splits"):
         (shared / "heads" / part).chmod(0)
-        said = fails_with(lambda: datasets.read_heads(shared / "heads"))
+        said = fails_with(lambda: annotations.read_heads(shared / "heads"))
         assert said.startswith("PermissionError: ") and str(shared / "heads" / part) in said, said
         (shared / "heads" / part).chmod(0o755)

@@ -93,9 +93,9 @@ def limit_pool(
     seed: int = 0,             # Seed of the draw
 ) -> "pd.DataFrame":
     "Some images of every source and method, whole groups first."
-    from deepfake_nbs.datasets import _limit_rows
+    from deepfake_nbs.data.splits import limit_manifest
 
-    return _limit_rows(manifest, n, seed, np.ones(len(manifest), int)).reset_index(drop=True)
+    return limit_manifest(manifest, n, seed).reset_index(drop=True)
 
 # %% ../../nbs/library/40d_evaluation.ipynb #retrieval42
 def original_task(

@@ -517,7 +517,7 @@ def portrait(path):
 
 def test_the_format_of_every_image_is_known(tmp_path):
     from deepfake_nbs.baselines import FileFacts
-    from deepfake_nbs.datasets import _look
+    from deepfake_nbs.data.inspection import inspect_image
     from deepfake_nbs.files import image_suffixes, looks_like_image
 
     broken = tmp_path / "no ending"
@@ -527,7 +527,7 @@ def test_the_format_of_every_image_is_known(tmp_path):
         header = read_header(path)
         assert (header.width, header.height, header.format, header.n_bytes) == (40, 30, kind, path.stat().st_size)
         assert read_image(path).format == kind and looks_like_image(path)
-        note = _look(path)
+        note = inspect_image(path)
         assert (note["width"], note["height"], note["format"]) == (40, 30, kind)
         facts = FileFacts().describe(path)
         assert facts[:3].tolist() == [40, 30, 40 / 30] and facts[4:-128].tolist() == [name == kind for name in images.KNOWN_FORMATS]

@@ -17,7 +17,7 @@ import pytest
 from joblib import parallel_config
 
 from deepfake_nbs.core import file_sha256
-from deepfake_nbs.datasets import extract_frames
+from deepfake_nbs.data.video import extract_frames
 from deepfake_nbs.parallel import _interruptions_later, batched, parallel_map, worker_threads
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs /proc to see processes")
@@ -209,7 +209,7 @@ VIDEOS = """
 import signal, sys
 from pathlib import Path
 import pandas as pd
-from deepfake_nbs.datasets import extract_frames
+from deepfake_nbs.data.video import extract_frames
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 root = Path(sys.argv[1])

@@ -1,4 +1,5 @@
 "Videos as they come: headers that promise another number, files that were cut, mirrored films, odd names."
+import json
 import os
 import shutil
 import struct
@@ -8,11 +9,15 @@ import cv2
 import numpy as np
 import pytest
 
-from deepfake_nbs import datasets
-from deepfake_nbs import images
-from deepfake_nbs.datasets import VideoError, extract_frames, read_frames
+from deepfake_nbs.data import video
+from deepfake_nbs.data.containers import VideoError, _mp4_boxes, find_mirror
+from deepfake_nbs.data.manifest import as_manifest
+from deepfake_nbs.data.video import extract_frames, read_frames, save_frames, spread
 
-CASES = Path(__file__).resolve().parents[2] / "shared" / "cases" / "video"
+
+CASES = Path(__file__).resolve().parents[3] / "shared" / "cases" / "video"
+
+
 CODECS = {".mp4": "mp4v", ".avi": "MJPG", ".mkv": "MJPG", ".webm": "VP80", ".wmv": "WMV2"}
 
 
@@ -57,11 +62,8 @@ def index_first(path):
 
 
 def promises(path):
-    with datasets._opened(path) as capture:
+    with video._opened(path) as capture:
         return int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-
-
-# --- Frames are spread over what decodes -------------------------------------------------------------------------------
 
 
 def more_in_the_header(path):
@@ -97,8 +99,8 @@ def test_a_last_frame_that_does_not_decode_is_not_counted(tmp_path, n_drawn):
     more_in_the_header(path)
     assert promises(path) == n_drawn
     for n in (1, 2, 4, 5, 8, 19, 20, 21, 1000):
-        assert list(read_frames(path, n)) == datasets._spread(n_drawn - 1, n)
-        assert datasets._save_frames(path, tmp_path / "frames", n) == datasets._spread(n_drawn - 1, n)
+        assert list(read_frames(path, n)) == spread(n_drawn - 1, n)
+        assert save_frames(path, tmp_path / "frames", n) == spread(n_drawn - 1, n)
 
 
 def test_what_an_edit_list_cuts_away_is_not_sampled(tmp_path):
@@ -127,7 +129,7 @@ def test_damage_in_the_middle_does_not_end_a_video(tmp_path, start, end):
     path.write_bytes(data[:hole] + bytes(rest - hole) + data[rest:])
     n = 200 - (end - start)
     assert list(read_frames(path, 1000)) == list(range(n))
-    assert list(read_frames(path, 2)) == datasets._spread(n, 2)
+    assert list(read_frames(path, 2)) == spread(n, 2)
 
 
 def test_one_frame_is_a_video(tmp_path):
@@ -142,7 +144,7 @@ def test_the_cases(tmp_path):
               "hflip.mp4": 120, "vflip.mp4": 120, "rot90.mp4": 120, "scene:1.mp4": 120}
     for name, n_frames in decode.items():
         for n in (1, 4, 8, 30, 1000):
-            assert list(read_frames(CASES / name, n)) == datasets._spread(n_frames, n)
+            assert list(read_frames(CASES / name, n)) == spread(n_frames, n)
     straight = read_frames(CASES / "scene:1.mp4", 3)
     for name, turn in {"hflip.mp4": np.fliplr, "vflip.mp4": np.flipud, "rot90.mp4": np.rot90}.items():
         for number, frame in read_frames(CASES / name, 3).items():
@@ -154,9 +156,6 @@ def test_fewer_than_one_frame_is_refused(tmp_path):
         read_frames(draw(tmp_path / "a.mp4"), 0)
 
 
-# --- What was cut ------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("suffix", CODECS)
 @pytest.mark.parametrize("part", [0.5, 0.9, 0.999])
 def test_a_container_that_ends_early_is_refused_whatever_is_asked(tmp_path, suffix, part):
@@ -165,7 +164,7 @@ def test_a_container_that_ends_early_is_refused_whatever_is_asked(tmp_path, suff
         index_first(path)
     data = path.read_bytes()
     for n in (1, 20):
-        assert list(read_frames(path, n)) == datasets._spread(20, n)
+        assert list(read_frames(path, n)) == spread(20, n)
     path.write_bytes(data[: int(len(data) * part)])
     for n in (1, 2, 20, 1000):
         with pytest.raises(VideoError, match=rf"a\{suffix}: truncated: {int(len(data) * part)} bytes of {len(data)} are there"):
@@ -209,12 +208,10 @@ def test_space_that_was_set_aside_and_never_filled(tmp_path, suffix):
 
 
 def test_a_frame_larger_than_memory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
+    monkeypatch.setattr(video, "MAX_PIXELS", 1000)
     with pytest.raises(VideoError, match=r"frames of 0 megapixels; at most 0 are read"):
         read_frames(draw(tmp_path / "a.mp4"))
 
-
-# --- Mirrored films ----------------------------------------------------------------------------------------------------
 
 TURNS = {  # a, b, c, d of the matrix, and what a player shows
     (1, 0, 0, 1): lambda x: x,
@@ -257,7 +254,7 @@ def test_track_and_film_may_both_turn(tmp_path):
 def test_saved_frames_are_mirrored_alike(tmp_path):
     path = draw(tmp_path / "a.mp4")
     set_matrix(path, b"tkhd", (-1, 0, 0, 1))
-    (number,) = datasets._save_frames(path, tmp_path / "frames", 1)
+    (number,) = save_frames(path, tmp_path / "frames", 1)
     saved = cv2.imread(str(tmp_path / "frames" / f"{number:06d}.png"))[..., ::-1]
     np.testing.assert_array_equal(saved, read_frames(path, 1)[number])
     assert saved[:16, 24:].mean() > saved[:16, :24].mean() + 20  # The bright corner stands on the right
@@ -272,12 +269,9 @@ def test_a_mirrored_matroska_is_refused_by_name(tmp_path):
     data = bytes.fromhex("1a45dfa380") + bytes.fromhex("18538067") + bytes([0x80 | len(tracks)]) + tracks
     (tmp_path / "a.mkv").write_bytes(data)
     with pytest.raises(VideoError, match=r"a\.mkv: mirrored by its ProjectionPoseYaw"):
-        datasets._find_mirror(tmp_path / "a.mkv")
+        find_mirror(tmp_path / "a.mkv")
     (tmp_path / "a.mkv").write_bytes(data.replace(struct.pack(">f", 180.0), struct.pack(">f", 0.0)))
-    assert datasets._find_mirror(tmp_path / "a.mkv") is None
-
-
-# --- Names and special files -------------------------------------------------------------------------------------------
+    assert find_mirror(tmp_path / "a.mkv") is None
 
 
 _ODD = ["scene:1.mp4", "./scene:1.mp4", "http:a.mp4", "concat:a.mp4", "-i.mp4", "a%03d.mp4", "file:a.mp4", "é 人.mp4"]
@@ -308,7 +302,7 @@ def test_only_ordinary_files_are_opened(tmp_path):
     for name, reason in said.items():
         with pytest.raises(VideoError, match=reason):
             read_frames(tmp_path / name)
-    rows = datasets._as_manifest([dict(path=name, label=0) for name in ("pipe.mp4", "link.mp4")])
+    rows = as_manifest([dict(path=name, label=0) for name in ("pipe.mp4", "link.mp4")])
     _, rejected = extract_frames(rows, tmp_path, tmp_path / "frames", 2, progress=False)
     assert rejected["reason"].tolist() == [said["pipe.mp4"], said["link.mp4"]]
 
@@ -319,7 +313,7 @@ def test_a_video_that_may_not_be_read(tmp_path, monkeypatch):
     def refuse(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(datasets, "_end_that_is_told", refuse)
+    monkeypatch.setattr(video, "told_end", refuse)
     with pytest.raises(VideoError, match=r"a\.mp4: cannot be read \(Permission denied\)"):
         read_frames(path)
 
@@ -327,11 +321,11 @@ def test_a_video_that_may_not_be_read(tmp_path, monkeypatch):
 @pytest.mark.parametrize("rule", [None, "as the header promises"])
 def test_frames_of_an_earlier_rule_are_taken_again(tmp_path, rule):
     path, folder = draw(tmp_path / "a.mp4"), tmp_path / "frames"
-    assert datasets._save_frames(path, folder, 2) == [5, 15]
-    note = datasets.json.loads((folder / "frames.json").read_text())
+    assert save_frames(path, folder, 2) == [5, 15]
+    note = json.loads((folder / "frames.json").read_text())
     note = {key: value for key, value in note.items() if key != "rule"} | ({"rule": rule} if rule else {})
-    (folder / "frames.json").write_text(datasets.json.dumps(note | {"numbers": [5]}))
-    assert datasets._save_frames(path, folder, 2) == [5, 15]
+    (folder / "frames.json").write_text(json.dumps(note | {"numbers": [5]}))
+    assert save_frames(path, folder, 2) == [5, 15]
 
 
 def test_a_full_disk_names_the_frame(tmp_path, monkeypatch):
@@ -341,5 +335,12 @@ def test_a_full_disk_names_the_frame(tmp_path, monkeypatch):
     path = draw(tmp_path / "a.mp4")
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match=r"No space left on device: '.*frames/000005\.png'"):
-        datasets._save_frames(path, tmp_path / "frames", 2)
+        save_frames(path, tmp_path / "frames", 2)
     assert list((tmp_path / "frames").iterdir()) == []
+
+
+def test_long_mp4_boxes(tmp_path):
+    long_box = (1).to_bytes(4, "big") + b"mdat" + (24).to_bytes(8, "big") + b"12345678"
+    (tmp_path / "a.mp4").write_bytes((8).to_bytes(4, "big") + b"ftyp" + long_box + (8).to_bytes(4, "big") + b"moov")
+    with open(tmp_path / "a.mp4", "rb") as file:  # Name, where the content begins, where the box ends
+        assert list(_mp4_boxes(file, 0, 40)) == [("ftyp", 8, 8), ("mdat", 24, 32), ("moov", 40, 40)]
