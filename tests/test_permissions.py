@@ -17,7 +17,12 @@ from noise_run import TINY, draw_dataset
 from PIL import Image, ImageDraw
 from random_run import make_run
 
-from deepfake_nbs import application, comparison, core, datasets, miniature, training, xception
+from deepfake_nbs import application, comparison, core, datasets, miniature
+from deepfake_nbs import checkpoints
+from deepfake_nbs import engine
+from deepfake_nbs.classifiers import data as classifiers_data
+from deepfake_nbs.classifiers import saved
+from deepfake_nbs.classifiers import training as classifiers_training
 from deepfake_nbs import baselines as bl
 from deepfake_nbs import head_detection as hd
 from deepfake_nbs import retrieval as rt
@@ -83,13 +88,13 @@ def test_a_classifier_and_its_run(tmp_path, umask, monkeypatch):
     kept = []
     save = training.save_checkpoint
     monkeypatch.setattr(training, "save_checkpoint", lambda out, *rest: kept.append(shutil.copytree(save(out, *rest), tmp_path / "kept")))
-    training.save_checkpoint(run / "training/1", training.make_learner(
-        TINY, *[training.ManifestImages(frame, noise, 32) for frame in list(training.read_splits(noise, TINY).values())[:2]]),
-        training.Progress(history=[dict(epoch=1, validation_auc=0.5, validation_loss=1.0)]), {})
+    training.save_checkpoint(run / "training/1", engine.make_learner(
+        TINY, *[classifiers_data.ManifestImages(frame, noise, 32) for frame in list(classifiers_data.read_splits(noise, TINY).values())[:2]]),
+        engine.Progress(history=[dict(epoch=1, validation_auc=0.5, validation_loss=1.0)]), {})
     check_modes(tmp_path / "kept", umask, 5)  # last, best, early, optimiser, state
     shutil.rmtree(run / "training/1")
     monkeypatch.setattr(training, "save_checkpoint", save)
-    training.train(replace(TINY, epochs=1, image_size=32), noise, run / "training/1")
+    classifiers_training.train(replace(TINY, epochs=1, image_size=32), noise, run / "training/1")
     check_modes(run / "training/1", umask, 5)
     close_folder(run / "training/1/model")
     monkeypatch.setattr(comparison, "best_row", lambda *_, **__: 1)
@@ -223,10 +228,10 @@ def things(shared):
     return {
         detector / "model.safetensors": lambda: hd.HeadDetector.load(detector, "cpu"),
         detector / "config.json": lambda: hd.HeadDetector.load(detector, "cpu"),
-        classifier / "model.safetensors": lambda: xception.load_classifier(classifier),
-        classifier / "config.json": lambda: xception.load_classifier(classifier),
-        shared / "again.safetensors": lambda: xception.read_state(shared / "again.safetensors"),
-        shared / "state.pt": lambda: xception.read_state(shared / "state.pt"),
+        classifier / "model.safetensors": lambda: saved.load_classifier(classifier),
+        classifier / "config.json": lambda: saved.load_classifier(classifier),
+        shared / "again.safetensors": lambda: checkpoints.read_state(shared / "again.safetensors"),
+        shared / "state.pt": lambda: checkpoints.read_state(shared / "state.pt"),
         shared / "settings.ini": lambda: core.read_settings("smoke", shared / "settings.ini"),
         shared / "set/manifest.csv": lambda: datasets.read_manifest(shared / "set"),
         shared / "set/labels.csv": lambda: datasets.read_labels(shared / "set"),

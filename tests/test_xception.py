@@ -13,9 +13,16 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from deepfake_nbs import xception
-from deepfake_nbs.xception import (
-    VARIANTS, Xception, create_model, entry_parts, load_classifier, load_state, normalise, read_state, resize_square,
+from deepfake_nbs.classifiers import xception
+from deepfake_nbs.checkpoints import load_state, read_state
+from deepfake_nbs.classifiers.saved import load_classifier
+from deepfake_nbs.classifiers.xception import (
+    VARIANTS,
+    Xception,
+    create_model,
+    entry_parts,
+    normalise,
+    resize_square,
     trace_shapes,
 )
 
