@@ -23,15 +23,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
 from PIL import Image
 
 from .core import list_folder, printable, walk, whole_file, write_json
 from .images import KNOWN_FORMATS, ImageError, read_header
 
 # %% ../nbs/library/00c_files.ipynb #d003
-if TYPE_CHECKING:  # pandas loads only where a table is read: classifying a photograph starts fast
+if TYPE_CHECKING:  # These load only where a table is read or a lock is taken: classifying a photograph starts fast
     import pandas as pd
+    from filelock import FileLock
 
 # %% ../nbs/library/00c_files.ipynb #d007
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".3gp")
@@ -197,7 +197,7 @@ def write_table(
     return Path(path)
 
 # %% ../nbs/library/00c_files.ipynb #ground06
-def _take(lock: FileLock, **how: Any) -> None:
+def _take(lock: "FileLock", **how: Any) -> None:
     while True:
         Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -216,6 +216,8 @@ def hold_lock(
     wait: bool = True,  # Wait for the other process; else raise `BlockingIOError`
 ) -> Iterator[None]:
     "Keep other processes out of a `with` block. Raises `BlockingIOError`, or `PermissionError` where the file may not be written."
+    from filelock import FileLock, Timeout
+
     lock = FileLock(path, mode=0o666, thread_local=False)
     try:
         _take(lock, blocking=False)
