@@ -224,7 +224,8 @@ def train_peer(config: TrainingConfig, dataset: Path) -> tuple[pd.DataFrame, dic
             kept = copy.deepcopy(model.state_dict())
     model.load_state_dict(kept)
     said = predict(model, images["test"], device=device, precision=config.precision)
-    facts = dict(network=peer_name(config), best_epoch=best_epoch(history, validation_rank), history=history, wall_seconds=time.perf_counter() - begin)
+    facts = dict(network=peer_name(config), best_epoch=best_epoch(history, validation_rank), history=history,
+                 wall_seconds=time.perf_counter() - begin)
     record = run_record(config, config.seed, device, manifest=dataset / "manifest.csv", n=len(said), **facts)
     return splits["test"][["path", "label", "group"]].assign(probability=said), record
 

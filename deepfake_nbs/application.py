@@ -70,7 +70,8 @@ from deepfake_nbs.head_detection import (
     pick_device,
 )
 from .classifiers.saved import load_classifier
-from .classifiers.xception import SeparableConv2d, normalise, resize_square
+from .classifiers.xception import SeparableConv2d, normalise
+from .images import resize_square
 
 # %% ../nbs/library/70a_application.ipynb #c003
 if TYPE_CHECKING:  # Drawing, tables, search and widgets load where they are used: a photograph is judged without them

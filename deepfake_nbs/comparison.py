@@ -14,7 +14,6 @@ __all__ = ['READINGS', 'RESULT_COLUMNS', 'MORE_COLUMNS', 'CELLS', 'SANITY_CHECKS
 # %% ../nbs/library/60g_comparison.ipynb #c003
 import json
 import os
-import shutil
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,12 +24,11 @@ from scipy.optimize import linprog
 
 from .core import copy_folder, file_sha256, list_folder, open_readable
 from .metrics import classification_metrics, paired_metrics, show_interval, show_value, subtract_metrics
-from .files import read_table
+from .files import read_table, write_folder
 from .datasets import SPLITS, read_manifest
 from .classifiers.recipes import OUR_RUNS, PROTOCOLS, read_table1, read_table2, table_config
 from .classifiers.training import record_identity
 from .engine import SCHEDULES
-from .miniature import replace_folder
 from .runs import TrainingError, latest_checkpoint
 
 # %% ../nbs/library/60g_comparison.ipynb #c004
@@ -525,11 +523,9 @@ def choose_classifier(
     if best is None:
         return None
     place = run / "models" / "classifier"
-    new = place.with_name("classifier.partial")
-    shutil.rmtree(new, ignore_errors=True)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    copy_folder(run / "training" / str(best) / "model", new)  # New file times: chosen now
-    return replace_folder(new, place)
+    with write_folder(place) as new:
+        copy_folder(run / "training" / str(best) / "model", new)  # New file times: chosen now
+    return place
 
 # %% ../nbs/library/60g_comparison.ipynb #c073b
 def measure_words(

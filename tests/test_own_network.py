@@ -84,9 +84,9 @@ def test_06a_and_06b_show_it(root, copy):
 
 
 def test_the_command_line_trains_under_a_name(copy, monkeypatch):
-    monkeypatch.setattr(training, "run_folder", lambda *args: copy)
-    monkeypatch.setattr(training, "read_settings", lambda profile: page_settings(profile))
-    words = ["--name", "small one", "--row", "8", "epochs=1", "crop=no", "batch_size=5", "precision=float32", "workers=1"]
+    monkeypatch.setattr(classifiers_training, "run_folder", lambda *args: copy)
+    monkeypatch.setattr(classifiers_training, "read_settings", lambda profile: page_settings(profile))
+    words = ["--name", "small one", "--run-number", "8", "epochs=1", "crop=no", "batch_size=5", "precision=float32", "workers=1"]
     done = CliRunner().invoke(classifiers_training.train_app, words)
     assert done.exit_code == 0 and "run small one: best epoch 1" in done.stdout, done.output
     done = CliRunner().invoke(classifiers_training.train_app, ["--name", "../x"])

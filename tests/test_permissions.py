@@ -18,8 +18,7 @@ from PIL import Image, ImageDraw
 from random_run import make_run
 
 from deepfake_nbs import application, comparison, core, datasets, miniature
-from deepfake_nbs import checkpoints
-from deepfake_nbs import engine
+from deepfake_nbs import checkpoints, runs
 from deepfake_nbs.classifiers import data as classifiers_data
 from deepfake_nbs.classifiers import saved
 from deepfake_nbs.classifiers import training as classifiers_training
@@ -85,15 +84,12 @@ def test_a_head_detector_and_its_checkpoints(tmp_path, umask, monkeypatch):
 
 def test_a_classifier_and_its_run(tmp_path, umask, monkeypatch):
     noise, run = draw_dataset(tmp_path / "cvcs_dfd", 20), tmp_path / "run"
-    kept = []
-    save = training.save_checkpoint
-    monkeypatch.setattr(training, "save_checkpoint", lambda out, *rest: kept.append(shutil.copytree(save(out, *rest), tmp_path / "kept")))
-    training.save_checkpoint(run / "training/1", engine.make_learner(
-        TINY, *[classifiers_data.ManifestImages(frame, noise, 32) for frame in list(classifiers_data.read_splits(noise, TINY).values())[:2]]),
-        engine.Progress(history=[dict(epoch=1, validation_auc=0.5, validation_loss=1.0)]), {})
-    check_modes(tmp_path / "kept", umask, 5)  # last, best, early, optimiser, state
+    frames = list(classifiers_data.read_splits(noise, TINY).values())[:2]
+    task = classifiers_training.classifier_training(TINY, *[classifiers_data.ManifestImages(frame, noise, 32) for frame in frames])
+    state = dict(identity={}, progress=dict(history=[dict(epoch=1, validation_auc=0.5, validation_loss=1.0)]))
+    checkpoints.save_checkpoint(run / "training/1", task.learner.model, task.learner.opt, state, dict(best=1, early=1))
+    check_modes(run / "training/1", umask, 5)  # last, best, early, optimiser, state
     shutil.rmtree(run / "training/1")
-    monkeypatch.setattr(training, "save_checkpoint", save)
     classifiers_training.train(replace(TINY, epochs=1, image_size=32), noise, run / "training/1")
     check_modes(run / "training/1", umask, 5)
     close_folder(run / "training/1/model")
@@ -257,7 +253,7 @@ def test_a_folder_that_may_not_be_entered_is_not_called_empty(things, shared):
         shared / "run/models/classifier": lambda: application.find_run(shared / "run"),
         shared / "run/models/head_detector": lambda: hd.HeadDetector.load(shared / "run" / hd.DETECTOR, "cpu"),
         shared / "training": lambda: comparison.finished_rows(shared),
-        shared / "training/1": lambda: training.latest_checkpoint(shared / "training/1"),
+        shared / "training/1": lambda: runs.latest_checkpoint(shared / "training/1"),
         shared / "set": lambda: datasets.read_manifest(shared / "set/manifest.csv"),
         shared / "index": lambda: rt.open_index(shared / "index"),
     }

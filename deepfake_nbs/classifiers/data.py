@@ -21,12 +21,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .recipes import AUGMENTS, TrainingConfig
-from .xception import normalise, resize_square
+from .xception import normalise
 from ..core import file_sha256
 from ..datasets import MANIFEST_COLUMNS, SPLITS, read_manifest, split_manifest
 from ..files import write_table
-from ..images import read_image
-from ..parallel import worker_threads
+from ..images import read_image, resize_square
+from ..parallel import parallel_map
 
 # %% ../../nbs/library/60c_data.ipynb #cdata05
 def draw_noise(
@@ -183,9 +183,9 @@ class ManifestImages(Dataset):
         self.cached = len(frame) * image_size**2 * 3 <= cache_bytes
         self.pixels = np.empty((len(frame), image_size, image_size, 3), np.uint8) if self.cached else None
         if self.cached:
-            with worker_threads(max(1, workers)) as pool:
-                for i, image in enumerate(pool.map(self.read, range(len(frame)))):
-                    self.pixels[i] = image
+            read = parallel_map(self.read, range(len(frame)), workers=max(1, workers), threads=True, local=True)
+            for i, image in enumerate(read):
+                self.pixels[i] = image
 
     def read(self, i: int) -> np.ndarray:
         "Decode and resize one image; `images.ImageError` names a file that cannot be read."

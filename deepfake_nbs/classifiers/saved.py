@@ -14,9 +14,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .xception import MEAN, STD, VARIANTS, Xception, create_model
+from .xception import VARIANTS, Xception, create_model
 from ..core import open_readable, write_json
 from ..files import write_folder
+from ..images import HALF_MEAN, HALF_STD
 
 # %% ../../nbs/library/60d_saved.ipynb #saved06
 def is_number(
@@ -63,7 +64,7 @@ def write_classifier(
     with write_folder(folder) as new:
         shutil.copyfile(weights, new / "model.safetensors")
         write_json(new / "config.json", dict(
-            **values, n_classes=2, mean=list(MEAN), std=list(STD), crop=crop, trained_on=trained_on, name=name, threshold=0.5,
+            **values, n_classes=2, mean=list(HALF_MEAN), std=list(HALF_STD), crop=crop, trained_on=trained_on, name=name, threshold=0.5,
             version=version("deepfake_nbs"),
         ))
     return Path(folder)

@@ -1,21 +1,22 @@
 "Contracts of the classifiers' data: augmentation, loaders, splits."
+
 import shutil
 from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from noise_run import TINY, draw_dataset, rewrite
+
 from deepfake_nbs.classifiers import data as cdata
-from deepfake_nbs.comparison import read_run
-from deepfake_nbs.images import read_image
 from deepfake_nbs.classifiers.data import ManifestImages, SeededLoader, choose_dataset, read_splits
-from deepfake_nbs.classifiers.recipes import (
-    TrainingConfig,
-)
+from deepfake_nbs.classifiers.recipes import TrainingConfig
 from deepfake_nbs.classifiers.training import train_run
-from deepfake_nbs.runs import TrainingError
-from deepfake_nbs.classifiers.xception import normalise, resize_square
+from deepfake_nbs.classifiers.xception import normalise
+from deepfake_nbs.images import read_image, resize_square
+from deepfake_nbs.runs import TrainingError, read_run
+
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -18,10 +18,10 @@ from deepfake_nbs.classifiers.data import ManifestImages, SeededLoader, read_spl
 from deepfake_nbs.classifiers.recipes import TrainingConfig
 from deepfake_nbs.classifiers.saved import load_classifier
 from deepfake_nbs.classifiers.training import make_loss, train, train_run
-from deepfake_nbs.classifiers.xception import normalise, resize_square
+from deepfake_nbs.classifiers.xception import normalise
 from deepfake_nbs.comparison import choose_classifier, finished_rows, results_table, training_table
 from deepfake_nbs.core import file_sha256, read_settings
-from deepfake_nbs.images import ImageError, read_image
+from deepfake_nbs.images import ImageError, read_image, resize_square
 from deepfake_nbs.runs import TrainingError, read_predictions, read_run
 
 
@@ -259,15 +259,15 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(noise, tmp_path, monkey
 
 
 def test_killed_before_the_test_split_was_read(noise, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch:
-        def stop(*args):
-            raise KeyboardInterrupt
+    def stop(*args):
+        raise KeyboardInterrupt
 
+    with monkeypatch.context() as patch:
         patch.setattr(training, "predict_checkpoints", stop)
         with pytest.raises(KeyboardInterrupt):
             train(replace(TINY, epochs=1), noise, tmp_path / "out")
-        patch.setattr(engine, "train_epoch", stop)
-        record = train(replace(TINY, epochs=1), noise, tmp_path / "out")
+    monkeypatch.setattr(engine, "train_epoch", stop)  # No epoch is left to be trained
+    record = train(replace(TINY, epochs=1), noise, tmp_path / "out")
     assert record["best_epoch"] == 1 and (tmp_path / "out/predictions.csv").is_file()
 
 
