@@ -393,6 +393,7 @@ TOGETHER = """
 import json, sys, torch
 from pathlib import Path
 
+from deepfake_nbs import engine
 from deepfake_nbs.classifiers.recipes import TrainingConfig
 from deepfake_nbs.classifiers.training import train
 from deepfake_nbs.engine import distributed_context, rank_and_world_size
