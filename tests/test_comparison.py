@@ -17,8 +17,9 @@ from deepfake_nbs.comparison import (
 )
 from deepfake_nbs.core import CLAIM_COLUMNS, file_sha256, read_settings, save_claims, write_json
 from deepfake_nbs.metrics import classification_metrics, paired_metrics
-from deepfake_nbs.training import TrainingError, train_run
-from deepfake_nbs.xception import load_classifier
+from deepfake_nbs.classifiers.training import train_run
+from deepfake_nbs.runs import TrainingError
+from deepfake_nbs.classifiers.saved import load_classifier
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -18,6 +18,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from deepfake_nbs import head_detection as hd
+from deepfake_nbs import core
 from deepfake_nbs.core import read_settings
 from deepfake_nbs.datasets import build_cvcs_dfd, read_annotation_files, read_list_files, read_manifest
 from deepfake_nbs.images import read_image
@@ -403,7 +404,7 @@ def test_a_killed_training_goes_on(film, tmp_path, epoch):
     arguments = dict(config=config, start="x", backbone="none", progress=False)
 
     def fresh():
-        hd.set_seed(1)
+        core.set_seed(1)
         return hd.EfficientDet()
 
     straight = hd.train_phase(phase, fresh(), film, tmp_path / "a", **arguments)
@@ -450,7 +451,7 @@ def test_a_phase_that_lost_its_weights_is_trained_again(trained, film, tmp_path)
     (tmp_path / "out/phase2/model/model.safetensors").unlink()
     records = hd.train_detector(film, tmp_path / "out", TINY, device="cpu", data="film", progress=False)
     assert records["phase1"] == trained[1]["phase1"]
-    assert hd.file_sha256(tmp_path / "out/phase2/model/model.safetensors") == records["phase2"]["weights_sha256"]
+    assert core.file_sha256(tmp_path / "out/phase2/model/model.safetensors") == records["phase2"]["weights_sha256"]
 
 
 def test_both_choices_of_an_epoch():
@@ -862,6 +863,7 @@ import sys, time
 sys.path.insert(0, sys.argv[1])
 from test_head_detection import OnlyBright
 from deepfake_nbs import head_detection as hd
+from deepfake_nbs import core
 
 class Slow(OnlyBright):
     def find_in_squares(self, *arguments):
@@ -928,7 +930,7 @@ def test_a_fresh_network_is_measured_on_the_same_frames(film, trained, monkeypat
     honest = hd.compare_fresh(film, trained[1], n_resamples=5)
     assert 0 <= honest["value"] < 0.5 and np.isnan(honest["low"]) and honest["n"] == len(film.split("test"))
     assert "film" in honest["why"] and honest["films"] < 10, "frames of a few films are no interval"
-    hd.set_seed(TINY.seed)
+    core.set_seed(TINY.seed)
     fresh = hd.EfficientDet().state_dict()
 
     def see_all(model, images, anchors):

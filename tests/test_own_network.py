@@ -10,10 +10,13 @@ from noise_run import TINY
 from test_comparison import page_settings, run_page
 from typer.testing import CliRunner
 
-from deepfake_nbs import comparison, training
+from deepfake_nbs import comparison
+from deepfake_nbs import metrics
+from deepfake_nbs.classifiers import training as classifiers_training
 from deepfake_nbs.application import CLASSIFIER, Pipeline, app, choose_thresholds, export_portable, find_model
 from deepfake_nbs.core import read_settings
-from deepfake_nbs.training import run_config, run_name, train_run
+from deepfake_nbs.classifiers.recipes import run_config, run_name
+from deepfake_nbs.classifiers.training import train_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -59,7 +62,7 @@ def test_it_stands_in_every_table_under_its_name(mine):
     assert settings[["status", "net", "epochs_used"]].tolist() == ["run", "midway", 1]
     results = comparison.results_table(mine, 10)
     own = results[results["row"].eq("my network")].set_index("column")
-    right = comparison.classification_metrics(comparison.read_predictions(mine / "training/my network"), 1).loc["accuracy", "value"]
+    right = metrics.classification_metrics(comparison.read_predictions(mine / "training/my network"), 1).loc["accuracy", "value"]
     assert own.loc["test_accuracy", "measured"] == right and own["published"].isna().all() and set(own["status"]) == {"run"}
     assert comparison.show_results(results).index.tolist() == [*range(1, 12), "my network"]
     assert set(comparison.rank_rows(mine, n_resamples=1).index) == {1, 8, "my network"}
@@ -81,12 +84,12 @@ def test_06a_and_06b_show_it(root, copy):
 
 
 def test_the_command_line_trains_under_a_name(copy, monkeypatch):
-    monkeypatch.setattr(training, "run_folder", lambda *args: copy)
-    monkeypatch.setattr(training, "read_settings", lambda profile: page_settings(profile))
-    words = ["--name", "small one", "--row", "8", "epochs=1", "crop=no", "batch_size=5", "precision=float32", "workers=1"]
-    done = CliRunner().invoke(training.train_app, words)
+    monkeypatch.setattr(classifiers_training, "run_folder", lambda *args: copy)
+    monkeypatch.setattr(classifiers_training, "read_settings", lambda profile: page_settings(profile))
+    words = ["--name", "small one", "--run-number", "8", "epochs=1", "crop=no", "batch_size=5", "precision=float32", "workers=1"]
+    done = CliRunner().invoke(classifiers_training.train_app, words)
     assert done.exit_code == 0 and "run small one: best epoch 1" in done.stdout, done.output
-    done = CliRunner().invoke(training.train_app, ["--name", "../x"])
+    done = CliRunner().invoke(classifiers_training.train_app, ["--name", "../x"])
     assert done.exit_code == 2 and "expected that of a folder" in done.stderr
 
 

@@ -13,9 +13,10 @@ from random_run import make_run
 from typer.testing import CliRunner
 
 from deepfake_nbs import application
+from deepfake_nbs.classifiers import xception
 from deepfake_nbs.application import CLASSIFIER, OnnxNetwork, Pipeline, app, export_portable
 from deepfake_nbs.core import file_sha256
-from deepfake_nbs.xception import VARIANTS, create_model
+from deepfake_nbs.classifiers.xception import VARIANTS, create_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -69,7 +70,7 @@ def test_preprocessing_says_what_is_done_to_a_picture(portable):
     keys = ("image_size", "mean", "std", "crop")
     assert {key: said[key] for key in keys} == {key: config[key] for key in keys}
     pixels = np.full((1, 1, 1, 3), 200, np.uint8)
-    expected = application.normalise(torch.from_numpy(pixels)).permute(0, 2, 3, 1)
+    expected = xception.normalise(torch.from_numpy(pixels)).permute(0, 2, 3, 1)
     assert np.allclose((pixels / 255 - said["mean"]) / said["std"], expected)
     assert said["margin"] == application._training_margin(portable.parent / "run")
 
@@ -84,8 +85,9 @@ def test_the_card_says_what_it_learned_from_and_what_it_is_not_for(portable):
 def test_the_card_of_a_trained_run_holds_its_numbers(tmp_path):
     from dataclasses import replace
 
-    from deepfake_nbs.comparison import choose_classifier, classification_metrics, read_predictions
-    from deepfake_nbs.training import train_run
+    from deepfake_nbs.comparison import choose_classifier, read_predictions
+    from deepfake_nbs.metrics import classification_metrics
+    from deepfake_nbs.classifiers.training import train_run
 
     run = tmp_path / "smoke-miniature"
     draw_dataset(run / "cvcs_dfd")
