@@ -311,6 +311,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                                'deepfake_nbs/baselines/controls.py'),
                                                  'deepfake_nbs.baselines.controls._logistic': ( 'library/controls.html#_logistic',
                                                                                                 'deepfake_nbs/baselines/controls.py'),
+                                                 'deepfake_nbs.baselines.controls._permutation_score': ( 'library/controls.html#_permutation_score',
+                                                                                                         'deepfake_nbs/baselines/controls.py'),
                                                  'deepfake_nbs.baselines.controls.control_estimators': ( 'library/controls.html#control_estimators',
                                                                                                          'deepfake_nbs/baselines/controls.py'),
                                                  'deepfake_nbs.baselines.controls.evaluate_controls': ( 'library/controls.html#evaluate_controls',

@@ -8,11 +8,12 @@ __all__ = ['SVM_KERNELS', 'SVM_C', 'SVM_STEPS', 'FOREST_TREES', 'make_svm', 'sea
 
 # %% ../../nbs/library/50b_classifiers.ipynb #50b_imp
 import warnings
+from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from sklearn.base import ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import RandomForestClassifier
@@ -26,6 +27,7 @@ from sklearn.utils.class_weight import compute_class_weight, compute_sample_weig
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from ..parallel import parallel_map
 from .visual_words import check_labels
 
 # %% ../../nbs/library/50b_classifiers.ipynb #50b_typ
@@ -57,7 +59,7 @@ def _scores(labels: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     return dict(accuracy=accuracy_score(labels, predicted), balanced_accuracy=balanced)
 
 
-def _try_svm(data: tuple, C: float, kernel: str, class_weight: str | None) -> dict[str, Any]:
+def _try_svm(kernel: str, C: float, data: tuple, class_weight: str | None) -> dict[str, Any]:
     x, y, valid_x, valid_y = data
     svm = make_svm(C, kernel, class_weight).fit(x, y)
     ended = bool((svm[-1].n_iter_ < SVM_STEPS).all())
@@ -75,12 +77,12 @@ def search_svm(
 ) -> pd.DataFrame:      # kernel, C, accuracy and balanced_accuracy on validation, ended
     "Try every kernel with every C. Raises `ValueError` for one class only, or NaN."
     data = (train[0], check_labels(train[1], len(train[0])), validation[0], np.asarray(validation[1], int))
-    jobs = [delayed(_try_svm)(data, cost, kernel, class_weight) for kernel in kernels for cost in C]
+    tried = partial(_try_svm, data=data, class_weight=class_weight)
+    settings, title = zip(*product(kernels, C), strict=True), "SVM" if progress else None
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)  # Column `ended` records it
         warnings.filterwarnings("ignore", message=_ONE_CLASS)
-        done = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(jobs)
-        return pd.DataFrame(list(tqdm(done, "SVM", len(jobs), disable=not progress)))
+        return pd.DataFrame(parallel_map(tried, *settings, workers=n_jobs, threads=True, progress=title))
 
 # %% ../../nbs/library/50b_classifiers.ipynb #c058
 FOREST_TREES = (10, 20, 50, 100, 200, 500, 1000)

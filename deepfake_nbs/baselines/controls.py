@@ -8,12 +8,12 @@ __all__ = ['FileProperties', 'mask_face', 'BorderThumbnail', 'head_boxes', 'Colo
 
 # %% ../../nbs/library/50c_controls.ipynb #50c_imp
 import warnings
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, TransformerMixin, clone
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from ..images import KNOWN_FORMATS, read_header, read_image
 from ..metrics import classification_metrics
+from ..parallel import parallel_map
 from ..datasets import read_manifest
 from .visual_words import PathTransformer, check_labels, check_paths, image_paths
 
@@ -41,8 +42,7 @@ class _ImageFeatures(PathTransformer):
         return self
 
     def transform(self, X) -> np.ndarray:
-        jobs = (delayed(self.describe)(path) for path in check_paths(X))
-        return np.stack(Parallel(n_jobs=self.n_jobs, prefer="threads")(jobs))
+        return np.stack(list(parallel_map(self.describe, check_paths(X), workers=self.n_jobs, threads=True)))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -182,6 +182,11 @@ class ShuffledLabels(ClassifierMixin, MetaEstimatorMixin, BaseEstimator):
         return tags
 
 # %% ../../nbs/library/50c_controls.ipynb #c088
+def _permutation_score(seed: int, classifier: ClassifierMixin, train: tuple, test: tuple) -> float:
+    predicted = ShuffledLabels(classifier, seed).fit(*train).predict(test[0])
+    return balanced_accuracy_score(test[1], predicted)
+
+
 def permutation_scores(
     classifier: ClassifierMixin,           # Unfitted
     train: tuple[np.ndarray, np.ndarray],  # Features and true labels
@@ -190,14 +195,10 @@ def permutation_scores(
     n_jobs: int | None = None,             # Threads
 ) -> np.ndarray:                           # Balanced accuracy on test, one a permutation
     "Train a classifier on permuted labels many times."
-    def once(seed: int) -> float:
-        predicted = ShuffledLabels(classifier, seed).fit(*train).predict(test[0])
-        return balanced_accuracy_score(test[1], predicted)
-
+    once = partial(_permutation_score, classifier=classifier, train=train, test=test)
     with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)
-        jobs = (delayed(once)(seed) for seed in range(n_permutations))
-        return np.array(Parallel(n_jobs=n_jobs, prefer="threads")(jobs))
+        return np.array(list(parallel_map(once, range(n_permutations), workers=n_jobs, threads=True)))
 
 # %% ../../nbs/library/50c_controls.ipynb #c091
 def _logistic(features: TransformerMixin, C: float = 1.0) -> Pipeline:

@@ -13,15 +13,15 @@ import json
 import os
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
 from PIL import Image
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.cluster import MiniBatchKMeans
@@ -30,10 +30,10 @@ from sklearn.metrics import pairwise_distances_argmin
 from sklearn.preprocessing import normalize
 from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 from ..core import file_sha256, whole_file
 from ..images import ImageError, read_image
+from ..parallel import batched, parallel_map
 
 # %% ../../nbs/library/50a_visual_words.ipynb #c004
 if TYPE_CHECKING:  # matplotlib loads only where a figure is drawn
@@ -198,13 +198,11 @@ def iterate_features(
     progress: bool = False,           # Show a bar
 ) -> Iterator[list[Keypoints]]:       # A portion at a time, in the order of the paths
     "Keypoints of many images."
-    bar = tqdm(total=len(paths), desc="SIFT", disable=not progress)
-    with _one_opencv_thread(), Parallel(n_jobs=n_jobs, prefer="threads") as parallel, bar:
-        for start in range(0, len(paths), portion):
-            part = paths[start : start + portion]
-            found = parallel(delayed(sift_features)(path, settings, cache) for path in part)
-            bar.update(len(found))
-            yield found
+    title = "SIFT" if progress else None
+    of_file = partial(sift_features, settings=settings, cache=cache)
+    mapped = parallel_map(of_file, paths, workers=n_jobs, threads=True, read_ahead=portion, progress=title)
+    with _one_opencv_thread(), closing(mapped) as found:
+        yield from batched(found, portion)
 
 # %% ../../nbs/library/50a_visual_words.ipynb #c033
 def reservoir_sample(
