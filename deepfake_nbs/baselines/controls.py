@@ -49,7 +49,7 @@ class _ImageFeatures(PathTransformer):
         tags.requires_fit = False
         return tags
 
-
+# %% ../../nbs/library/50c_controls.ipynb #base58
 class FileProperties(_ImageFeatures):
     "Width, height, their ratio, bytes a pixel, format, JPEG quantisation tables."
 

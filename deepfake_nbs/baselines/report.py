@@ -192,7 +192,7 @@ def study_sentence(
              else "masks a central ellipse, because this run folder has no cropped dataset")
     return f"{'; '.join(parts)}. The border-only baseline {boxes}."
 
-
+# %% ../../nbs/library/50g_report.ipynb #baseB53
 def settings_sentence(
     records: dict[str, dict],                      # Protocol: run.json
     tables: dict[str, dict[str, pd.DataFrame]],    # Protocol: as `read_baselines` returns them
@@ -225,7 +225,7 @@ def _learned(svm: pd.DataFrame, constant: pd.DataFrame) -> str:
     return ("**No interval lies above the constant baseline: on this data and at this size it is not shown "
             "that the SVM has learned anything.**")
 
-
+# %% ../../nbs/library/50g_report.ipynb #baseB54
 def chance_sentence(
     metrics: pd.DataFrame,   # classifier, metric, value, low, high, n, groups, why, protocol
     protocol: str,           # "group" or "published"
@@ -390,7 +390,7 @@ def label_order_outcome(
     results: pd.DataFrame,   # As `compare_label_orders` returns it
 ) -> str:
     "What classifiers learn from labels in directory order."
-    wrong, right = (results[results["labels"].eq(name)] for name in ("directory order", "true"))
+    wrong, true = (results[results["labels"].eq(name)] for name in ("directory order", "true"))
     parts = []
     for row in wrong.itertuples():
         accuracy = show_value(row.accuracy, row.accuracy_low, row.accuracy_high, why=row.accuracy_why)
@@ -402,7 +402,7 @@ def label_order_outcome(
     text += (" A classifier trained so predicts the larger class." if always
              else " The effect is weaker than it could be: with so few images a classifier also overfits "
              "noise, and does not always predict the larger class.")
-    if (right["predicted_majority"] > 0.9).any():
+    if (true["predicted_majority"] > 0.9).any():
         text += (" With true labels a classifier does nearly the same here: where a task is hard and classes "
                  "are not weighted, predicting the larger class costs almost no accuracy. This accuracy "
                  "alone does not tell a hard task from the mistake.")

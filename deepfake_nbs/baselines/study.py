@@ -140,7 +140,7 @@ def _search(out: Path, config: BaselineConfig, train: tuple, valid: tuple, n_job
         train, valid, config.n_trees, config.seed, n_jobs, progress))
     return svm, forest
 
-
+# %% ../../nbs/library/50d_study.ipynb #base82
 def run_baselines(
     manifest: pd.DataFrame,           # Of a dataset; `split` as the run shall use it
     folder: str | Path,               # The dataset

@@ -285,8 +285,27 @@ class PathTransformer(TransformerMixin, BaseEstimator):
         tags.input_tags.two_d_array = False
         return tags
 
+# %% ../../nbs/library/50a_visual_words.ipynb #base23
+class _WordCounter(PathTransformer):
+    "What needs a fitted codebook and the settings of SIFT."
+
+    def keypoints(self, paths: list[str]) -> Iterator[list[Keypoints]]:
+        "Of all images, a portion at a time."
+        settings = SiftSettings(self.image_size, self.max_keypoints, self.contrast_threshold)
+        return iterate_features(paths, settings, self.cache, self.n_jobs, progress=self.progress)
+
+    def count(self, X) -> np.ndarray:
+        "Words in each image, without any scaling."
+        check_is_fitted(self, "codebook_")
+        parts = []
+        for part in self.keypoints(check_paths(X)):
+            with threadpool_limits(1):
+                words = assign_words(np.concatenate([one.descriptors for one in part]), self.codebook_)
+            parts.append(count_words(words, [len(one.descriptors) for one in part], len(self.codebook_)))
+        return np.concatenate(parts)
+
 # %% ../../nbs/library/50a_visual_words.ipynb #c049
-class SiftBagOfWords(PathTransformer):
+class SiftBagOfWords(_WordCounter):
     "Paths of images to histograms of visual words."
 
     def __init__(
@@ -321,21 +340,6 @@ class SiftBagOfWords(PathTransformer):
 
     def transform(self, X) -> np.ndarray:
         return normalise_counts(self.count(X), self.norm, self.idf_)
-
-    def keypoints(self, paths: list[str]) -> Iterator[list[Keypoints]]:
-        "Of all images, a portion at a time."
-        settings = SiftSettings(self.image_size, self.max_keypoints, self.contrast_threshold)
-        return iterate_features(paths, settings, self.cache, self.n_jobs, progress=self.progress)
-
-    def count(self, X) -> np.ndarray:
-        "Words in each image, without any scaling."
-        check_is_fitted(self, "codebook_")
-        parts = []
-        for part in self.keypoints(check_paths(X)):
-            with threadpool_limits(1):
-                words = assign_words(np.concatenate([one.descriptors for one in part]), self.codebook_)
-            parts.append(count_words(words, [len(one.descriptors) for one in part], len(self.codebook_)))
-        return np.concatenate(parts)
 
     def get_feature_names_out(self, input_features=None) -> np.ndarray:
         check_is_fitted(self, "codebook_")
