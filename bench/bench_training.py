@@ -29,7 +29,7 @@ from timing import best, report
 from torchvision.transforms.functional import to_tensor
 from torch.optim.swa_utils import update_bn
 
-from deepfake_nbs import xception
+from deepfake_nbs.classifiers import xception
 from deepfake_nbs.comparison import read_predictions
 from deepfake_nbs.claims import CLAIM_COLUMNS
 from deepfake_nbs.core import run_record, set_seed, write_json, write_text
@@ -37,11 +37,14 @@ from deepfake_nbs.files import read_table, write_table
 from deepfake_nbs.metrics import classification_metrics, paired_metrics
 from deepfake_nbs.data.build import build_cvcs_dfd
 from deepfake_nbs.data.manifest import MANIFEST_COLUMNS, read_manifest
-from deepfake_nbs.training import (
-    PRECISIONS, SCHEDULES, ManifestImages, SeededLoader, TrainingConfig, WholePictures, best_epoch, choose_precision, make_learner,
-    make_loss, predict, read_splits, read_table1, score, table_row, train, train_epoch,
-)
-from deepfake_nbs.xception import create_model, images_per_second, load_classifier, summarise_variants
+from deepfake_nbs.checkpoints import best_epoch
+from deepfake_nbs.classifiers.data import ManifestImages, SeededLoader, read_splits
+from deepfake_nbs.classifiers.recipes import TrainingConfig, read_table1
+from deepfake_nbs.classifiers.training import make_loss, predict, train
+from deepfake_nbs.engine import PRECISIONS, SCHEDULES, choose_precision, make_learner
+from deepfake_nbs.training import WholePictures, score, table_row, train_epoch
+from deepfake_nbs.classifiers.saved import load_classifier
+from deepfake_nbs.classifiers.xception import create_model, images_per_second, summarise_variants
 
 
 def make_peer(width: float = 1.0) -> torch.nn.Module:

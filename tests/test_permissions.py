@@ -17,14 +17,19 @@ from noise_run import TINY, draw_dataset
 from PIL import Image, ImageDraw
 from random_run import make_run
 
-from deepfake_nbs import application, comparison, core, training, xception
+from deepfake_nbs import application, comparison, core
+from deepfake_nbs import checkpoints
+from deepfake_nbs import engine
+from deepfake_nbs.classifiers import data as classifiers_data
+from deepfake_nbs.classifiers import saved
+from deepfake_nbs.classifiers import training as classifiers_training
 from deepfake_nbs.data import annotations
 from deepfake_nbs.data import build
 from deepfake_nbs.data import manifest
 from deepfake_nbs.miniature import drawing
 from deepfake_nbs import settings
 from deepfake_nbs import claims
-from deepfake_nbs import baselines as bl
+from deepfake_nbs.baselines import study as baselines_study
 from deepfake_nbs import head_detection as hd
 from deepfake_nbs.retrieval.features import make_feature
 from deepfake_nbs.retrieval.search import build_index
@@ -91,13 +96,13 @@ def test_a_classifier_and_its_run(tmp_path, umask, monkeypatch):
     kept = []
     save = training.save_checkpoint
     monkeypatch.setattr(training, "save_checkpoint", lambda out, *rest: kept.append(shutil.copytree(save(out, *rest), tmp_path / "kept")))
-    training.save_checkpoint(run / "training/1", training.make_learner(
-        TINY, *[training.ManifestImages(frame, noise, 32) for frame in list(training.read_splits(noise, TINY).values())[:2]]),
-        training.Progress(history=[dict(epoch=1, validation_auc=0.5, validation_loss=1.0)]), {})
+    training.save_checkpoint(run / "training/1", engine.make_learner(
+        TINY, *[classifiers_data.ManifestImages(frame, noise, 32) for frame in list(classifiers_data.read_splits(noise, TINY).values())[:2]]),
+        engine.Progress(history=[dict(epoch=1, validation_auc=0.5, validation_loss=1.0)]), {})
     check_modes(tmp_path / "kept", umask, 5)  # last, best, early, optimiser, state
     shutil.rmtree(run / "training/1")
     monkeypatch.setattr(training, "save_checkpoint", save)
-    training.train(replace(TINY, epochs=1, image_size=32), noise, run / "training/1")
+    classifiers_training.train(replace(TINY, epochs=1, image_size=32), noise, run / "training/1")
     check_modes(run / "training/1", umask, 5)
     close_folder(run / "training/1/model")
     monkeypatch.setattr(comparison, "best_row", lambda *_, **__: 1)
@@ -116,8 +121,8 @@ def test_a_codebook_and_its_cache(tmp_path, umask):
         (folder / split).mkdir(parents=True, exist_ok=True)
         image.save(folder / split / f"{i:06d}.png")
         rows.append(dict(path=f"{split}/{i:06d}.png", label=i % 2, group=f"g{i // 2}", split=split, sha256=f"{i:064x}"))
-    config = bl.BaselineConfig(n_words=4, kernels=("linear",), C=(1.0,), n_trees=(5,), max_descriptors=500)
-    bl.run_baselines(pd.DataFrame(rows), folder, tmp_path / "out", config, tmp_path / "cache")
+    config = baselines_study.BaselineConfig(n_words=4, kernels=("linear",), C=(1.0,), n_trees=(5,), max_descriptors=500)
+    baselines_study.run_baselines(pd.DataFrame(rows), folder, tmp_path / "out", config, tmp_path / "cache")
     check_modes(tmp_path / "out", umask, 6)
     check_modes(tmp_path / "cache", umask, 18)
 
@@ -231,10 +236,10 @@ def things(shared):
     return {
         detector / "model.safetensors": lambda: hd.HeadDetector.load(detector, "cpu"),
         detector / "config.json": lambda: hd.HeadDetector.load(detector, "cpu"),
-        classifier / "model.safetensors": lambda: xception.load_classifier(classifier),
-        classifier / "config.json": lambda: xception.load_classifier(classifier),
-        shared / "again.safetensors": lambda: xception.read_state(shared / "again.safetensors"),
-        shared / "state.pt": lambda: xception.read_state(shared / "state.pt"),
+        classifier / "model.safetensors": lambda: saved.load_classifier(classifier),
+        classifier / "config.json": lambda: saved.load_classifier(classifier),
+        shared / "again.safetensors": lambda: checkpoints.read_state(shared / "again.safetensors"),
+        shared / "state.pt": lambda: checkpoints.read_state(shared / "state.pt"),
         shared / "settings.ini": lambda: settings.read_settings("smoke", shared / "settings.ini"),
         shared / "set/manifest.csv": lambda: manifest.read_manifest(shared / "set"),
         shared / "set/labels.csv": lambda: manifest.read_labels(shared / "set"),

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from helpers.data_sets import build, draw_image, write
 
-from deepfake_nbs import baselines
+from deepfake_nbs.baselines import study as baselines_study
 from deepfake_nbs.comparison import read_predictions
 from deepfake_nbs.data.manifest import read_manifest
 from deepfake_nbs.files import read_table, write_table
@@ -38,9 +38,9 @@ def test_a_person_called_na_keeps_the_name_everywhere(tmp_path):
 
 def test_the_baselines_tables_keep_names_and_kinds(tmp_path):
     answers = pd.DataFrame(dict(row="NA", path=["null", "a.png"], label=[0, 1], probability=np.nan, group=["None", "NA"], split="test"))
-    pd.testing.assert_frame_equal(baselines._kept(tmp_path / "p.csv", lambda: answers), answers, check_dtype=False)
+    pd.testing.assert_frame_equal(baselines_study._kept(tmp_path / "p.csv", lambda: answers), answers, check_dtype=False)
     search = pd.DataFrame(dict(kernel=["rbf", "nan"], C=[0.1, 10.0], accuracy=[0.5, 1.0], balanced_accuracy=np.nan, ended=[True, False]))
-    back = baselines._kept(tmp_path / "s.csv", lambda: search)
+    back = baselines_study._kept(tmp_path / "s.csv", lambda: search)
     pd.testing.assert_frame_equal(back, search, check_dtype=False)
     assert back["ended"].dtype == bool and back["C"].dtype == float and back["balanced_accuracy"].dtype == float
 
