@@ -21,7 +21,8 @@ from torchvision.transforms.functional import to_tensor
 from deepfake_nbs.application import CLASSIFIER, Pipeline
 from deepfake_nbs.core import set_seed, write_json
 from deepfake_nbs.images import read_image
-from deepfake_nbs.head_detection import DETECTOR, EfficientDet, Head, save_weights
+from deepfake_nbs.heads.detector import DETECTOR, HeadBox
+from deepfake_nbs.heads.network import EfficientDet, save_weights
 from deepfake_nbs.xception import MEAN, STD, create_model
 
 SIZE = 640, 480
@@ -69,7 +70,7 @@ def with_one_head(pipeline: Pipeline) -> Pipeline:
 
     def find_one(squares, sizes, threshold=None):
         find(squares, sizes, threshold)
-        return [[Head(tuple(v * side / base for v, side, base in zip(HEAD, 2 * size, 2 * SIZE, strict=True)), 0.9)] for size in sizes]
+        return [[HeadBox(tuple(v * side / base for v, side, base in zip(HEAD, 2 * size, 2 * SIZE, strict=True)), 0.9)] for size in sizes]
 
     pipeline.detector.find_in_squares = find_one
     return pipeline
