@@ -537,7 +537,7 @@ def test_the_format_of_every_image_is_known(tmp_path):
 
 # --- The collection of awkward inputs -----------------------------------------------------------------------------------------
 
-CASES = Path(__file__).parents[1].resolve().parent / "shared/cases/images"
+CASES = Path(__file__).resolve().parents[3] / "shared/cases/images"
 RED_CASE = (200, 30, 30)
 READ = {  # Size, mean colour
     "actl_cut.png": ((40, 30), RED_CASE), "chrm_cut.png": ((40, 30), RED_CASE), "gama_cut.png": ((40, 30), RED_CASE),
