@@ -58,17 +58,11 @@ from deepfake_nbs.core import (
 from .commands import one_line, say
 from .files import FoundFiles, find_named
 from .images import MAX_PIXELS, ImageError, read_header, read_image, upright_rgb
-from deepfake_nbs.head_detection import (
-    DETECTOR,
-    MOST_MARGIN,
-    Head,
-    HeadDetector,
-    SeparableConv,
-    crop_head,
-    letterbox,
-    main_head,
-    pick_device,
-)
+from .heads.cropping import MOST_MARGIN, crop_head, main_head
+from .heads.data import letterbox
+from .heads.detector import DETECTOR, HeadBox, HeadDetector
+from .checkpoints import pick_device
+from .heads.network import SeparableConv
 from .classifiers.saved import load_classifier
 from .classifiers.xception import SeparableConv2d, normalise
 from .images import resize_square
@@ -601,7 +595,7 @@ def _read(self: Pipeline, photo: str | Path | Image.Image) -> _Read | ImageError
 
 
 @patch
-def _find(self: Pipeline, reads: list[_Read]) -> list[list[Head]]:
+def _find(self: Pipeline, reads: list[_Read]) -> list[list[HeadBox]]:
     if self.detector is None or not reads:
         return [[] for _ in reads]
     return self.detector.find_in_squares([read.square for read in reads], [read.image.size for read in reads])
@@ -626,7 +620,7 @@ NEVER_SEEN = "{} judged by a network that learned from heads: it has never seen 
 
 
 @patch
-def _regions(self: Pipeline, read: _Read, heads: list[Head], whole: bool) -> list[Image.Image]:
+def _regions(self: Pipeline, read: _Read, heads: list[HeadBox], whole: bool) -> list[Image.Image]:
     "What the classifier shall see of one photograph: heads, the whole of it, or nothing."
     if heads and self.config["crop"]:
         return [crop_head(read.image, head.box, self.margin) for head in heads]
@@ -650,7 +644,7 @@ def _notes(self: Pipeline, heads: list[JudgedHead], strongest: int | None, regio
 
 # %% ../nbs/library/70a_application.ipynb #c040
 @patch
-def _evidence(self: Pipeline, read: _Read, heads: list[Head], found: list[float], seconds: dict[str, float]) -> Evidence:
+def _evidence(self: Pipeline, read: _Read, heads: list[HeadBox], found: list[float], seconds: dict[str, float]) -> Evidence:
     "Put together what the stages found in one photograph."
     strongest = heads.index(main_head(heads)) if heads else None
     of_heads = bool(heads) and self.config["crop"]
@@ -903,12 +897,12 @@ class VideoEvidence:
         return _png(self.plot())
 
 # %% ../nbs/library/70a_application.ipynb #c065
-def _follow(heads: list[list[Head]]) -> list[Head | None]:
+def _follow(heads: list[list[HeadBox]]) -> list[HeadBox | None]:
     "One head through the frames: the largest, then whichever overlaps most with where it was last seen."
     from torchvision.ops import box_iou
 
-    followed: list[Head | None] = []
-    last: Head | None = None
+    followed: list[HeadBox | None] = []
+    last: HeadBox | None = None
     for found in heads:
         head = main_head(found)
         if last is not None and found:
@@ -944,7 +938,7 @@ def check_video(
 # %% ../nbs/library/70a_application.ipynb #c069
 @patch
 def _video_evidence(
-    self: Pipeline, video: str, frames: list[int], heads: list[Head | None], probabilities: list, seconds: dict
+    self: Pipeline, video: str, frames: list[int], heads: list[HeadBox | None], probabilities: list, seconds: dict
 ) -> VideoEvidence:
     known = [p for p in probabilities if p is not None]
     mean = float(np.mean(known)) if known else None
@@ -1378,7 +1372,7 @@ def crop(
     workers: Annotated[int, typer.Option(help="Threads that decode and encode.")] = 2,
 ) -> None:
     "Cut the main head out of every picture of a dataset."
-    from deepfake_nbs.head_detection import build_cropped_dfd
+    from deepfake_nbs.heads.cropping import build_cropped_dfd
 
     try:
         detector = HeadDetector.load(find_run(run, DETECTOR) / DETECTOR)

@@ -29,6 +29,7 @@ from torchvision.models import resnet18
 
 from deepfake_nbs import core
 from deepfake_nbs import retrieval as rt
+from deepfake_nbs import metrics
 from deepfake_nbs.core import CLAIM_COLUMNS, file_sha256, read_settings
 from deepfake_nbs.images import ImageError
 from deepfake_nbs.datasets import _locked, _perceptual_hash
@@ -668,6 +669,7 @@ def test_two_processes_that_append_at_once(own, tmp_path):
     code = """
         import sys
         from deepfake_nbs import retrieval as rt
+from deepfake_nbs import metrics
         pool, index, first, step = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
         rows = rt.list_pool(pool)
         for i in range(first, 12, step):
@@ -1176,10 +1178,10 @@ def test_measures_by_hand():
 
 
 def test_an_interval_leaves_out_groups():
-    alone = rt.mean_interval(np.array([[0.0], [1.0]] * 50), map(str, range(100)), (0, 1))
-    kin = rt.mean_interval(np.array([[0.0], [1.0]] * 50), ["a", "b"] * 50, (0, 1))
+    alone = metrics.mean_interval(np.array([[0.0], [1.0]] * 50), map(str, range(100)), (0, 1))
+    kin = metrics.mean_interval(np.array([[0.0], [1.0]] * 50), ["a", "b"] * 50, (0, 1))
     assert alone[2] - alone[1] < 0.25 and np.isnan(kin[1:3]).all() and kin[3] == ["2 groups"]
-    people = rt.mean_interval(np.repeat([[0.0], [1.0]] * 10, 5, axis=0), np.repeat(np.arange(20), 5), (0, 1))
+    people = metrics.mean_interval(np.repeat([[0.0], [1.0]] * 10, 5, axis=0), np.repeat(np.arange(20), 5), (0, 1))
     assert 0.4 < (people[2] - people[1]).item() < 0.5, "a hundred queries of twenty people are twenty"
 
 

@@ -72,8 +72,10 @@ def test_a_crop_is_clipped_to_the_image():
     assert crop_box(image, (10.2, 10.2, 10.4, 10.4)).size == (1, 1)
 
 
-@pytest.mark.parametrize("box, words", [((300, 0, 320, 20), "no part of the image of 300 x 200"), ((20, 20, 10, 30), "no part"),
-                                        ((float("nan"), 0, 1, 1), "not numbers; expected pixels"), ((0, 0, float("inf"), 1), "not numbers")])
+@pytest.mark.parametrize("box, words", [
+    ((300, 0, 320, 20), "no part of the image of 300 x 200"), ((20, 20, 10, 30), "no part"),
+    ((float("nan"), 0, 1, 1), "not numbers; expected pixels"), ((0, 0, float("inf"), 1), "not numbers"),
+])
 def test_a_box_that_cannot_be_cropped_is_named(box, words):
     with pytest.raises(ValueError, match=words):
         crop_box(smooth(0, (300, 200)), box)
