@@ -73,7 +73,8 @@ def test_a_training_leaves_its_files(trained, film):
 
 def test_boxes_of_both_criteria_and_both_splits_are_kept(film, tmp_path, monkeypatch):
     def one_box_a_frame(model, images, anchors, **options):
-        return pd.DataFrame([(path, 1.0, 2.0, 30.0, 40.0, 0.9) for path in images.paths], columns=["path", "x0", "y0", "x1", "y1", "score"]), 1.0
+        columns = ["path", "x0", "y0", "x1", "y1", "score"]
+        return pd.DataFrame([(path, 1.0, 2.0, 30.0, 40.0, 0.9) for path in images.paths], columns=columns), 1.0
 
     monkeypatch.setattr(training, "detect_split", one_box_a_frame)
     train_phase(TINY.phases[0], EfficientDet(), film, tmp_path, TINY, "x", "none", progress=False)
