@@ -75,8 +75,9 @@ def test_a_head_detector_and_its_checkpoints(tmp_path, umask, monkeypatch):
     model = heads_network.EfficientDet()
     optimiser = torch.optim.SGD(model.parameters(), 0.1)
     history = [dict(epoch=1, iteration=1, validation_loss=1.0, validation_ap50=0.1)]
-    heads_training.save_checkpoint(run / "head_detection/phase2", model, optimiser, dict(history=history, identity={}))
-    heads_network.save_weights(model, run / "head_detection/phase1/model/model.safetensors")
+    state = dict(identity={}, progress=dict(history=history))
+    checkpoints.save_checkpoint(run / "head_detection/phase2", model, optimiser, state, heads_training.kept_epochs(history))
+    checkpoints.save_weights(model, run / "head_detection/phase1/model/model.safetensors")
     core.write_json(run / "head_detection/phase1/model/config.json", {})
     check_modes(run, umask, 7)
     close_folder(run / "head_detection/phase1")
