@@ -22,9 +22,22 @@ import pandas as pd
 import torch
 from timing import report
 
-from deepfake_nbs import head_detection as hd
 from deepfake_nbs.core import run_record, set_seed, write_json
 from deepfake_nbs.files import read_table, write_table
+from deepfake_nbs.heads import cropping as heads_cropping
+from deepfake_nbs.heads.data import HeadImages, HeadSet, build_head_set, in_order, load_batches, schedule
+from deepfake_nbs.heads.detector import HeadDetector
+from deepfake_nbs.heads.evaluation import match_frames
+from deepfake_nbs.checkpoints import pick_device
+from deepfake_nbs.heads.network import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    EfficientDet,
+    decode,
+    detection_loss,
+    make_anchors,
+)
+from deepfake_nbs.engine import linear_warmup_cosine, recalibrate_norms
 from deepfake_nbs.metrics import jackknife_interval
 
 
@@ -56,12 +69,12 @@ def best_pair(first, second, n: int = 7) -> tuple[float, float]:
 def speed(batch_sizes=(1, 8), image_size: int = 512) -> dict[int, float]:
     "Images a second, ours by effdet's, forward and decode with all suppression."
     set_seed(0)
-    model, peer = hd.EfficientDet().eval().to(memory_format=torch.channels_last), make_peer(image_size, predict=True).eval()
-    anchors, ratios = hd.make_anchors((image_size, image_size)), {}
+    model, peer = EfficientDet().eval().to(memory_format=torch.channels_last), make_peer(image_size, predict=True).eval()
+    anchors, ratios = make_anchors((image_size, image_size)), {}
     mean, std = model.mean, model.std
     for n in batch_sizes:
         pixels = torch.randint(0, 256, (n, 3, image_size, image_size), dtype=torch.uint8)
-        ours, theirs = best_pair(lambda x=pixels: hd.decode(*model(x), anchors, 0.001), lambda x=pixels: peer((x.float() - mean) / std))
+        ours, theirs = best_pair(lambda x=pixels: decode(*model(x), anchors, 0.001), lambda x=pixels: peer((x.float() - mean) / std))
         ratios[n] = theirs / ours
     return ratios
 
@@ -70,12 +83,12 @@ PEAK = """
 import sys, torch
 sys.path.insert(0, {folder!r})
 import bench_heads
-from deepfake_nbs import head_detection as hd
+from deepfake_nbs.heads.network import EfficientDet, decode, make_anchors
 torch.set_num_threads(2)
 pixels = torch.zeros({n}, 3, 512, 512, dtype=torch.uint8)
 if {ours}:
-    model, anchors = hd.EfficientDet().eval().to(memory_format=torch.channels_last), hd.make_anchors((512, 512))
-    run = lambda: hd.decode(*model(pixels), anchors)
+    model, anchors = EfficientDet().eval().to(memory_format=torch.channels_last), make_anchors((512, 512))
+    run = lambda: decode(*model(pixels), anchors)
 else:
     model = bench_heads.make_peer(512, predict=True).eval()
     run = lambda: model(pixels.float())
@@ -103,23 +116,23 @@ def memory(n: int = 8) -> tuple[float, float]:
 
 
 def cropping(n: int = 1000, size: tuple[int, int] = (480, 360)) -> tuple[float, float]:
-    "Seconds of work of all cores by wall seconds while a folder is cropped, and pictures decoded by pictures there."
+    "Seconds of work of all cores by wall seconds while a folder is cropped, and images decoded by images there."
     import tempfile
 
     from PIL import Image
 
-    model = hd.EfficientDet().eval()
-    detector = hd.HeadDetector(model, dict(image_size=256, threshold=1e-6))
-    rng, decoded, prepare = np.random.default_rng(0), [], hd._prepare
+    model = EfficientDet().eval()
+    detector = HeadDetector(model, dict(image_size=256, threshold=1e-6))
+    rng, decoded, prepare = np.random.default_rng(0), [], heads_cropping._read_and_letterbox
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "train").mkdir()
         rows = [dict(path=f"train/{i:06d}.jpg") for i in range(n)]
         for row in rows:
             Image.fromarray(rng.integers(0, 255, (9, 12, 3), dtype=np.uint8)).resize(size).save(Path(folder) / row["path"])
-        hd._prepare = lambda path, side: decoded.append(path) or prepare(path, side)
+        heads_cropping._read_and_letterbox = lambda path, side: decoded.append(path) or prepare(path, side)
         start, work = time.perf_counter(), time.process_time()
-        list(hd.crop_pictures(detector, rows, Path(folder), Path(folder), progress=False))
-        hd._prepare = prepare
+        list(heads_cropping.crop_images(detector, rows, Path(folder), Path(folder), progress=False))
+        heads_cropping._read_and_letterbox = prepare
         return (time.process_time() - work) / (time.perf_counter() - start), len(decoded) / n
 
 
@@ -130,8 +143,8 @@ def report_heads(report) -> None:
     ours, theirs = memory()
     report("head detector, 512 px, batch 8: peak memory / effdet's", ours / theirs, "<= 1", ours <= theirs)
     busy, decoded = cropping()
-    report("cropping 1000 pictures: cores at work", busy, ">= 1.6", busy >= 1.6)
-    report("cropping 1000 pictures: decoded / pictures", decoded, "= 1", decoded == 1)
+    report("cropping 1000 images: cores at work", busy, ">= 1.6", busy >= 1.6)
+    report("cropping 1000 images: decoded / images", decoded, "= 1", decoded == 1)
 
 
 # --- From scratch, side by side --------------------------------------------------------------------------------------
@@ -145,7 +158,7 @@ class Peer:
 
         self.model = make_peer(image_size).to(device, memory_format=torch.channels_last)
         self.training, self.predicting, self.size = DetBenchTrain(self.model).to(device), DetBenchPredict(self.model).to(device), image_size
-        self.mean, self.std = (255 * torch.tensor(x, device=device).view(1, 3, 1, 1) for x in (hd.MEAN, hd.STD))
+        self.mean, self.std = (255 * torch.tensor(x, device=device).view(1, 3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
 
     def loss(self, pixels, boxes):
         device = self.mean.device
@@ -164,25 +177,25 @@ class Ours:
     "Our network, asked like the peer."
 
     def __init__(self, image_size: int, device: str):
-        self.model = hd.EfficientDet().to(device, memory_format=torch.channels_last)
-        self.anchors = hd.make_anchors((image_size, image_size)).to(device)
+        self.model = EfficientDet().to(device, memory_format=torch.channels_last)
+        self.anchors = make_anchors((image_size, image_size)).to(device)
 
     def loss(self, pixels, boxes):
-        return sum(hd.detection_loss(*self.model(pixels), self.anchors, boxes))
+        return sum(detection_loss(*self.model(pixels), self.anchors, boxes))
 
     def find(self, pixels):
-        return hd.decode(*self.model(pixels), self.anchors)
+        return decode(*self.model(pixels), self.anchors)
 
 
 NETWORKS = dict(ours=Ours, effdet=Peer)
 
 
 @torch.inference_mode()
-def detect(net, heads: hd.HeadSet, image_size: int, device: str) -> pd.DataFrame:
+def detect(net, heads: HeadSet, image_size: int, device: str) -> pd.DataFrame:
     "Boxes of every frame of the test split: path, x0, y0, x1, y1 (pixels of the frame), score."
     net.model.eval()
-    images, rows = hd.HeadImages(heads, "test", image_size), []
-    for pixels, _, scales in hd.load_batches(images, hd.in_order(len(images), 8)):
+    images, rows = HeadImages(heads, "test", image_size), []
+    for pixels, _, scales in load_batches(images, in_order(len(images), 8)):
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             found = net.find(pixels.to(device))
         for (boxes, scores), scale in zip(found, scales, strict=True):
@@ -192,20 +205,20 @@ def detect(net, heads: hd.HeadSet, image_size: int, device: str) -> pd.DataFrame
     return pd.concat(rows, ignore_index=True)
 
 
-def train_one(name: str, seed: int, heads: hd.HeadSet, args: argparse.Namespace) -> None:
+def train_one(name: str, seed: int, heads: HeadSet, args: argparse.Namespace) -> None:
     "One network from scratch; leaves its boxes on the test split and a record of the run."
-    path, device = run_path(name, seed, args), hd.pick_device()
+    path, device = run_path(name, seed, args), pick_device()
     set_seed(seed)
     net = NETWORKS[name](args.image_size, device)
-    images = hd.HeadImages(heads, "train", args.image_size, augment=True, seed=seed)
+    images = HeadImages(heads, "train", args.image_size, augment=True, seed=seed)
     per_epoch = len(images) // args.batch_size
     total, start, losses = per_epoch * args.epochs, time.perf_counter(), []
     optimiser = torch.optim.AdamW(net.model.parameters(), args.learning_rate, weight_decay=1e-4)
-    batches = hd.load_batches(images, hd.schedule(len(images), args.batch_size, total, seed), args.workers)
+    batches = load_batches(images, schedule(len(images), args.batch_size, total, seed), args.workers)
     net.model.train()
     for i, (pixels, boxes, _) in enumerate(batches):
         for group in optimiser.param_groups:
-            group["lr"] = hd.learning_rate(i, total, args.learning_rate)
+            group["lr"] = linear_warmup_cosine(i, total, args.learning_rate)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             loss = net.loss(pixels.to(device), [one.to(device) for one in boxes])
         optimiser.zero_grad()
@@ -216,8 +229,8 @@ def train_one(name: str, seed: int, heads: hd.HeadSet, args: argparse.Namespace)
         if (i + 1) % per_epoch == 0:
             recent, seconds = np.mean(losses[-per_epoch:]), time.perf_counter() - start
             print(f"{name} seed {seed} epoch {(i + 1) // per_epoch}/{args.epochs} loss {recent:.3f} {seconds:.0f} s", flush=True)
-    seen = [batch[0].to(device) for batch in hd.load_batches(images, hd.schedule(len(images), args.batch_size, 8, seed + 1))]
-    hd.calibrate_norms(
+    seen = [batch[0].to(device) for batch in load_batches(images, schedule(len(images), args.batch_size, 8, seed + 1))]
+    recalibrate_norms(
         net.model.train(), seen, net.find if name == "ours" else lambda pixels: net.model((pixels.float() - net.mean) / net.std)
     )
     seconds = time.perf_counter() - start
@@ -231,10 +244,10 @@ def run_path(name: str, seed: int, args: argparse.Namespace) -> Path:
     return Path(args.out) / f"{name}-{args.image_size}-{args.epochs}-{args.batch_size}-{args.learning_rate:g}-{seed}.json"
 
 
-def train_all(heads: hd.HeadSet, args: argparse.Namespace) -> None:
+def train_all(heads: HeadSet, args: argparse.Namespace) -> None:
     "What has not been trained yet: on a processor as many runs at once as it has cores, each on one thread, which is faster in all."
     todo = [(name, seed) for seed in range(args.seeds) for name in NETWORKS if not run_path(name, seed, args).is_file()]
-    if hd.pick_device() == "cuda":
+    if pick_device() == "cuda":
         for name, seed in todo:
             train_one(name, seed, heads, args)
         return
@@ -245,12 +258,12 @@ def train_all(heads: hd.HeadSet, args: argparse.Namespace) -> None:
 
 def compare(args: argparse.Namespace) -> None:
     "Train both with every seed and print average precisions beside each other; intervals from leaving out one film at a time."
-    heads = hd.build_head_set(args.data, Path(args.out) / "head_set", reject_limit=0.02)
+    heads = build_head_set(args.data, Path(args.out) / "head_set", reject_limit=0.02)
     paths = heads.split("test")
     train_all(heads, args)
     numbers = ("x0", "y0", "x1", "y1", "score")
     found = {name: [read_table(run_path(name, seed, args).with_suffix(".csv"), numbers) for seed in range(args.seeds)] for name in NETWORKS}
-    matches = {name: [hd.match_frames(table, heads, paths) for table in tables] for name, tables in found.items()}
+    matches = {name: [match_frames(table, heads, paths) for table in tables] for name, tables in found.items()}
     film = pd.factorize(heads.frames.set_index("path")["group"].astype(str).loc[paths])[0]
     size = np.bincount(film, [len(heads.boxes[path]) for path in paths])
     weights = [(film != one).astype(float) for one in range(film.max() + 1)]

@@ -42,7 +42,8 @@ from deepfake_nbs.classifiers.data import ManifestImages, SeededLoader, read_spl
 from deepfake_nbs.classifiers.recipes import TrainingConfig, read_table1
 from deepfake_nbs.classifiers.training import make_loss, predict, train
 from deepfake_nbs.engine import PRECISIONS, SCHEDULES, choose_precision, make_learner
-from deepfake_nbs.training import WholePictures, score, table_row, train_epoch
+from deepfake_nbs.engine import train_epoch
+from deepfake_nbs.training import WholePictures, score, table_row
 from deepfake_nbs.classifiers.saved import load_classifier
 from deepfake_nbs.classifiers.xception import create_model, images_per_second, summarise_variants
 

@@ -58,17 +58,12 @@ from deepfake_nbs.core import (
 from .commands import one_line, say
 from .files import FoundFiles, find_named
 from .images import MAX_PIXELS, ImageError, read_header, read_image, upright_rgb
-from deepfake_nbs.head_detection import (
-    DETECTOR,
-    MOST_MARGIN,
-    Head,
-    HeadDetector,
-    SeparableConv,
-    crop_head,
-    letterbox,
-    main_head,
-    pick_device,
-)
+from .checkpoints import pick_device
+from .head_detection import Head
+from .heads.cropping import MOST_MARGIN, crop_head, main_head
+from .heads.data import letterbox
+from .heads.detector import DETECTOR, HeadDetector
+from .heads.network import SeparableConv
 from .classifiers.saved import load_classifier
 from .classifiers.xception import SeparableConv2d, normalise
 from .images import resize_square
@@ -1381,7 +1376,7 @@ def crop(
     workers: Annotated[int, typer.Option(help="Threads that decode and encode.")] = 2,
 ) -> None:
     "Cut the main head out of every picture of a dataset."
-    from deepfake_nbs.head_detection import build_cropped_dfd
+    from deepfake_nbs.heads.cropping import build_cropped_dfd
 
     try:
         detector = HeadDetector.load(find_run(run, DETECTOR) / DETECTOR)

@@ -215,7 +215,7 @@ def read_predictions(
     return frame[(frame["split"] == split) & (frame["checkpoint"] == checkpoint)].reset_index(drop=True)
 
 # %% ../nbs/library/00f_runs.ipynb #runs40
-LIMITS = dict(ge="at least {}", gt="more than {}", le="at most {}", lt="less than {}")
+LIMITS = dict(ge="at least {}", gt="more than {}", le="at most {}", lt="less than {}", multiple_of="a multiple of {}")
 
 
 def expected_value(
@@ -266,6 +266,6 @@ def _first_reason(error: dict[str, Any], fields: dict[str, Any]) -> str:
         return str(error["ctx"]["error"])
     name, value = ".".join(map(str, error["loc"])), error["input"]
     field = fields.get(error["loc"][0]) if error["loc"] else None
-    wrong_type = not error["type"].startswith(("greater_than", "less_than"))
+    wrong_type = not error["type"].startswith(("greater_than", "less_than", "multiple_of"))
     kind = getattr(field.annotation, "__name__", "") if field and wrong_type else ""
     return f"{name} is {value!r}, expected {kind or expected_value(field)}" if field else f"{name}: {error['msg']}"

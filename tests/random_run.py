@@ -6,9 +6,11 @@ import torch
 
 from deepfake_nbs.application import CLASSIFIER
 from deepfake_nbs.core import write_json
-from deepfake_nbs.head_detection import DETECTOR, EfficientDet, save_weights
+from deepfake_nbs.heads.detector import DETECTOR
+from deepfake_nbs.checkpoints import save_weights
+from deepfake_nbs.heads.network import EfficientDet
 from deepfake_nbs.classifiers.xception import create_model
-from deepfake_nbs.head_detection import MEAN, STD
+from deepfake_nbs.images import HALF_MEAN, HALF_STD
 
 CONFIG = {
     "net": "light",
@@ -16,8 +18,8 @@ CONFIG = {
     "n_classes": 2,
     "dropout": 0.5,
     "image_size": 64,
-    "mean": MEAN,
-    "std": STD,
+    "mean": HALF_MEAN,
+    "std": HALF_STD,
     "crop": True,
     "trained_on": "nothing",
     "row": 8,

@@ -33,7 +33,10 @@ from deepfake_nbs.application import (
 )
 from deepfake_nbs.core import file_sha256, write_json, write_text
 from deepfake_nbs.images import ImageError
-from deepfake_nbs.head_detection import DETECTOR, EfficientDet, Head, crop_head, save_weights
+from deepfake_nbs.heads.cropping import crop_head
+from deepfake_nbs.heads.detector import DETECTOR, HeadBox
+from deepfake_nbs.checkpoints import save_weights
+from deepfake_nbs.heads.network import EfficientDet
 from deepfake_nbs.classifiers.xception import create_model
 
 
@@ -50,7 +53,7 @@ def heads_run(tmp_path_factory):
 
 def give_heads(pipeline, *boxes):
     "A detector that finds these boxes in every photograph."
-    found = [Head(box, 0.9 - i / 1000) for i, box in enumerate(boxes)]
+    found = [HeadBox(box, 0.9 - i / 1000) for i, box in enumerate(boxes)]
     pipeline.detector.find_in_squares = lambda squares, sizes, threshold=None: [list(found) for _ in squares]
     return pipeline
 

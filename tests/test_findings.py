@@ -2,6 +2,7 @@
 import os
 
 from deepfake_nbs import comparison
+from deepfake_nbs import runs
 from deepfake_nbs.comparison import read_areas, say_suspicious
 from deepfake_nbs.claims import save_claims
 
@@ -42,7 +43,7 @@ def test_a_report_ends_with_what_its_files_hold(tmp_path, monkeypatch):
     claims.unlink()
     unread = "Best configuration on validation: 8 (light, cropped heads); its test split has not been read yet."
     assert comparison.say_best(tmp_path) == unread
-    broken = comparison.TrainingError("weights changed")
+    broken = runs.TrainingError("weights changed")
 
     def refuse(run):
         raise broken

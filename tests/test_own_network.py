@@ -44,7 +44,7 @@ def test_names_of_runs():
         with pytest.raises(ValueError, match="expected that of a folder"):
             run_name(config, settings, name)
     for name in ("8", "custom-mine"):
-        with pytest.raises(ValueError, match="kept for a row"):
+        with pytest.raises(ValueError, match="reserved for a run of Table 1"):
             run_name(config, settings, name)
 
 

@@ -30,7 +30,11 @@ from deepfake_nbs.miniature import drawing
 from deepfake_nbs import settings
 from deepfake_nbs import claims
 from deepfake_nbs.baselines import study as baselines_study
-from deepfake_nbs import head_detection as hd
+from deepfake_nbs import checkpoints
+from deepfake_nbs.heads import cropping
+from deepfake_nbs.heads import data as heads_data
+from deepfake_nbs.heads import detector
+from deepfake_nbs.heads import network as heads_network
 from deepfake_nbs.retrieval.features import make_feature
 from deepfake_nbs.retrieval.search import build_index
 from deepfake_nbs.retrieval.store import open_index
@@ -77,16 +81,16 @@ def photos(tmp_path):
 
 def test_a_head_detector_and_its_checkpoints(tmp_path, umask, monkeypatch):
     run = tmp_path / "run"
-    model = hd.EfficientDet()
+    model = heads_network.EfficientDet()
     optimiser = torch.optim.SGD(model.parameters(), 0.1)
     history = [dict(epoch=1, iteration=1, validation_loss=1.0, validation_ap50=0.1)]
-    hd.save_checkpoint(run / "head_detection/phase2", model, optimiser, dict(history=history, identity={}))
-    hd.save_weights(model, run / "head_detection/phase1/model/model.safetensors")
+    checkpoints.save_checkpoint(run / "head_detection/phase2", model, optimiser, dict(history=history, identity={}))
+    checkpoints.save_weights(model, run / "head_detection/phase1/model/model.safetensors")
     core.write_json(run / "head_detection/phase1/model/config.json", {})
     check_modes(run, umask, 7)
     close_folder(run / "head_detection/phase1")
-    monkeypatch.setattr(hd, "validation_ap", lambda *_: 0.5)
-    hd.choose_detector(run, None, {"phase1": {}})
+    monkeypatch.setattr(detector, "validation_ap", lambda *_: 0.5)
+    detector.choose_detector(run, None, {"phase1": {}})
     check_modes(run / "models", umask, 2)
     (run / "head_detection/phase1").chmod(0o700)
 
@@ -128,7 +132,7 @@ def test_a_codebook_and_its_cache(tmp_path, umask):
 
 
 def test_datasets_whole_and_cropped_an_index_and_a_head_set(tmp_path, umask, photos):
-    class Everywhere(hd.HeadDetector):
+    class Everywhere(detector.HeadDetector):
         def __init__(self):
             self.model, self.config = torch.nn.Identity(), dict(image_size=64, threshold=0.5)
 
@@ -139,12 +143,12 @@ def test_datasets_whole_and_cropped_an_index_and_a_head_set(tmp_path, umask, pho
     for path in photos.rglob("*.png"):
         path.chmod(0o400)
     build.build_cvcs_dfd(photos, run / "cvcs_dfd", workers=1, progress=False)
-    hd.build_cropped_dfd(run / "cvcs_dfd", Everywhere(), run / "cvcs_cropped_dfd", progress=False)
+    cropping.build_cropped_dfd(run / "cvcs_dfd", Everywhere(), run / "cvcs_cropped_dfd", progress=False)
     build_index(make_feature("thumbnail"), photos, run / "index", cache=run / "vectors", progress=False)
     check_modes(run, umask, 110)
     drawing.draw_miniature(tmp_path / "drawn", 0, 0, 4, workers=1, progress=False)
     check_modes(tmp_path / "drawn", umask, 12)
-    hd.build_head_set(tmp_path / "drawn/heads", tmp_path / "heads", progress=False)
+    heads_data.build_head_set(tmp_path / "drawn/heads", tmp_path / "heads", progress=False)
     check_modes(tmp_path / "heads", umask, 5)
 
 
@@ -230,12 +234,12 @@ def things(shared):
         Image.new("RGB", (8, 8), (80 * i, 0, 9)).save(shared / f"photos/{i}.png")
     thumbnail = make_feature("thumbnail")
     build_index(thumbnail, shared / "photos", shared / "index", progress=False)
-    classifier, detector = run / application.CLASSIFIER, run / hd.DETECTOR
+    classifier, detector = run / application.CLASSIFIER, run / detector.DETECTOR
     index = next((shared / "index").glob("index-*.faiss"))
     data = shared / "photos"
     return {
-        detector / "model.safetensors": lambda: hd.HeadDetector.load(detector, "cpu"),
-        detector / "config.json": lambda: hd.HeadDetector.load(detector, "cpu"),
+        detector / "model.safetensors": lambda: detector.HeadDetector.load(detector, "cpu"),
+        detector / "config.json": lambda: detector.HeadDetector.load(detector, "cpu"),
         classifier / "model.safetensors": lambda: saved.load_classifier(classifier),
         classifier / "config.json": lambda: saved.load_classifier(classifier),
         shared / "again.safetensors": lambda: checkpoints.read_state(shared / "again.safetensors"),
@@ -246,7 +250,7 @@ def things(shared):
         shared / "set/dataset.json": lambda: datasets._refuse_foreign(shared / "set", data),
         shared / "training/1/run.json": lambda: comparison.read_run(shared / "training/1"),
         shared / "model.onnx": lambda: application.OnnxNetwork(shared / "model.onnx"),
-        shared / "head_set.json": lambda: hd.read_head_set(shared),
+        shared / "head_set.json": lambda: heads_data.read_head_set(shared),
         shared / "index/config.json": lambda: open_index(shared / "index"),
         index: lambda: open_index(shared / "index"),
     }
@@ -263,7 +267,7 @@ def test_a_file_that_may_not_be_read_is_not_called_missing(things):
 def test_a_folder_that_may_not_be_entered_is_not_called_empty(things, shared):
     reads = {
         shared / "run/models/classifier": lambda: application.find_run(shared / "run"),
-        shared / "run/models/head_detector": lambda: hd.HeadDetector.load(shared / "run" / hd.DETECTOR, "cpu"),
+        shared / "run/models/head_detector": lambda: detector.HeadDetector.load(shared / "run" / detector.DETECTOR, "cpu"),
         shared / "training": lambda: comparison.finished_rows(shared),
         shared / "training/1": lambda: training.latest_checkpoint(shared / "training/1"),
         shared / "set": lambda: manifest.read_manifest(shared / "set/manifest.csv"),

@@ -18,7 +18,6 @@ from deepfake_nbs.engine import (  # First: it sets how threads wait, before tor
     explain_out_of_memory,
     half_precision,
     make_learner,
-    pick_device,
     rank_and_world_size,
     recalibrate_norms,
     run_training,
@@ -44,7 +43,7 @@ from fastai.learner import Learner
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from ..checkpoints import best_epoch, read_weights
+from ..checkpoints import best_epoch, pick_device, read_weights
 from .data import ManifestImages, SeededLoader, check_dataset, choose_dataset, read_splits
 from .recipes import TrainingConfig, parse_changes, run_config, run_name, weights_key, weights_path
 from .saved import write_classifier

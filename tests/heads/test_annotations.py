@@ -11,7 +11,11 @@ from random_run import make_run
 from typer.testing import CliRunner
 
 from deepfake_nbs.application import build
-from deepfake_nbs import head_detection as hd
+from deepfake_nbs.heads import cropping
+from deepfake_nbs.heads import data as heads_data
+from deepfake_nbs.heads import detector
+from deepfake_nbs.heads import network as heads_network
+from deepfake_nbs.heads import training as heads_training
 from deepfake_nbs.application import _training_margin, app
 from deepfake_nbs.data.annotations import read_boxes, read_heads
 from deepfake_nbs.data.readers import read_sources
@@ -45,7 +49,7 @@ def check_all_read(root, tmp_path, n_heads):
     frames = read_heads(root)
     assert len(frames) == 30 and frames["split"].ne("").all()
     assert len(read_boxes(root)) == n_heads
-    heads = hd.build_head_set(root, tmp_path / "set", progress=False)
+    heads = heads_data.build_head_set(root, tmp_path / "set", progress=False)
     assert len(heads.frames) == 30 and heads.rejected.empty
     assert sum(map(len, heads.boxes.values())) == n_heads and all(len(boxes) for boxes in heads.boxes.values())
     return heads
@@ -81,14 +85,14 @@ def test_scut_head_as_it_comes(tmp_path):
 )
 def test_a_size_is_a_number_and_zero_says_nothing(tmp_path, size):
     (tmp_path / "a.xml").write_text(annotation(HEAD, size))
-    assert hd.read_annotation(tmp_path / "a.xml", (160, 120))[0].tolist() == [[20, 20, 60, 70]]
+    assert heads_data.read_annotation(tmp_path / "a.xml", (160, 120))[0].tolist() == [[20, 20, 60, 70]]
 
 
 @pytest.mark.parametrize("size, said", [("161", "161 x 120"), ("wide", "wide x 120"), ("nan", "nan x 120"), ("-160", "-160 x 120")])
 def test_another_size_is_said(tmp_path, size, said):
     (tmp_path / "a.xml").write_text(annotation(HEAD, f"<size><width>{size}</width><height>120</height></size>"))
     with pytest.raises(ValueError, match=f"its size is {said}, that of its picture 160 x 120"):
-        hd.read_annotation(tmp_path / "a.xml", (160, 120))
+        heads_data.read_annotation(tmp_path / "a.xml", (160, 120))
 
 
 def test_text_on_lines_of_its_own(tmp_path):
@@ -105,7 +109,7 @@ def test_a_list_names_one_frame_a_line(tmp_path, name, line):
     frames = read_heads(root)
     assert frames["split"].value_counts().to_dict() == {"train": 18, "validation": 6, "test": 6}
     if line == "{} -1":
-        heads = hd.build_head_set(root, tmp_path / "set", progress=False)
+        heads = heads_data.build_head_set(root, tmp_path / "set", progress=False)
         assert len(heads.frames) == 30 and heads.rejected.empty
 
 
@@ -113,7 +117,7 @@ def test_a_frame_whose_name_ends_in_one_is_not_taken_for_two_columns(tmp_path):
     root = make_set(tmp_path / "heads", name="take {1}")
     with open(root / "Splits/train.txt", "a") as file:
         file.write("take 99 1\n")
-    heads = hd.build_head_set(root, tmp_path / "set", reject_limit=0.5, progress=False)
+    heads = heads_data.build_head_set(root, tmp_path / "set", reject_limit=0.5, progress=False)
     assert heads.rejected["path"].tolist() == ["JPEGImages/take 99"]
     assert heads.frames.set_index("path")["split"].loc[["JPEGImages/take 0.jpeg", "JPEGImages/take 1.jpeg"]].tolist() == ["train"] * 2
 
@@ -123,7 +127,7 @@ def test_a_list_names_frames_in_folders(tmp_path):
     (root / "JPEGImages/more").mkdir()
     (root / "JPEGImages/mov_000_000000.jpeg").rename(root / "JPEGImages/more/mov_000_000000.jpeg")
     (root / "Splits/train.txt").write_text((root / "Splits/train.txt").read_text().replace("mov_000_000000", "more/mov_000_000000"))
-    heads = hd.build_head_set(root, tmp_path / "set", progress=False)
+    heads = heads_data.build_head_set(root, tmp_path / "set", progress=False)
     assert len(heads.frames) == 30 and heads.rejected.empty
 
 
@@ -162,9 +166,9 @@ def test_a_frame_with_something_else_than_boxes_of_heads_is_rejected_by_name(tmp
     root = make_set(tmp_path / "heads")
     (root / "Annotations/mov_002_000007.xml").write_text(annotation(objects))
     with pytest.raises(ValueError, match="1 of 30 frames rejected, .*; first JPEGImages/mov_002_000007.jpeg: ") as caught:
-        hd.build_head_set(root, tmp_path / "set", progress=False)
+        heads_data.build_head_set(root, tmp_path / "set", progress=False)
     assert reason in str(caught.value)
-    heads = hd.build_head_set(root, tmp_path / "set", reject_limit=0.1, progress=False)
+    heads = heads_data.build_head_set(root, tmp_path / "set", reject_limit=0.1, progress=False)
     (row,) = heads.rejected.to_dict("records")
     assert (row["path"], row["what"]) == ("JPEGImages/mov_002_000007.jpeg", "frame") and reason in row["reason"]
     assert row["path"] not in heads.boxes and heads.frames["n_heads"].tolist() == [1] * 29
@@ -190,7 +194,7 @@ def test_a_frame_whose_only_box_is_useless_is_no_frame_without_heads(tmp_path, b
     root = make_set(tmp_path / "heads")
     corners = "".join(f"<{name}>{value}</{name}>" for name, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
     (root / "Annotations/mov_002_000007.xml").write_text(annotation(f"<object><name>head</name><bndbox>{corners}</bndbox></object>"))
-    heads = hd.build_head_set(root, tmp_path / "set", reject_limit=0.1, progress=False)
+    heads = heads_data.build_head_set(root, tmp_path / "set", reject_limit=0.1, progress=False)
     assert heads.rejected["path"].tolist() == ["JPEGImages/mov_002_000007.jpeg"] and (heads.frames["n_heads"] == 1).all()
     if box[0] != 500:
         with pytest.warns(UserWarning, match="1 boxes left out .no area, or no picture., the first in mov_002_000007.xml"):
@@ -202,14 +206,14 @@ def test_classes_that_mean_a_head_are_a_setting(tmp_path):
     with pytest.warns(UserWarning, match="30 frames left out"):
         assert read_boxes(root).empty
     with pytest.raises(ValueError, match="30 of 30 frames rejected.*unknown class 'Face'; expected head or person"):
-        hd.build_head_set(root, tmp_path / "set", progress=False)
+        heads_data.build_head_set(root, tmp_path / "set", progress=False)
     assert len(read_boxes(root, head_names=("face",))) == len(read_boxes(root, head_names="FACE")) == 30
     for names in (("face",), "Face"):
-        heads = hd.build_head_set(root, tmp_path / "set", progress=False, head_names=names)
+        heads = heads_data.build_head_set(root, tmp_path / "set", progress=False, head_names=names)
         assert heads.frames["n_heads"].tolist() == [1] * 30
     bodies = make_set(tmp_path / "bodies", xml=annotation(HEAD + HEAD.replace("head", "person")))
     with pytest.raises(ValueError, match="object 2: unknown class 'person'; expected head"):
-        hd.build_head_set(bodies, tmp_path / "set", progress=False, head_names=("head",))
+        heads_data.build_head_set(bodies, tmp_path / "set", progress=False, head_names=("head",))
 
 
 def test_an_annotation_that_may_not_be_read_is_no_broken_one(tmp_path, monkeypatch):
@@ -221,7 +225,7 @@ def test_an_annotation_that_may_not_be_read_is_no_broken_one(tmp_path, monkeypat
 
     monkeypatch.setattr(datasets, "open", closed, raising=False)
     with pytest.raises(ValueError, match=r"^cannot be read \(Permission denied\)$"):
-        hd.read_annotation(path, (160, 120))
+        heads_data.read_annotation(path, (160, 120))
 
 
 # --- Two sets under one root -----------------------------------------------------------------------------------------
@@ -231,11 +235,11 @@ def test_two_sets_under_one_root_are_an_error_that_names_both(tmp_path):
     for name in ("heads", "scut"):
         make_set(tmp_path / "data" / name, xml=annotation(HEAD, database=name))
     with pytest.raises(ValueError, match="heads and scut hold frames with head boxes; the detector learns from one set: move the others"):
-        hd.heads_root(tmp_path / "data")
+        heads_data.heads_root(tmp_path / "data")
     found = read_sources(tmp_path / "data").heads  # Counting takes both
     assert found["source"].value_counts().to_dict() == {"heads": 30, "scut": 30}
     shutil.move(tmp_path / "data/heads", tmp_path / "data/.heads")  # Hidden, as everywhere
-    assert hd.heads_root(tmp_path / "data") == tmp_path / "data/scut"
+    assert heads_data.heads_root(tmp_path / "data") == tmp_path / "data/scut"
 
 
 # --- Numbers at the edges --------------------------------------------------------------------------------------------
@@ -244,13 +248,13 @@ def test_two_sets_under_one_root_are_an_error_that_names_both(tmp_path):
 @pytest.mark.parametrize("margin", [1e308, float("inf"), float("nan"), -0.1, 10.1])
 def test_a_margin_is_a_share_of_the_box(margin):
     with pytest.raises(ValueError, match=f"margin is {margin:g}".replace("+", r"\+") + "; expected a share of the box, 0 to 10"):
-        hd.crop_head(Image.new("RGB", (40, 30)), (10, 10, 20, 20), margin)
+        cropping.crop_head(Image.new("RGB", (40, 30)), (10, 10, 20, 20), margin)
     with pytest.raises(ValueError, match="expected a share of the box"):
-        hd.crop_heads(Image.new("RGB", (40, 30)), [hd.Head((10, 10, 20, 20), 0.5)], margin)
+        cropping.crop_heads(Image.new("RGB", (40, 30)), [hd.Head((10, 10, 20, 20), 0.5)], margin)
 
 
 def test_the_largest_margin_takes_the_whole_image():
-    assert hd.crop_head(Image.new("RGB", (40, 30)), (10, 10, 20, 20), 10).size == (40, 30)
+    assert cropping.crop_head(Image.new("RGB", (40, 30)), (10, 10, 20, 20), 10).size == (40, 30)
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
@@ -259,12 +263,12 @@ def test_a_box_of_no_numbers_is_refused(corner, value):
     box = [10.0, 10.0, 20.0, 20.0]
     box[corner] = value
     with pytest.raises(ValueError, match="not numbers; expected pixels"):
-        hd.crop_head(Image.new("RGB", (40, 30)), tuple(box))
+        cropping.crop_head(Image.new("RGB", (40, 30)), tuple(box))
 
 
 @pytest.fixture(scope="module")
 def detector():
-    return hd.HeadDetector(hd.EfficientDet(), dict(image_size=64, threshold=0.5))
+    return detector.HeadDetector(heads_network.EfficientDet(), dict(image_size=64, threshold=0.5))
 
 
 @pytest.mark.parametrize("threshold", [float("nan"), -0.1, 1.5, float("inf")])
@@ -281,7 +285,7 @@ def test_batches_of_nothing_are_refused_rather_than_finding_nothing(detector, ba
 
 @pytest.mark.parametrize("size, expected", [((1, 60_000), (64, 1)), ((60_000, 1), (1, 64)), ((1, 1), (64, 64)), ((3, 200_000), (64, 1))])
 def test_thin_images_fit_the_square_and_are_searched(detector, size, expected):
-    square, scale = hd.letterbox(Image.new("RGB", size, "white"), 64)
+    square, scale = heads_data.letterbox(Image.new("RGB", size, "white"), 64)
     white = (square == 255).all(2)
     assert (white.any(1).sum(), white.any(0).sum()) == expected and scale == 64 / max(size)
     for head in detector.find_heads(Image.new("RGB", size, "white"), threshold=0.0):
@@ -292,7 +296,7 @@ def test_thin_images_fit_the_square_and_are_searched(detector, size, expected):
 @pytest.mark.parametrize("side, size", [((0, 5), 64), ((5, 0), 64), ((5, 5), 0)])
 def test_an_image_without_pixels_is_said(side, size):
     with pytest.raises(ValueError, match="expected at least one pixel"):
-        hd.letterbox(Image.new("RGB", side), size)
+        heads_data.letterbox(Image.new("RGB", side), size)
 
 
 @pytest.mark.parametrize(
@@ -304,21 +308,21 @@ def test_an_image_without_pixels_is_said(side, size):
 )
 def test_a_phase_of_absurd_numbers_is_refused(change, words):
     with pytest.raises(ValueError, match=words):
-        hd.DetectionConfig(image_size=64, phases=(hd.replace(hd.PHASES[0], **change),))
+        heads_training.DetectionConfig(image_size=64, phases=(hd.replace(heads_training.PHASES[0], **change),))
 
 
 @pytest.mark.parametrize("change", [dict(seed=-1), dict(seed=float("nan")), dict(seed=1.5), dict(workers=-1), dict(workers=None)])
 def test_a_seed_and_workers_are_whole_numbers(change):
     with pytest.raises(ValueError, match="seed is .*, workers .*; expected whole numbers, 0 or more"):
-        hd.DetectionConfig(**change)
+        heads_training.DetectionConfig(**change)
 
 
 def test_one_frame_a_batch_needs_more_than_one_place_to_normalise():
     with pytest.raises(ValueError, match="phase1: batch_size is 1 and image_size 128: P7 has one place"):
-        hd.DetectionConfig(image_size=128, phases=(hd.replace(hd.PHASES[0], batch_size=1),))
-    hd.DetectionConfig(image_size=128, phases=(hd.replace(hd.PHASES[1], batch_size=1),))  # Its norms are frozen
-    config = hd.DetectionConfig(image_size=160, phases=(hd.replace(hd.PHASES[0], batch_size=1),))
-    model = hd.apply_phase(hd.EfficientDet(), config.phases[0])
+        heads_training.DetectionConfig(image_size=128, phases=(hd.replace(heads_training.PHASES[0], batch_size=1),))
+    heads_training.DetectionConfig(image_size=128, phases=(hd.replace(heads_training.PHASES[1], batch_size=1),))  # Its norms are frozen
+    config = heads_training.DetectionConfig(image_size=160, phases=(hd.replace(heads_training.PHASES[0], batch_size=1),))
+    model = heads_training.apply_phase(heads_network.EfficientDet(), config.phases[0])
     logits, _ = model(hd.torch.zeros(1, 3, 160, 160, dtype=hd.torch.uint8))  # It runs: P7 has 2 x 2 places
     assert logits.isfinite().all()
 
@@ -326,8 +330,8 @@ def test_one_frame_a_batch_needs_more_than_one_place_to_normalise():
 @pytest.mark.parametrize("n", [9, 13])
 def test_batches_of_the_detector_are_full_where_frames_are_not_a_multiple(n):
     "n is a multiple of 4 and one more: the last batch goes on with the next pass."
-    assert [len(keys) for keys in hd.schedule(n, 4, 2 * n)] == [4] * (2 * n)
-    lap = [key for keys in hd.schedule(n, 4, n) for key in keys][:n]
+    assert [len(keys) for keys in heads_data.schedule(n, 4, 2 * n)] == [4] * (2 * n)
+    lap = [key for keys in heads_data.schedule(n, 4, n) for key in keys][:n]
     assert sorted(number for _, number in lap) == list(range(n))
 
 
@@ -353,5 +357,5 @@ def test_a_portable_margin_beyond_all_use_is_refused_by_name(tmp_path):
 def test_tables_of_a_set_keep_names(tmp_path):
     "A film called NA stays one."
     root = make_set(tmp_path / "heads", name="NA_{1:06d}")
-    heads = hd.build_head_set(root, tmp_path / "set", progress=False)
+    heads = heads_data.build_head_set(root, tmp_path / "set", progress=False)
     assert len(heads.boxes) == 30 and isinstance(heads.rejected, pd.DataFrame)
