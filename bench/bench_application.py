@@ -22,7 +22,8 @@ from deepfake_nbs.application import CLASSIFIER, Pipeline
 from deepfake_nbs.core import set_seed, write_json
 from deepfake_nbs.images import read_image
 from deepfake_nbs.heads.detector import DETECTOR, HeadBox
-from deepfake_nbs.heads.network import EfficientDet, save_weights
+from deepfake_nbs.checkpoints import save_weights
+from deepfake_nbs.heads.network import EfficientDet
 from deepfake_nbs.xception import MEAN, STD, create_model
 
 SIZE = 640, 480

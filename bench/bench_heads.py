@@ -28,16 +28,9 @@ from deepfake_nbs.heads import cropping as heads_cropping
 from deepfake_nbs.heads.data import HeadImages, HeadSet, build_head_set, in_order, load_batches, schedule
 from deepfake_nbs.heads.detector import HeadDetector
 from deepfake_nbs.heads.evaluation import match_frames
-from deepfake_nbs.heads.network import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    EfficientDet,
-    decode,
-    detection_loss,
-    make_anchors,
-    pick_device,
-)
+from deepfake_nbs.heads.network import EfficientDet, decode, detection_loss, make_anchors, pick_device
 from deepfake_nbs.heads.training import calibrate_norms, learning_rate
+from deepfake_nbs.images import IMAGENET_MEAN, IMAGENET_STD
 from deepfake_nbs.metrics import jackknife_interval
 
 

@@ -59,7 +59,7 @@ from .commands import one_line, say
 from .files import FoundFiles, find_named
 from .images import MAX_PIXELS, ImageError, read_header, read_image, upright_rgb
 from .heads.cropping import MOST_MARGIN, crop_head, main_head
-from .heads.data import letterbox
+from .images import letterbox
 from .heads.detector import DETECTOR, HeadBox, HeadDetector
 from .heads.network import SeparableConv, pick_device
 from .xception import SeparableConv2d, load_classifier, normalise, resize_square

@@ -149,7 +149,7 @@ _HOW_TO_GET = "run once on a machine with a network, or give weights=PATH of tor
 
 def _fill(model: nn.Module, path: Path) -> str:
     "Load weights from a file, running no code from it; returns their hash."
-    from deepfake_nbs.heads.network import read_weights
+    from deepfake_nbs.head_detection import read_weights
 
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of weights; {_HOW_TO_GET}")
@@ -263,13 +263,12 @@ def extract(
     progress: bool = True,        # Show a bar
 ) -> tuple[np.ndarray, dict[str, str]]:  # float32, a row a picture that could be read; reasons of the others by file
     "Vectors of pictures, in order."
-    from deepfake_nbs.heads.detector import batches_of
-    from deepfake_nbs.heads.cropping import read_ahead
+    from deepfake_nbs.head_detection import _ahead, _batches
 
     files, found, rejected = [Path(file) for file in files], [], {}
     bar = tqdm(total=len(files), desc=feature.name, disable=not progress)
     with worker_threads(workers) as pool, bar:
-        for batch, read in read_ahead(pool, partial(_read_or_error, feature), batches_of(files, batch_size)):
+        for batch, read in _ahead(pool, partial(_read_or_error, feature), _batches(files, batch_size)):
             good = [pixels for pixels in read if not isinstance(pixels, ImageError)]
             rejected |= {str(file): pixels.reason for file, pixels in zip(batch, read, strict=True) if isinstance(pixels, ImageError)}
             found += [feature.compute(np.stack(good)).astype(np.float32, copy=False)] if good else []

@@ -7,7 +7,8 @@ import torch
 from deepfake_nbs.application import CLASSIFIER
 from deepfake_nbs.core import write_json
 from deepfake_nbs.heads.detector import DETECTOR
-from deepfake_nbs.heads.network import EfficientDet, save_weights
+from deepfake_nbs.checkpoints import save_weights
+from deepfake_nbs.heads.network import EfficientDet
 from deepfake_nbs.xception import MEAN, STD, create_model
 
 CONFIG = {

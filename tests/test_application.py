@@ -35,7 +35,8 @@ from deepfake_nbs.core import file_sha256, write_json, write_text
 from deepfake_nbs.images import ImageError
 from deepfake_nbs.heads.cropping import crop_head
 from deepfake_nbs.heads.detector import DETECTOR, HeadBox
-from deepfake_nbs.heads.network import EfficientDet, save_weights
+from deepfake_nbs.checkpoints import save_weights
+from deepfake_nbs.heads.network import EfficientDet
 from deepfake_nbs.xception import create_model
 
 

@@ -17,7 +17,7 @@ from noise_run import TINY, draw_dataset
 from PIL import Image, ImageDraw
 from random_run import make_run
 
-from deepfake_nbs import application, comparison, core, datasets, miniature, training, xception
+from deepfake_nbs import application, checkpoints, comparison, core, datasets, miniature, training, xception
 from deepfake_nbs import baselines as bl
 from deepfake_nbs.heads import cropping
 from deepfake_nbs.heads import data as heads_data
@@ -72,7 +72,7 @@ def test_a_head_detector_and_its_checkpoints(tmp_path, umask, monkeypatch):
     optimiser = torch.optim.SGD(model.parameters(), 0.1)
     history = [dict(epoch=1, iteration=1, validation_loss=1.0, validation_ap50=0.1)]
     heads_training.save_checkpoint(run / "head_detection/phase2", model, optimiser, dict(history=history, identity={}))
-    heads_network.save_weights(model, run / "head_detection/phase1/model/model.safetensors")
+    checkpoints.save_weights(model, run / "head_detection/phase1/model/model.safetensors")
     core.write_json(run / "head_detection/phase1/model/config.json", {})
     check_modes(run, umask, 7)
     close_folder(run / "head_detection/phase1")

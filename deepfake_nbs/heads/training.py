@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..checkpoints import read_weights, save_weights
 from ..core import Settings, file_sha256, list_folder, run_record, set_seed, write_json
 from ..files import write_table
 from .data import HeadImages, HeadSet, load_batches, schedule
@@ -38,8 +39,6 @@ from deepfake_nbs.heads.network import (
     load_backbone_weights,
     make_anchors,
     pick_device,
-    read_weights,
-    save_weights,
 )
 
 # %% ../../nbs/library/30d_training.ipynb #30d_typ

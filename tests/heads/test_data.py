@@ -8,16 +8,8 @@ from PIL import Image
 from torchvision.transforms import v2
 from head_samples import voc
 
-from deepfake_nbs.heads.data import (
-    HeadImages,
-    as_boxes,
-    build_head_set,
-    heads_root,
-    letterbox,
-    read_head_set,
-    schedule,
-)
-from deepfake_nbs.images import read_image
+from deepfake_nbs.heads.data import HeadImages, as_boxes, build_head_set, heads_root, read_head_set, schedule
+from deepfake_nbs.images import letterbox, read_image
 
 
 @pytest.mark.parametrize("size", [(400, 20), (20, 400), (1, 1), (64, 64), (3000, 5), (640, 427)])

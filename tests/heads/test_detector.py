@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from deepfake_nbs.heads.data import letterbox
+from deepfake_nbs.checkpoints import read_weights, save_weights
 from deepfake_nbs.heads.detector import HeadBox, HeadDetector, choose_detector, load_network, read_config
-from deepfake_nbs.heads.network import EfficientDet, read_weights, save_weights
-from deepfake_nbs.images import read_image
+from deepfake_nbs.heads.network import EfficientDet
+from deepfake_nbs.images import letterbox, read_image
 
 
 def test_saved_and_loaded_are_equal(trained):

@@ -5,8 +5,9 @@ import sys
 
 import pytest
 import torch
-from torchvision.models import get_model, get_model_weights
+from torchvision.models import get_model
 
+from deepfake_nbs.heads import network
 from deepfake_nbs.heads.network import (
     CODER,
     COMPOUND,
@@ -87,16 +88,16 @@ def test_anchors_sit_where_their_cells_are():
 
 def test_imagenet_weights_fit_or_are_refused(monkeypatch, capsys):
     full = get_model("efficientnet_b0", weights=None)
-    enum = get_model_weights("efficientnet_b0")
-    monkeypatch.setattr(enum, "get_state_dict", lambda self, **_: full.state_dict())
+    monkeypatch.setattr(network, "fetch", lambda url, name, advice: full.state_dict())
     backbone = Backbone()
     assert load_backbone_weights(backbone, "efficientnet_b0", "imagenet") == "imagenet"
     assert torch.equal(backbone.features[0][0].weight, full.features[0][0].weight)
 
-    def fail(self, **_):
+    def fail(url, **_):
         raise OSError("no network")
 
-    monkeypatch.setattr(enum, "get_state_dict", fail)
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
     with pytest.raises(ConnectionError, match="choose weights='none'"):
         load_backbone_weights(backbone, "efficientnet_b0", "imagenet")
     assert load_backbone_weights(backbone, "efficientnet_b0", "auto") == "none"
