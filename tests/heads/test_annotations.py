@@ -71,10 +71,10 @@ def test_a_size_is_a_number_and_zero_says_nothing(tmp_path, size):
     assert read_annotation(tmp_path / "a.xml", (160, 120))[0].tolist() == [[20, 20, 60, 70]]
 
 
-@pytest.mark.parametrize("size, said", [("161", "161 x 120"), ("wide", "wide x 120"), ("nan", "nan x 120"), ("-160", "-160 x 120")])
-def test_another_size_is_said(tmp_path, size, said):
+@pytest.mark.parametrize("size, written", [("161", "161 x 120"), ("wide", "wide x 120"), ("nan", "nan x 120"), ("-160", "-160 x 120")])
+def test_another_size_is_an_error(tmp_path, size, written):
     (tmp_path / "a.xml").write_text(annotation(HEAD, f"<size><width>{size}</width><height>120</height></size>"))
-    with pytest.raises(ValueError, match=f"its size is {said}, that of its image 160 x 120"):
+    with pytest.raises(ValueError, match=f"its size is {written}, that of its image 160 x 120"):
         read_annotation(tmp_path / "a.xml", (160, 120))
 
 

@@ -35,13 +35,13 @@ def test_shapes_are_those_of_the_peer():
     peer = effdet.create_model("tf_efficientdet_d0", num_classes=1, pretrained=False, pretrained_backbone=False, bench_task="").eval()
     model = EfficientDet().eval()
     assert abs(count_parameters(model)["total"] / sum(p.numel() for p in peer.parameters()) - 1) < 0.01
-    picture = torch.zeros(1, 3, 512, 512)
+    image = torch.zeros(1, 3, 512, 512)
     with torch.inference_mode():
-        theirs, ours = peer.backbone(picture), model.backbone(picture)
+        theirs, ours = peer.backbone(image), model.backbone(image)
         assert [x.shape for x in ours] == [x.shape for x in theirs]
         assert [x.shape for x in model.pyramid(ours)] == [x.shape for x in peer.fpn(theirs)]
-        classes, boxes = peer(picture)
-        logits, offsets = model(picture.byte())
+        classes, boxes = peer(image)
+        logits, offsets = model(image.byte())
     assert logits.shape[1] == sum(x.numel() for x in classes) and offsets.numel() == sum(x.numel() for x in boxes)
 
 
@@ -120,7 +120,7 @@ def test_decode_finds_what_the_loss_wants():
     assert (scores > 0.99).all()
 
 
-def test_a_batch_is_decoded_picture_by_picture():
+def test_a_batch_is_decoded_image_by_image():
     torch.manual_seed(0)
     anchors = make_anchors((128, 128))
     logits, offsets = torch.randn(3, len(anchors)) - 2, 0.1 * torch.randn(3, len(anchors), 4)

@@ -12,6 +12,7 @@ from head_samples import TINY
 from deepfake_nbs.heads import training
 from deepfake_nbs.core import file_sha256, read_settings, set_seed
 from deepfake_nbs.heads.data import HeadImages, load_batches, schedule
+from deepfake_nbs.heads.evaluation import read_detections
 from deepfake_nbs.heads.network import Backbone, EfficientDet, make_anchors
 from deepfake_nbs.heads.training import (
     PHASES,
@@ -68,7 +69,21 @@ def test_a_training_leaves_its_files(trained, film):
         assert record["note"].startswith("no ImageNet weights") and record["backbone_weights"] == "none"
         assert record["manifest_sha256"] and record["weights_sha256"] and record["n"] == len(film.split("test"))
     found = pd.read_csv(out / "phase1" / "detections.csv")
+    assert found.columns.tolist() == ["path", "x0", "y0", "x1", "y1", "score", "choice", "split"]
     assert set(found["choice"]) <= {"ap", "loss"} and set(found["split"]) <= {"validation", "test"}
+
+
+def test_detections_of_both_criteria_and_both_splits_are_kept(film, tmp_path, monkeypatch):
+    def one_box(model, images, *arguments, **options):
+        rows = [(path, 1.0, 2.0, 30.0, 40.0, 0.9) for path in images.paths]
+        return pd.DataFrame(rows, columns=["path", "x0", "y0", "x1", "y1", "score"]), 0.5
+
+    monkeypatch.setattr(training, "detect_split", one_box)
+    train_detector(film, tmp_path, replace(TINY, phases=TINY.phases[:1]), device="cpu", progress=False)
+    for criterion in ("ap", "loss"):
+        for split in ("validation", "test"):
+            found = read_detections(tmp_path / "phase1", split, criterion)
+            assert found["path"].tolist() == film.split(split) and (found["x1"] == 30).all()
 
 
 def test_what_is_trained_is_not_trained_again_and_not_replaced(trained, film):
@@ -79,7 +94,7 @@ def test_what_is_trained_is_not_trained_again_and_not_replaced(trained, film):
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
-def test_a_killed_training_goes_on(film, tmp_path, epoch):
+def test_a_killed_training_resumes(film, tmp_path, epoch):
     "Stopped after an epoch, the last one too, and continued: the same files as without a stop."
     phase = replace(PHASES[1], iterations=2, epochs=2)
     config = replace(TINY, phases=(phase,))
