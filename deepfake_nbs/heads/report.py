@@ -356,6 +356,8 @@ def describe_crops(
     whole: "pd.DataFrame",    # Manifest of CVCS DFD
 ) -> str:                     # Markdown
     "How many images were dropped, and what that means for a comparison."
+    if len(cropped) == len(whole):
+        return f"All {len(whole)} images were cropped: the cropped dataset shows the same images as the uncropped one."
     n_test = [table["split"].eq("test").sum() for table in (cropped, whole)]
     dropped = 1 - len(cropped) / len(whole)
     return (

@@ -159,6 +159,7 @@ def test_dropped_images_and_an_unreliable_detector_are_reported():
     whole = pd.DataFrame(dict(split=["train"] * 6 + ["test"] * 4))
     assert report.describe_crops(whole[:9], whole).startswith("9 of 10 images were cropped (10.0% dropped). ")
     assert "(3 and 4 images)" in report.describe_crops(whole[:9], whole)
+    assert report.describe_crops(whole, whole).startswith("All 10 images were cropped: ")
     assert report.describe_reliability(0.5) == "" and "AP50 of 0.499 this detector" in report.describe_reliability(0.499)
     limits = report.describe_limits(record_of(), synthetic=False)
     assert "one seed (42), at 64 pixels, on 16 frames of `film`" in limits and "224,740 frames" in limits
