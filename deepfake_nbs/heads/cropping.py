@@ -95,7 +95,8 @@ def _crop_one(
 
 # %% ../../nbs/library/30f_cropping.ipynb #headsf06
 def _find_ahead(
-    detector: HeadDetector, rows: list[dict], folder: Path, threshold: float | None, batch_size: int, workers: int
+    detector: HeadDetector, rows: list[dict], folder: Path, threshold: float | None,
+    batch_size: int, workers: int
 ) -> Iterator[tuple[dict, Image.Image, list[HeadBox]]]:
     "Each image with its heads; the images of two batches are decoded ahead."
     paths, ahead = [folder / row["path"] for row in rows], dict(read_ahead=2 * batch_size)
@@ -205,7 +206,8 @@ def _write_lists(staging: Staging, manifest: "pd.DataFrame", **tables: "pd.DataF
 
     for split in SPLITS:
         part = manifest[manifest["split"].eq(split)]
-        (staging.folder / f"{split}.txt").write_text("".join(part["path"] + " " + part["label"].astype(str) + "\n"))
+        lines = part["path"] + " " + part["label"].astype(str) + "\n"
+        (staging.folder / f"{split}.txt").write_text("".join(lines))
     for name, table in (dict(manifest=check_manifest(manifest)) | tables).items():
         write_table(table, staging.folder / f"{name}.csv")
 

@@ -357,7 +357,7 @@ def describe_crops(
 ) -> str:                     # Markdown
     "How many images were dropped, and what that means for a comparison."
     if len(cropped) == len(whole):
-        return f"All {len(whole)} images were cropped: the cropped dataset shows the same images as the uncropped one."
+        return f"All {len(whole)} images were cropped: both datasets show the same images."
     n_test = [table["split"].eq("test").sum() for table in (cropped, whole)]
     dropped = 1 - len(cropped) / len(whole)
     return (
