@@ -29,15 +29,9 @@ from deepfake_nbs.heads.data import HeadImages, HeadSet, build_head_set, in_orde
 from deepfake_nbs.heads.detector import HeadDetector
 from deepfake_nbs.heads.evaluation import match_frames
 from deepfake_nbs.checkpoints import pick_device
-from deepfake_nbs.heads.network import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    EfficientDet,
-    decode,
-    detection_loss,
-    make_anchors,
-)
-from deepfake_nbs.engine import linear_warmup_cosine, recalibrate_norms
+from deepfake_nbs.heads.network import EfficientDet, decode, detection_loss, make_anchors
+from deepfake_nbs.heads.training import calibrate_norms, learning_rate
+from deepfake_nbs.images import IMAGENET_MEAN, IMAGENET_STD
 from deepfake_nbs.metrics import jackknife_interval
 
 
@@ -218,7 +212,7 @@ def train_one(name: str, seed: int, heads: HeadSet, args: argparse.Namespace) ->
     net.model.train()
     for i, (pixels, boxes, _) in enumerate(batches):
         for group in optimiser.param_groups:
-            group["lr"] = linear_warmup_cosine(i, total, args.learning_rate)
+            group["lr"] = learning_rate(i, total, args.learning_rate)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             loss = net.loss(pixels.to(device), [one.to(device) for one in boxes])
         optimiser.zero_grad()
@@ -230,7 +224,7 @@ def train_one(name: str, seed: int, heads: HeadSet, args: argparse.Namespace) ->
             recent, seconds = np.mean(losses[-per_epoch:]), time.perf_counter() - start
             print(f"{name} seed {seed} epoch {(i + 1) // per_epoch}/{args.epochs} loss {recent:.3f} {seconds:.0f} s", flush=True)
     seen = [batch[0].to(device) for batch in load_batches(images, schedule(len(images), args.batch_size, 8, seed + 1))]
-    recalibrate_norms(
+    calibrate_norms(
         net.model.train(), seen, net.find if name == "ours" else lambda pixels: net.model((pixels.float() - net.mean) / net.std)
     )
     seconds = time.perf_counter() - start

@@ -61,7 +61,7 @@ from .images import MAX_PIXELS, ImageError, read_header, read_image, upright_rgb
 from .checkpoints import pick_device
 from .head_detection import Head
 from .heads.cropping import MOST_MARGIN, crop_head, main_head
-from .heads.data import letterbox
+from .images import letterbox
 from .heads.detector import DETECTOR, HeadDetector
 from .heads.network import SeparableConv
 from .classifiers.saved import load_classifier

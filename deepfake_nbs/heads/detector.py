@@ -4,14 +4,11 @@
 
 # %% auto #0
 __all__ = ['CONFIG_KEYS', 'CONFIG_VALUES', 'Box', 'DETECTOR', 'read_config', 'load_network', 'check_threshold', 'HeadBox',
-           'batches_of', 'HeadDetector', 'validation_ap', 'choose_detector', 'train_profile']
+           'HeadDetector', 'validation_ap', 'choose_detector', 'train_profile']
 
 # %% ../../nbs/library/30e_detector.ipynb #30e_imp
 import json
-import os
-import shutil
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,11 +18,13 @@ from PIL import Image
 from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
+from ..checkpoints import load_state, read_state
 from ..core import copy_folder, open_readable
 from ..settings import Settings
-from .data import HEAD_SET, HeadSet, build_head_set, letterbox
+from ..files import write_folder
+from .data import HEAD_SET, HeadSet, build_head_set
 from .evaluation import match_frames, read_detections
-from ..checkpoints import pick_device, read_weights
+from ..checkpoints import pick_device
 from deepfake_nbs.heads.network import (
     COMPOUND,
     EfficientDet,
@@ -34,6 +33,8 @@ from deepfake_nbs.heads.network import (
     make_anchors,
     rename_former,
 )
+from ..images import letterbox
+from ..parallel import batched
 
 # %% ../../nbs/library/30e_detector.ipynb #heads70
 CONFIG_KEYS = ("phi", "image_size", "threshold", "trained_on", "weights", "version")
@@ -73,11 +74,9 @@ def load_network(
 ) -> tuple[EfficientDet, dict[str, Any]]:  # In evaluation mode; its configuration
     "Read a trained detector. Raises `FileNotFoundError` or `ValueError`."
     folder, config = Path(folder), read_config(folder)
-    model = EfficientDet(config["phi"])
-    try:
-        read_weights(model, folder / "model.safetensors", rename=rename_former)
-    except ValueError as error:
-        raise ValueError(f"{error}; {folder / 'config.json'} says phi {config['phi']}") from error
+    path, model = folder / "model.safetensors", EfficientDet(config["phi"])
+    hint = f"{folder / 'config.json'} says phi {config['phi']}"
+    load_state(model, rename_former(read_state(path)), str(path), hint)
     return model.eval(), config
 
 # %% ../../nbs/library/30e_detector.ipynb #c148b
@@ -97,16 +96,6 @@ class HeadBox(NamedTuple):
     "One head of an image."
     box: Box      # x0, y0, x1, y1 in pixels of the image
     score: float  # Between 0 and 1
-
-# %% ../../nbs/library/30e_detector.ipynb #c148d
-def batches_of(
-    items: Iterable,  # Read one batch at a time
-    size: int,        # Items in a batch
-) -> Iterator[list]:  # The last one may be shorter
-    "Divide an iterable into lists."
-    items = iter(items)
-    while batch := list(islice(items, size)):
-        yield batch
 
 # %% ../../nbs/library/30e_detector.ipynb #headse13
 def _head_boxes(boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> list[HeadBox]:
@@ -165,7 +154,7 @@ class HeadDetector:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; expected at least 1")
         found = []
-        for batch in batches_of(images, batch_size):
+        for batch in batched(images, batch_size):
             squares = [letterbox(image, self.config["image_size"]) for image in batch]
             found += self.find_in_squares(squares, [image.size for image in batch], threshold)
         return found
@@ -191,11 +180,9 @@ def choose_detector(
 ) -> Path:  # models/head_detector
     "Copy the phase with the better validation AP50 to models/head_detector."
     best = max(reversed(records), key=lambda phase: validation_ap(run, phase, heads))
-    place, new = run / DETECTOR, run / "models" / "head_detector.partial"
-    shutil.rmtree(new, ignore_errors=True)
-    copy_folder(run / "head_detection" / best / "model", new)
-    shutil.rmtree(place, ignore_errors=True)
-    os.rename(new, place)
+    place = run / DETECTOR
+    with write_folder(place) as new:
+        copy_folder(run / "head_detection" / best / "model", new)
     return place
 
 # %% ../../nbs/library/30e_detector.ipynb #c172b

@@ -239,7 +239,8 @@ def describe_frames(
     n_empty = (frames.n_heads == 0).sum()
     size = f"{len(frames)} frames with {frames.n_heads.sum()} heads, {n_empty} frames without heads"
     splits = ", ".join(f"{counts[split]} for {split}" for split in ("train", "validation", "test"))
-    leak = f"**{n_films} films are in more than one split** of this set's lists, so the splits leak"
+    several = f"{n_films} film is" if n_films == 1 else f"{n_films} films are"
+    leak = f"**{several} in more than one split** of this set's lists, so the splits leak"
     kinds = "; ".join(f"{n} {what}" for what, n in heads.rejected["what"].value_counts().items())
     rejected = f"{len(heads.rejected)} entries in rejected.csv" + (f": {kinds}" if kinds else "")
     at_random = "**random weights** (ImageNet weights not available or not requested)"
@@ -356,6 +357,8 @@ def describe_crops(
     whole: "pd.DataFrame",    # Manifest of CVCS DFD
 ) -> str:                     # Markdown
     "How many images were dropped, and what that means for a comparison."
+    if len(cropped) == len(whole):
+        return f"All {len(whole)} images were cropped: both datasets show the same images."
     n_test = [table["split"].eq("test").sum() for table in (cropped, whole)]
     dropped = 1 - len(cropped) / len(whole)
     return (

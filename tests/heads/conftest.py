@@ -12,7 +12,7 @@ from deepfake_nbs.heads.training import train_detector
 
 
 @pytest.fixture(autouse=True)
-def one_thread():  # Small pictures: a second thread costs more than it brings
+def one_thread():  # Small images: a second thread costs more than it saves
     torch.set_num_threads(1)
 
 

@@ -1,61 +1,45 @@
 """Pascal VOC as sets come: other shapes, other classes, sizes, lists, names with blanks, two sets under one root."""
 
-import json
 import shutil
 
-import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
-from random_run import make_run
-from typer.testing import CliRunner
+from head_samples import BOX, HEAD, annotation, make_set
 
-from deepfake_nbs.application import build
-from deepfake_nbs.heads import cropping
-from deepfake_nbs.heads import data as heads_data
-from deepfake_nbs.heads import detector
-from deepfake_nbs.heads import network as heads_network
-from deepfake_nbs.heads import training as heads_training
-from deepfake_nbs.application import _training_margin, app
+
 from deepfake_nbs.data.annotations import read_boxes, read_heads
 from deepfake_nbs.data.readers import read_sources
-
-BOX = "<bndbox><xmin>20</xmin><ymin>20</ymin><xmax>60</xmax><ymax>70</ymax></bndbox>"
-HEAD = f"<object><name>head</name>{BOX}</object>"
-SIZE = "<size><width>160</width><height>120</height></size>"
+from deepfake_nbs.heads.data import build_head_set, heads_root, read_annotation
 
 
-def annotation(objects, size=SIZE, database=""):
-    return f"<annotation><source><database>{database}</database></source>{size}{objects}</annotation>"
-
-
-def make_set(root, n=30, name="mov_{0:03d}_{1:06d}", xml=None, lists="Splits", line="{}"):
-    "Thirty frames of ten films with one head each; six films to train on, two to validate, two to test."
-    (root / "JPEGImages").mkdir(parents=True)
-    (root / "Annotations").mkdir()
-    (root / lists).mkdir(parents=True)
-    names = {"train": [], "val": [], "test": []}
-    for i in range(n):
-        stem = name.format(i // 3, i)
-        Image.fromarray(np.full((120, 160, 3), 8 * i, np.uint8)).save(root / "JPEGImages" / f"{stem}.jpeg")
-        (root / "Annotations" / f"{stem}.xml").write_text(xml or annotation(HEAD))
-        names["train" if i < 18 else "val" if i < 24 else "test"].append(line.format(stem))
-    for split, stems in names.items():
-        (root / lists / f"{split}.txt").write_text("\n".join(stems) + "\n")
-    return root
+TURNED = "<object><name>head</name><robndbox><cx>50</cx><cy>50</cy><w>20</w><h>30</h><angle>1</angle></robndbox></object>"
+POLYGON = "<object><name>head</name><polygon><x1>5</x1><y1>6</y1><x2>9</x2><y2>6</y2><x3>7</x3><y3>9</y3></polygon></object>"
+ODD = {
+    "a rotated box": (TURNED, "object 1: a head with a robndbox and without a box"),
+    "a polygon": (POLYGON, "object 1: a head with a polygon and without a box"),
+    "a polygon beside a box": (HEAD + POLYGON, "object 2: a head with a polygon and without a box"),
+    "no box, but words about it": ("<object><name>head</name><pose>Left</pose></object>", "object 1: a head without a box"),
+    "an empty box": ("<object><name>head</name><bndbox/></object>", "a box without four numbers"),
+    "a person without a box": ("<object><name>person</name></object>", "object 1: a person without a box"),
+    "two boxes in one object": (f"<object><name>head</name>{BOX}{BOX}</object>", "object 1: 2 boxes; expected one for each head"),
+    "a dog beside a head": (HEAD + HEAD.replace("head", "dog"), "object 2: unknown class 'dog'; expected head or person"),
+    "a dog alone": (HEAD.replace("head", "dog"), "object 1: unknown class 'dog'; expected head or person"),
+    "persons with heads": (HEAD + HEAD.replace("head", "person"), "objects of the classes head and person"),
+    "objects in a list": (f"<objects>{HEAD}</objects>", "object outside of annotation/object"),
+    "a box without an object": (BOX, "bndbox outside of annotation/object"),
+    "an object in capitals": (HEAD.replace("object>", "Object>"), "Object outside of annotation/object"),
+    "an object of another namespace": (HEAD.replace("<object>", '<object xmlns="urn:x">'), "outside of annotation/object"),
+}
 
 
 def check_all_read(root, tmp_path, n_heads):
     frames = read_heads(root)
     assert len(frames) == 30 and frames["split"].ne("").all()
     assert len(read_boxes(root)) == n_heads
-    heads = heads_data.build_head_set(root, tmp_path / "set", progress=False)
+    heads = build_head_set(root, tmp_path / "set", progress=False)
     assert len(heads.frames) == 30 and heads.rejected.empty
     assert sum(map(len, heads.boxes.values())) == n_heads and all(len(boxes) for boxes in heads.boxes.values())
     return heads
-
-
-# --- Sets as they come -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -85,14 +69,14 @@ def test_scut_head_as_it_comes(tmp_path):
 )
 def test_a_size_is_a_number_and_zero_says_nothing(tmp_path, size):
     (tmp_path / "a.xml").write_text(annotation(HEAD, size))
-    assert heads_data.read_annotation(tmp_path / "a.xml", (160, 120))[0].tolist() == [[20, 20, 60, 70]]
+    assert read_annotation(tmp_path / "a.xml", (160, 120))[0].tolist() == [[20, 20, 60, 70]]
 
 
-@pytest.mark.parametrize("size, said", [("161", "161 x 120"), ("wide", "wide x 120"), ("nan", "nan x 120"), ("-160", "-160 x 120")])
-def test_another_size_is_said(tmp_path, size, said):
+@pytest.mark.parametrize("size, written", [("161", "161 x 120"), ("wide", "wide x 120"), ("nan", "nan x 120"), ("-160", "-160 x 120")])
+def test_another_size_is_an_error(tmp_path, size, written):
     (tmp_path / "a.xml").write_text(annotation(HEAD, f"<size><width>{size}</width><height>120</height></size>"))
-    with pytest.raises(ValueError, match=f"its size is {said}, that of its picture 160 x 120"):
-        heads_data.read_annotation(tmp_path / "a.xml", (160, 120))
+    with pytest.raises(ValueError, match=f"its size is {written}, that of its image 160 x 120"):
+        read_annotation(tmp_path / "a.xml", (160, 120))
 
 
 def test_text_on_lines_of_its_own(tmp_path):
@@ -109,7 +93,7 @@ def test_a_list_names_one_frame_a_line(tmp_path, name, line):
     frames = read_heads(root)
     assert frames["split"].value_counts().to_dict() == {"train": 18, "validation": 6, "test": 6}
     if line == "{} -1":
-        heads = heads_data.build_head_set(root, tmp_path / "set", progress=False)
+        heads = build_head_set(root, tmp_path / "set", progress=False)
         assert len(heads.frames) == 30 and heads.rejected.empty
 
 
@@ -117,7 +101,7 @@ def test_a_frame_whose_name_ends_in_one_is_not_taken_for_two_columns(tmp_path):
     root = make_set(tmp_path / "heads", name="take {1}")
     with open(root / "Splits/train.txt", "a") as file:
         file.write("take 99 1\n")
-    heads = heads_data.build_head_set(root, tmp_path / "set", reject_limit=0.5, progress=False)
+    heads = build_head_set(root, tmp_path / "set", reject_limit=0.5, progress=False)
     assert heads.rejected["path"].tolist() == ["JPEGImages/take 99"]
     assert heads.frames.set_index("path")["split"].loc[["JPEGImages/take 0.jpeg", "JPEGImages/take 1.jpeg"]].tolist() == ["train"] * 2
 
@@ -127,7 +111,7 @@ def test_a_list_names_frames_in_folders(tmp_path):
     (root / "JPEGImages/more").mkdir()
     (root / "JPEGImages/mov_000_000000.jpeg").rename(root / "JPEGImages/more/mov_000_000000.jpeg")
     (root / "Splits/train.txt").write_text((root / "Splits/train.txt").read_text().replace("mov_000_000000", "more/mov_000_000000"))
-    heads = heads_data.build_head_set(root, tmp_path / "set", progress=False)
+    heads = build_head_set(root, tmp_path / "set", progress=False)
     assert len(heads.frames) == 30 and heads.rejected.empty
 
 
@@ -138,37 +122,15 @@ def test_hidden_files_beside_annotations_and_lists_are_left_out(tmp_path):
     check_all_read(root, tmp_path, 30)
 
 
-# --- Other shapes, other classes -------------------------------------------------------------------------------------
-
-TURNED = "<object><name>head</name><robndbox><cx>50</cx><cy>50</cy><w>20</w><h>30</h><angle>1</angle></robndbox></object>"
-POLYGON = "<object><name>head</name><polygon><x1>5</x1><y1>6</y1><x2>9</x2><y2>6</y2><x3>7</x3><y3>9</y3></polygon></object>"
-ODD = {
-    "a rotated box": (TURNED, "object 1: a head with a robndbox and without a box"),
-    "a polygon": (POLYGON, "object 1: a head with a polygon and without a box"),
-    "a polygon beside a box": (HEAD + POLYGON, "object 2: a head with a polygon and without a box"),
-    "no box, but words about it": ("<object><name>head</name><pose>Left</pose></object>", "object 1: a head without a box"),
-    "an empty box": ("<object><name>head</name><bndbox/></object>", "a box without four numbers"),
-    "a person without a box": ("<object><name>person</name></object>", "object 1: a person without a box"),
-    "two boxes in one object": (f"<object><name>head</name>{BOX}{BOX}</object>", "object 1: 2 boxes; expected one for each head"),
-    "a dog beside a head": (HEAD + HEAD.replace("head", "dog"), "object 2: unknown class 'dog'; expected head or person"),
-    "a dog alone": (HEAD.replace("head", "dog"), "object 1: unknown class 'dog'; expected head or person"),
-    "persons with heads": (HEAD + HEAD.replace("head", "person"), "objects of the classes head and person"),
-    "objects in a list": (f"<objects>{HEAD}</objects>", "object outside of annotation/object"),
-    "a box without an object": (BOX, "bndbox outside of annotation/object"),
-    "an object in capitals": (HEAD.replace("object>", "Object>"), "Object outside of annotation/object"),
-    "an object of another namespace": (HEAD.replace("<object>", '<object xmlns="urn:x">'), "outside of annotation/object"),
-}
-
-
 @pytest.mark.parametrize("case", ODD)
 def test_a_frame_with_something_else_than_boxes_of_heads_is_rejected_by_name(tmp_path, case):
     objects, reason = ODD[case]
     root = make_set(tmp_path / "heads")
     (root / "Annotations/mov_002_000007.xml").write_text(annotation(objects))
     with pytest.raises(ValueError, match="1 of 30 frames rejected, .*; first JPEGImages/mov_002_000007.jpeg: ") as caught:
-        heads_data.build_head_set(root, tmp_path / "set", progress=False)
+        build_head_set(root, tmp_path / "set", progress=False)
     assert reason in str(caught.value)
-    heads = heads_data.build_head_set(root, tmp_path / "set", reject_limit=0.1, progress=False)
+    heads = build_head_set(root, tmp_path / "set", reject_limit=0.1, progress=False)
     (row,) = heads.rejected.to_dict("records")
     assert (row["path"], row["what"]) == ("JPEGImages/mov_002_000007.jpeg", "frame") and reason in row["reason"]
     assert row["path"] not in heads.boxes and heads.frames["n_heads"].tolist() == [1] * 29
@@ -194,7 +156,7 @@ def test_a_frame_whose_only_box_is_useless_is_no_frame_without_heads(tmp_path, b
     root = make_set(tmp_path / "heads")
     corners = "".join(f"<{name}>{value}</{name}>" for name, value in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
     (root / "Annotations/mov_002_000007.xml").write_text(annotation(f"<object><name>head</name><bndbox>{corners}</bndbox></object>"))
-    heads = heads_data.build_head_set(root, tmp_path / "set", reject_limit=0.1, progress=False)
+    heads = build_head_set(root, tmp_path / "set", reject_limit=0.1, progress=False)
     assert heads.rejected["path"].tolist() == ["JPEGImages/mov_002_000007.jpeg"] and (heads.frames["n_heads"] == 1).all()
     if box[0] != 500:
         with pytest.warns(UserWarning, match="1 boxes left out .no area, or no picture., the first in mov_002_000007.xml"):
@@ -206,14 +168,14 @@ def test_classes_that_mean_a_head_are_a_setting(tmp_path):
     with pytest.warns(UserWarning, match="30 frames left out"):
         assert read_boxes(root).empty
     with pytest.raises(ValueError, match="30 of 30 frames rejected.*unknown class 'Face'; expected head or person"):
-        heads_data.build_head_set(root, tmp_path / "set", progress=False)
+        build_head_set(root, tmp_path / "set", progress=False)
     assert len(read_boxes(root, head_names=("face",))) == len(read_boxes(root, head_names="FACE")) == 30
     for names in (("face",), "Face"):
-        heads = heads_data.build_head_set(root, tmp_path / "set", progress=False, head_names=names)
+        heads = build_head_set(root, tmp_path / "set", progress=False, head_names=names)
         assert heads.frames["n_heads"].tolist() == [1] * 30
     bodies = make_set(tmp_path / "bodies", xml=annotation(HEAD + HEAD.replace("head", "person")))
     with pytest.raises(ValueError, match="object 2: unknown class 'person'; expected head"):
-        heads_data.build_head_set(bodies, tmp_path / "set", progress=False, head_names=("head",))
+        build_head_set(bodies, tmp_path / "set", progress=False, head_names=("head",))
 
 
 def test_an_annotation_that_may_not_be_read_is_no_broken_one(tmp_path, monkeypatch):
@@ -225,137 +187,22 @@ def test_an_annotation_that_may_not_be_read_is_no_broken_one(tmp_path, monkeypat
 
     monkeypatch.setattr(datasets, "open", closed, raising=False)
     with pytest.raises(ValueError, match=r"^cannot be read \(Permission denied\)$"):
-        heads_data.read_annotation(path, (160, 120))
-
-
-# --- Two sets under one root -----------------------------------------------------------------------------------------
+        read_annotation(path, (160, 120))
 
 
 def test_two_sets_under_one_root_are_an_error_that_names_both(tmp_path):
     for name in ("heads", "scut"):
         make_set(tmp_path / "data" / name, xml=annotation(HEAD, database=name))
     with pytest.raises(ValueError, match="heads and scut hold frames with head boxes; the detector learns from one set: move the others"):
-        heads_data.heads_root(tmp_path / "data")
+        heads_root(tmp_path / "data")
     found = read_sources(tmp_path / "data").heads  # Counting takes both
     assert found["source"].value_counts().to_dict() == {"heads": 30, "scut": 30}
     shutil.move(tmp_path / "data/heads", tmp_path / "data/.heads")  # Hidden, as everywhere
-    assert heads_data.heads_root(tmp_path / "data") == tmp_path / "data/scut"
-
-
-# --- Numbers at the edges --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("margin", [1e308, float("inf"), float("nan"), -0.1, 10.1])
-def test_a_margin_is_a_share_of_the_box(margin):
-    with pytest.raises(ValueError, match=f"margin is {margin:g}".replace("+", r"\+") + "; expected a share of the box, 0 to 10"):
-        cropping.crop_head(Image.new("RGB", (40, 30)), (10, 10, 20, 20), margin)
-    with pytest.raises(ValueError, match="expected a share of the box"):
-        cropping.crop_heads(Image.new("RGB", (40, 30)), [hd.Head((10, 10, 20, 20), 0.5)], margin)
-
-
-def test_the_largest_margin_takes_the_whole_image():
-    assert cropping.crop_head(Image.new("RGB", (40, 30)), (10, 10, 20, 20), 10).size == (40, 30)
-
-
-@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
-@pytest.mark.parametrize("corner", range(4))
-def test_a_box_of_no_numbers_is_refused(corner, value):
-    box = [10.0, 10.0, 20.0, 20.0]
-    box[corner] = value
-    with pytest.raises(ValueError, match="not numbers; expected pixels"):
-        cropping.crop_head(Image.new("RGB", (40, 30)), tuple(box))
-
-
-@pytest.fixture(scope="module")
-def detector():
-    return detector.HeadDetector(heads_network.EfficientDet(), dict(image_size=64, threshold=0.5))
-
-
-@pytest.mark.parametrize("threshold", [float("nan"), -0.1, 1.5, float("inf")])
-def test_a_score_that_is_none_is_refused_rather_than_finding_nothing(detector, threshold):
-    with pytest.raises(ValueError, match=f"threshold is {threshold:g}; expected a score between 0 and 1"):
-        detector.find_heads(Image.new("RGB", (40, 30)), threshold)
-
-
-@pytest.mark.parametrize("batch_size", [0, -1])
-def test_batches_of_nothing_are_refused_rather_than_finding_nothing(detector, batch_size):
-    with pytest.raises(ValueError, match=f"batch_size is {batch_size}; expected at least 1"):
-        detector.find_heads([Image.new("RGB", (40, 30))], batch_size=batch_size)
-
-
-@pytest.mark.parametrize("size, expected", [((1, 60_000), (64, 1)), ((60_000, 1), (1, 64)), ((1, 1), (64, 64)), ((3, 200_000), (64, 1))])
-def test_thin_images_fit_the_square_and_are_searched(detector, size, expected):
-    square, scale = heads_data.letterbox(Image.new("RGB", size, "white"), 64)
-    white = (square == 255).all(2)
-    assert (white.any(1).sum(), white.any(0).sum()) == expected and scale == 64 / max(size)
-    for head in detector.find_heads(Image.new("RGB", size, "white"), threshold=0.0):
-        x0, y0, x1, y1 = head.box
-        assert 0 <= x0 < x1 <= size[0] and 0 <= y0 < y1 <= size[1]
-
-
-@pytest.mark.parametrize("side, size", [((0, 5), 64), ((5, 0), 64), ((5, 5), 0)])
-def test_an_image_without_pixels_is_said(side, size):
-    with pytest.raises(ValueError, match="expected at least one pixel"):
-        heads_data.letterbox(Image.new("RGB", side), size)
-
-
-@pytest.mark.parametrize(
-    "change, words",
-    [(dict(batch_size=float("nan")), "phase1: batch_size, iterations and epochs"),
-     (dict(epochs=1.5), "phase1: batch_size, iterations"),
-     (dict(iterations=float("inf")), "phase1: batch_size, iterations"),
-     (dict(learning_rate=float("nan")), "learning_rate between 0 and 1")],
-)
-def test_a_phase_of_absurd_numbers_is_refused(change, words):
-    with pytest.raises(ValueError, match=words):
-        heads_training.DetectionConfig(image_size=64, phases=(hd.replace(heads_training.PHASES[0], **change),))
-
-
-@pytest.mark.parametrize("change", [dict(seed=-1), dict(seed=float("nan")), dict(seed=1.5), dict(workers=-1), dict(workers=None)])
-def test_a_seed_and_workers_are_whole_numbers(change):
-    with pytest.raises(ValueError, match="seed is .*, workers .*; expected whole numbers, 0 or more"):
-        heads_training.DetectionConfig(**change)
-
-
-def test_one_frame_a_batch_needs_more_than_one_place_to_normalise():
-    with pytest.raises(ValueError, match="phase1: batch_size is 1 and image_size 128: P7 has one place"):
-        heads_training.DetectionConfig(image_size=128, phases=(hd.replace(heads_training.PHASES[0], batch_size=1),))
-    heads_training.DetectionConfig(image_size=128, phases=(hd.replace(heads_training.PHASES[1], batch_size=1),))  # Its norms are frozen
-    config = heads_training.DetectionConfig(image_size=160, phases=(hd.replace(heads_training.PHASES[0], batch_size=1),))
-    model = heads_training.apply_phase(heads_network.EfficientDet(), config.phases[0])
-    logits, _ = model(hd.torch.zeros(1, 3, 160, 160, dtype=hd.torch.uint8))  # It runs: P7 has 2 x 2 places
-    assert logits.isfinite().all()
-
-
-@pytest.mark.parametrize("n", [9, 13])
-def test_batches_of_the_detector_are_full_where_frames_are_not_a_multiple(n):
-    "n is a multiple of 4 and one more: the last batch goes on with the next pass."
-    assert [len(keys) for keys in heads_data.schedule(n, 4, 2 * n)] == [4] * (2 * n)
-    lap = [key for keys in heads_data.schedule(n, 4, n) for key in keys][:n]
-    assert sorted(number for _, number in lap) == list(range(n))
-
-
-def test_the_command_crop_says_what_a_margin_may_be(tmp_path):
-    run = make_run(tmp_path / "run")
-    for label in (0, 1):
-        (tmp_path / "data/challenge" / f"{label}-toy").mkdir(parents=True)
-        for i in range(6):
-            Image.new("RGB", (40, 30), (40 * i, 90 * label, 9)).save(tmp_path / f"data/challenge/{label}-toy/{i}.png")
-    build.build_cvcs_dfd(tmp_path / "data", tmp_path / "set", workers=1, progress=False)
-    for word in ("--margin=1e308", "--margin=nan", "--margin=-1", "--threshold=nan", "--threshold=2", "--workers=0"):
-        done = CliRunner().invoke(app, ["crop", str(tmp_path / "set"), str(tmp_path / "out"), "--run", str(run), word])
-        assert done.exit_code == 2 and isinstance(done.exception, SystemExit), done.output
-        assert len(done.output.strip().splitlines()) == 1 and "expected" in done.output and not (tmp_path / "out").exists()
-
-
-def test_a_portable_margin_beyond_all_use_is_refused_by_name(tmp_path):
-    (tmp_path / "preprocessing.json").write_text(json.dumps({"margin": 1e308}))
-    with pytest.raises(ValueError, match=r"preprocessing.json: margin is 1e\+308; expected a share of the box, 0 or more, at most 10"):
-        _training_margin(tmp_path)
+    assert heads_root(tmp_path / "data") == tmp_path / "data/scut"
 
 
 def test_tables_of_a_set_keep_names(tmp_path):
     "A film called NA stays one."
     root = make_set(tmp_path / "heads", name="NA_{1:06d}")
-    heads = heads_data.build_head_set(root, tmp_path / "set", progress=False)
+    heads = build_head_set(root, tmp_path / "set", progress=False)
     assert len(heads.boxes) == 30 and isinstance(heads.rejected, pd.DataFrame)

@@ -45,7 +45,7 @@ def test_a_crop_has_a_margin_and_no_padding():
 
 
 @pytest.mark.parametrize("margin", [1e308, float("inf"), float("nan"), -0.1, 10.1])
-def test_a_margin_is_a_share_of_the_box(margin):
+def test_a_margin_is_a_fraction_of_the_box(margin):
     with pytest.raises(ValueError, match=f"margin is {margin:g}".replace("+", r"\+") + "; expected a fraction of the box, 0 to 10"):
         crop_head(Image.new("RGB", (40, 30)), (10, 10, 20, 20), margin)
     with pytest.raises(ValueError, match="expected a fraction of the box"):
@@ -67,7 +67,7 @@ def test_a_box_of_no_numbers_is_refused(corner, value):
 
 @pytest.fixture
 def whole(tmp_path):
-    "CVCS DFD of 40 pictures, one in eight dark."
+    "CVCS DFD of 40 images, one in eight dark."
     for label in (0, 1):
         (tmp_path / "data/challenge" / f"{label}-toy").mkdir(parents=True)
         for i in range(20):
@@ -109,7 +109,7 @@ def test_the_cropped_dataset_is_built_once(whole, monkeypatch):
     monkeypatch.setattr(cropping, "_read_and_letterbox", lambda path, size: seen.append(path) or prepare(path, size))
     assert build_cropped_dfd(whole, OnlyBright(), out, progress=False).equals(first) and seen == []
     build_cropped_dfd(whole, OnlyBright(), out, margin=0.3, progress=False)
-    assert len(seen) == len(set(seen)) == 40  # another margin is another dataset; each picture is decoded once
+    assert len(seen) == len(set(seen)) == 40  # another margin is another dataset; each image is decoded once
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_a_margin_and_a_threshold_that_cannot_be_are_refused(whole, options):
         build_cropped_dfd(whole, OnlyBright(), whole / "cropped", progress=False)
 
 
-def test_a_killed_cropping_goes_on(whole, monkeypatch):
+def test_a_killed_cropping_resumes(whole, monkeypatch):
     out, calls = whole.with_name("cvcs_cropped_dfd"), []
 
     class Dies(OnlyBright):

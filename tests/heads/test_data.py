@@ -8,16 +8,8 @@ from PIL import Image
 from torchvision.transforms import v2
 from head_samples import voc
 
-from deepfake_nbs.heads.data import (
-    HeadImages,
-    as_boxes,
-    build_head_set,
-    heads_root,
-    letterbox,
-    read_head_set,
-    schedule,
-)
-from deepfake_nbs.images import read_image
+from deepfake_nbs.heads.data import HeadImages, as_boxes, build_head_set, heads_root, read_head_set, schedule
+from deepfake_nbs.images import letterbox, read_image
 
 
 @pytest.mark.parametrize("size", [(400, 20), (20, 400), (1, 1), (64, 64), (3000, 5), (640, 427)])
@@ -29,7 +21,7 @@ def test_boxes_survive_the_letterbox(size):
 
 
 @pytest.mark.parametrize("side, size", [((0, 5), 64), ((5, 0), 64), ((5, 5), 0)])
-def test_an_image_without_pixels_is_said(side, size):
+def test_an_image_without_pixels_is_an_error(side, size):
     with pytest.raises(ValueError, match="expected at least one pixel"):
         letterbox(Image.new("RGB", side), size)
 
@@ -53,10 +45,10 @@ def test_augmented_boxes_still_hold_the_head(film):
         pixels, boxes, _ = images[(place, number)]
         for x0, y0, x1, y1 in boxes.round().int().tolist():
             assert 0 <= x0 < x1 <= 64 and 0 <= y0 < y1 <= 64
-            inside, picture = pixels[:, y0:y1, x0:x1].float().mean(), pixels.float().mean()
+            inside, overall = pixels[:, y0:y1, x0:x1].float().mean(), pixels.float().mean()
             if (x1 - x0) * (y1 - y0) < 0.5 * 64 * 64 and min(x1 - x0, y1 - y0) >= 6:
                 seen += 1
-                assert inside > picture
+                assert inside > overall
     assert seen > 20
 
 
@@ -117,14 +109,14 @@ def test_a_bad_annotation_is_rejected_by_name(copy, tmp_path, case):
     assert len(heads.frames) == 17 and row["path"] not in heads.boxes
 
 
-def test_one_head_without_a_box_says_that_nobody_is_there(copy, tmp_path):
+def test_one_head_without_a_box_means_a_frame_without_heads(copy, tmp_path):
     text = f"<annotation><size><width>96</width><height>72</height></size>{NO_PLACE}</annotation>"
     (copy / "Annotations" / "mov_002_000001.xml").write_text(text)
     heads = build_head_set(copy, tmp_path / "set", progress=False)
     assert heads.rejected.empty and len(heads.boxes["JPEGImages/mov_002_000001.jpeg"]) == 0
 
 
-def test_pictures_that_share_an_annotation_are_rejected(copy, tmp_path):
+def test_images_that_share_an_annotation_are_rejected(copy, tmp_path):
     with Image.open(copy / "JPEGImages/mov_002_000001.jpeg") as image:
         image.save(copy / "JPEGImages/mov_002_000001.png")
         (copy / "JPEGImages/more").mkdir()

@@ -8,11 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from deepfake_nbs.heads.data import letterbox
-from deepfake_nbs.heads.detector import HeadBox, HeadDetector, choose_detector, load_network, read_config
 from deepfake_nbs.checkpoints import read_weights, save_weights
+from deepfake_nbs.heads.detector import HeadBox, HeadDetector, choose_detector, load_network, read_config
 from deepfake_nbs.heads.network import EfficientDet
-from deepfake_nbs.images import read_image
+from deepfake_nbs.images import letterbox, read_image
 
 
 def test_saved_and_loaded_are_equal(trained):
@@ -20,9 +19,9 @@ def test_saved_and_loaded_are_equal(trained):
     again = EfficientDet(config["phi"])
     save_weights(model, trained[0] / "copy.safetensors")
     read_weights(again, trained[0] / "copy.safetensors")
-    picture = torch.randint(0, 255, (1, 3, 64, 64), dtype=torch.uint8)
+    image = torch.randint(0, 255, (1, 3, 64, 64), dtype=torch.uint8)
     with torch.inference_mode():
-        assert all(torch.equal(a, b) for a, b in zip(model(picture), again.eval()(picture), strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(model(image), again.eval()(image), strict=True))
 
 
 @pytest.fixture
@@ -71,29 +70,29 @@ def test_values_of_a_config_are_checked(saved, key, value, expected):
     assert str(caught.value) == f"{saved / 'config.json'}: {key} is {value!r}; {expected}"
 
 
-def test_pictures_of_any_shape_get_an_answer(detector):
-    pictures = [Image.new("RGB", size, "tan") for size in ((1, 1), (8, 8), (2000, 100), (100, 2000), (3, 900), (640, 480))]
-    answers = detector.find_heads(pictures, threshold=1e-4)
-    assert len(answers) == len(pictures)
-    for picture, heads in zip(pictures, answers, strict=True):
+def test_images_of_any_shape_get_an_answer(detector):
+    images = [Image.new("RGB", size, "tan") for size in ((1, 1), (8, 8), (2000, 100), (100, 2000), (3, 900), (640, 480))]
+    answers = detector.find_heads(images, threshold=1e-4)
+    assert len(answers) == len(images)
+    for image, heads in zip(images, answers, strict=True):
         for (x0, y0, x1, y1), score in heads:
-            assert 0 <= x0 < x1 <= picture.width and 0 <= y0 < y1 <= picture.height and 0 < score < 1
+            assert 0 <= x0 < x1 <= image.width and 0 <= y0 < y1 <= image.height and 0 < score < 1
     assert detector.find_heads([]) == []
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "LA", "1", "CMYK", "I;16"])
-def test_one_picture_of_any_mode_gives_its_own_list(detector, film, mode):
+def test_one_image_of_any_mode_gives_its_own_list(detector, film, mode):
     photo = read_image(film.root / film.split("test")[0])
-    picture = Image.new(mode, photo.size) if mode == "I;16" else photo.convert(mode)
-    heads = detector.find_heads(picture, threshold=1e-4)
+    image = Image.new(mode, photo.size) if mode == "I;16" else photo.convert(mode)
+    heads = detector.find_heads(image, threshold=1e-4)
     assert heads and all(isinstance(head, HeadBox) for head in heads)
-    assert heads == detector.find_heads([picture], threshold=1e-4)[0]
+    assert heads == detector.find_heads([image], threshold=1e-4)[0]
     assert mode != "RGBA" or heads == detector.find_heads(photo, threshold=1e-4)
 
 
 def test_neighbours_in_a_batch_change_nothing(detector, film):
-    pictures = [read_image(film.root / path) for path in film.split("test")]
-    together, alone = detector.find_heads(pictures, 1e-3, batch_size=3), [detector.find_heads([p], 1e-3)[0] for p in pictures]
+    images = [read_image(film.root / path) for path in film.split("test")]
+    together, alone = detector.find_heads(images, 1e-3, batch_size=3), [detector.find_heads([p], 1e-3)[0] for p in images]
     for a, b in zip(together, alone, strict=True):
         assert np.allclose([head.score for head in a], [head.score for head in b], atol=1e-5)
 
@@ -128,3 +127,16 @@ def test_thin_images_fit_the_square_and_are_searched(untrained_detector, size, e
 def test_the_better_phase_is_used(run, film, trained):
     place = choose_detector(run, film, trained[1])
     assert place == run / "models/head_detector" and read_config(place)["phase"] in ("phase1", "phase2")
+
+
+def test_a_detector_of_an_earlier_version_still_loads(saved, film):
+    "Before version 0.2 the prediction heads were called classes and boxes."
+    from safetensors.torch import load_file, save_file
+
+    image = read_image(film.root / film.split("test")[0])
+    today = HeadDetector.load(saved, "cpu").find_heads(image, 1e-4)
+    state = load_file(saved / "model.safetensors")
+    former = {key.replace("class_head.", "classes.").replace("box_head.", "boxes."): value for key, value in state.items()}
+    assert former.keys() != state.keys() and len(former) == len(state)
+    save_file(former, saved / "model.safetensors")
+    assert HeadDetector.load(saved, "cpu").find_heads(image, 1e-4) == today

@@ -104,7 +104,7 @@ def test_threshold_balances_precision_and_recall():
     matches = match_frames(found, heads, heads.split("test"))
 
     def f1(threshold):
-        said = matches.scores >= threshold
-        return 2 * matches.hits[0][said].sum() / (said.sum() + matches.n_heads.sum())
+        called = matches.scores >= threshold
+        return 2 * matches.hits[0][called].sum() / (called.sum() + matches.n_heads.sum())
 
     assert f1(best_threshold(matches)) >= max(f1(t) for t in np.linspace(0.05, 0.95, 91)) - 1e-9

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torchvision.models import get_model
 
+from deepfake_nbs.heads import network
 from deepfake_nbs.heads.network import (
     CODER,
     COMPOUND,
@@ -34,13 +35,13 @@ def test_shapes_are_those_of_the_peer():
     peer = effdet.create_model("tf_efficientdet_d0", num_classes=1, pretrained=False, pretrained_backbone=False, bench_task="").eval()
     model = EfficientDet().eval()
     assert abs(count_parameters(model)["total"] / sum(p.numel() for p in peer.parameters()) - 1) < 0.01
-    picture = torch.zeros(1, 3, 512, 512)
+    image = torch.zeros(1, 3, 512, 512)
     with torch.inference_mode():
-        theirs, ours = peer.backbone(picture), model.backbone(picture)
+        theirs, ours = peer.backbone(image), model.backbone(image)
         assert [x.shape for x in ours] == [x.shape for x in theirs]
         assert [x.shape for x in model.pyramid(ours)] == [x.shape for x in peer.fpn(theirs)]
-        classes, boxes = peer(picture)
-        logits, offsets = model(picture.byte())
+        classes, boxes = peer(image)
+        logits, offsets = model(image.byte())
     assert logits.shape[1] == sum(x.numel() for x in classes) and offsets.numel() == sum(x.numel() for x in boxes)
 
 
@@ -87,7 +88,7 @@ def test_anchors_sit_where_their_cells_are():
 
 def test_imagenet_weights_fit_or_are_refused(monkeypatch, capsys):
     full = get_model("efficientnet_b0", weights=None)
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", lambda url, **_: full.state_dict())
+    monkeypatch.setattr(network, "fetch", lambda url, name, advice: full.state_dict())
     backbone = Backbone()
     assert load_backbone_weights(backbone, "efficientnet_b0", "imagenet") == "imagenet"
     assert torch.equal(backbone.features[0][0].weight, full.features[0][0].weight)
@@ -95,6 +96,7 @@ def test_imagenet_weights_fit_or_are_refused(monkeypatch, capsys):
     def fail(url, **_):
         raise OSError("no network")
 
+    monkeypatch.undo()
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
     with pytest.raises(ConnectionError, match="choose weights='none'"):
         load_backbone_weights(backbone, "efficientnet_b0", "imagenet")
@@ -118,7 +120,7 @@ def test_decode_finds_what_the_loss_wants():
     assert (scores > 0.99).all()
 
 
-def test_a_batch_is_decoded_picture_by_picture():
+def test_a_batch_is_decoded_image_by_image():
     torch.manual_seed(0)
     anchors = make_anchors((128, 128))
     logits, offsets = torch.randn(3, len(anchors)) - 2, 0.1 * torch.randn(3, len(anchors), 4)

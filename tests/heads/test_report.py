@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 import torch
 from head_samples import TINY
+from PIL import Image
 
 from deepfake_nbs.heads import report
 from deepfake_nbs.core import set_seed
-from deepfake_nbs.heads.data import build_head_set
+from deepfake_nbs.heads.data import HeadSet, build_head_set
+from deepfake_nbs.heads.detector import HeadBox
 from deepfake_nbs.heads.network import EfficientDet
 from deepfake_nbs.heads.report import (
     claim_rows,
@@ -39,7 +41,7 @@ def test_results_and_claims(run, film, trained):
     assert {phase: float(published[f"heads-{phase}-map"]) for phase in ("phase1", "phase2")} == published_ap()
 
 
-def test_lists_that_cut_a_film_are_said_to(copy, tmp_path, run, film, trained):
+def test_lists_that_divide_a_film_are_reported(copy, tmp_path, run, film, trained):
     assert (film.films_across_splits, film.protocol) == ([], "group")
     (copy / "Splits/test.txt").write_text((copy / "Splits/test.txt").read_text() + "mov_001_000000\n")
     names = (copy / "Splits/train.txt").read_text().split()
@@ -53,9 +55,9 @@ def test_lists_that_cut_a_film_are_said_to(copy, tmp_path, run, film, trained):
 
 def test_a_fresh_network_is_measured_on_the_same_frames(film, trained, monkeypatch):
     pytest.importorskip("torchmetrics")
-    honest = compare_fresh(film, trained[1], n_resamples=5)
-    assert 0 <= honest["value"] < 0.5 and np.isnan(honest["low"]) and honest["n"] == len(film.split("test"))
-    assert "film" in honest["why"] and honest["films"] < 10, "frames of a few films are no interval"
+    fresh_ap = compare_fresh(film, trained[1], n_resamples=5)
+    assert 0 <= fresh_ap["value"] < 0.5 and np.isnan(fresh_ap["low"]) and fresh_ap["n"] == len(film.split("test"))
+    assert "film" in fresh_ap["why"] and fresh_ap["films"] < 10, "frames of a few films are no interval"
     set_seed(TINY.seed)
     fresh = EfficientDet().state_dict()
 
@@ -69,7 +71,7 @@ def test_a_fresh_network_is_measured_on_the_same_frames(film, trained, monkeypat
     assert compare_fresh(film, trained[1], n_resamples=5)["value"] == pytest.approx(1)
 
 
-def test_targets_are_judged():
+def test_targets_and_chance_level_are_compared():
     fresh = pd.Series(dict(value=0.1, low=0.05, high=0.15, n=40))
     good, weak = pd.Series(dict(ap50=0.851, low=0.8, high=0.9)), pd.Series(dict(ap50=0.3, low=0.1, high=0.5))
     assert "is **reached**: 0.851. " in describe_targets(good, fresh, embedded=True)
@@ -94,3 +96,101 @@ def test_a_page_refuses_a_run_of_other_data(run, film, trained):
     assert list(read_training(run, film)) == ["phase1", "phase2"]
     with pytest.raises(FileNotFoundError, match="not finished"):
         read_training(run / "elsewhere", film)
+
+
+def record_of(**more):
+    counts = dict(train=16, validation=4, test=40)
+    config = dict(phi=0, image_size=64, seed=42)
+    return dict(run="phase2", counts=counts, epochs=dict(loss=1, ap=2), threshold=0.625, data="film", config=config,
+                seed=42, backbone_weights="none") | more
+
+
+def result_lines(heads=90, **more):
+    lines = [dict(phase=phase, chosen_by=name, ap50=ap, low=ap - 0.1, high=ap + 0.1, why="", n=40, heads=heads)
+             for phase, ap in (("phase1", 0.4), ("phase2", 0.8)) for name in ("loss", "ap")]
+    return pd.DataFrame(lines).assign(**more)
+
+
+def test_the_finding_names_both_phases_and_both_criteria():
+    results = result_lines()
+    results.loc[2, ["ap50", "low", "high"]] = 0.7, 0.6, 0.8
+    sentence = report.describe_results(results, synthetic=False)
+    assert sentence == (
+        "AP50 on the test split is 0.400 [0.300, 0.500] after the first phase and 0.800 [0.700, 0.900] after the second "
+        "(n=40 frames, 90 heads). The epoch with the lowest validation loss gives 0.700 [0.600, 0.800] after the second phase."
+    )
+    assert report.describe_results(results, synthetic=True).endswith("cannot be ranked.")
+    assert report.describe_results(result_lines(heads=0), synthetic=False).startswith("No test frame shows a head")
+
+
+def test_frames_and_weights_are_described(film):
+    sentence = report.describe_frames(film, record_of())
+    assert sentence.startswith("18 frames with 12 heads, 6 frames without heads; 16 for train, 4 for validation, 40 for test")
+    assert "no film in two splits. 0 entries in rejected.csv. The backbone started from **random weights**" in sentence
+    frames = film.frames.assign(group="one film")
+    leaking = HeadSet(film.root, film.folder, frames, film.boxes, pd.DataFrame(dict(what=["frame", "frame"])))
+    sentence = report.describe_frames(leaking, record_of(backbone_weights="imagenet"))
+    assert "**1 film is in more than one split** of this set's lists, so the splits leak. 2 entries in rejected.csv: 2 frame." in sentence
+    assert sentence.endswith("The backbone started from ImageNet weights.")
+    assert report.describe_backbone(record_of(backbone_weights="imagenet")) == ""
+    assert report.describe_backbone(record_of()).startswith("**Without ImageNet weights")
+
+
+def test_the_criteria_are_compared_and_ties_are_named():
+    pytest.importorskip("torchmetrics")
+    metrics = pd.DataFrame(dict(value=[0.6, 0.7], low=[0.5, 0.6], high=[0.7, 0.8], why=""), index=["ap", "ap75"])
+    history = pd.DataFrame(dict(epoch=[1, 2, 3], validation_ap50=[0.5, 0.9, 0.9]))
+    sentence = report.describe_criteria(record_of(), history, dict(ap=metrics, loss=metrics))
+    assert sentence.startswith("Validation AP50 chooses epoch 2, with test AP 0.600 and AP75 0.700 [0.600, 0.800]; ")
+    assert "validation loss chooses epoch 1, with test AP" in sentence and "0.900 at 2 of 3 epochs (2, 3), so it does not" in sentence
+    same = report.describe_criteria(record_of(epochs=dict(loss=2, ap=2)), history[:2], dict(ap=metrics, loss=metrics))
+    assert same.endswith("validation loss chooses the same epoch (n=40 frames).")
+    assert "phase2" in report.describe_used(record_of()) and "a score of 0.62," in report.describe_used(record_of())
+
+
+@pytest.mark.parametrize("value, n, words", [(0.5, 4, "4 test frames show no head; the mean number of heads detected in them is 0.50"),
+                                             (float("nan"), 0, "Every test frame of this data root shows a head")])
+def test_false_heads_are_described(value, n, words):
+    metrics = pd.DataFrame([dict(value=value, low=np.nan, high=np.nan, n=n, why="2 films")], index=["false_heads_per_headless_frame"])
+    assert report.describe_false_heads(metrics).startswith(words)
+
+
+def test_dropped_images_and_an_unreliable_detector_are_reported():
+    whole = pd.DataFrame(dict(split=["train"] * 6 + ["test"] * 4))
+    assert report.describe_crops(whole[:9], whole).startswith("9 of 10 images were cropped (10.0% dropped). ")
+    assert "(3 and 4 images)" in report.describe_crops(whole[:9], whole)
+    assert report.describe_crops(whole, whole).startswith("All 10 images were cropped: ")
+    assert report.describe_reliability(0.5) == "" and "AP50 of 0.499 this detector" in report.describe_reliability(0.499)
+    limits = report.describe_limits(record_of(), synthetic=False)
+    assert "one seed (42), at 64 pixels, on 16 frames of `film`" in limits and "224,740 frames" in limits
+    assert "synthetic" not in limits and "synthetic" in report.describe_limits(record_of(), synthetic=True)
+
+
+def test_heads_are_counted_by_size():
+    boxes = {"a": np.array([[0, 0, 20, 20], [0, 0, 32, 32], [0, 0, 50, 60]], float), "b": np.array([[0, 0, 200, 100]], float)}
+    frames = pd.DataFrame(dict(path=["a", "b"], split="test"))
+    heads = HeadSet(Path("."), Path("."), frames, boxes, pd.DataFrame())
+    names = ["ap", "ap50_95_small", "ap50_95_medium", "ap50_95_large", "false_heads_per_headless_frame"]
+    counted = report.count_by_size(pd.DataFrame(index=names), heads)
+    assert counted["heads"].tolist() == [4, 2, 2, 1, 0]  # A side of 32 counts in both sizes
+
+
+def test_figures_show_what_they_are_given():
+    images = [Image.new("RGB", (8, 6), "tan")] * 5
+    fig = report.show_grid(images, [[(0, 0, 4, 4)]] * 5, [["0.90"]] * 5, list("abcde"), n_columns=3)
+    assert [ax.get_title() for ax in fig.axes] == ["a", "b", "c", "d", "e", ""]
+    assert [len(ax.patches) for ax in fig.axes] == [1] * 5 + [0] and fig.axes[0].texts[0].get_text() == "0.90"
+    fig = report.plot_detections(images[:2], [[HeadBox((0.0, 0.0, 4.0, 4.0), 0.5)], []])
+    assert [ax.get_title() for ax in fig.axes] == ["1 heads", "0 heads"]
+    assert len(report.show_grid([]).axes) == 1
+
+
+def test_examples_show_every_kind_before_a_second_of_one():
+    kinds = dict(source=["A", "B", "C"] * 5, label=[0, 1, 1] * 5, method=["none", "m", "n"] * 5)
+    manifest = pd.DataFrame(kinds).assign(split="test", width=4, height=3)
+    chosen = report.choose_examples(manifest, limit=4)
+    assert chosen["source"].tolist() in (["A", "A", "B", "C"], ["A", "B", "B", "C"], ["A", "B", "C", "C"])
+    assert report.describe_examples(chosen, manifest) == "All 3 kinds of source and label are shown."
+    assert report.describe_examples(chosen[:1], manifest) == "Only 1 of 3 kinds of source and label fit."
+    assert report.example_titles(manifest[:2]) == ["A, real", "B, fake: m"]
+    assert report.example_titles(manifest[:2], sizes=True) == ["A, real\n4 x 3", "B, fake\n4 x 3"]

@@ -46,7 +46,7 @@ TINY = DetectionConfig(
 
 
 class OnlyBright(HeadDetector):
-    "A detector without a network: pictures that are bright in the middle have two heads, the larger with the lower score."
+    "A detector without a network: images that are bright in the middle have two heads, the larger with the lower score."
 
     def __init__(self):
         self.model, self.config = torch.nn.Identity(), dict(image_size=64, threshold=0.5)
