@@ -18,26 +18,26 @@ from PIL import Image, ImageDraw
 from random_run import make_run
 
 from deepfake_nbs import application, comparison, core
-from deepfake_nbs import checkpoints
-from deepfake_nbs import engine
-from deepfake_nbs.classifiers import data as classifiers_data
-from deepfake_nbs.classifiers import saved
-from deepfake_nbs.classifiers import training as classifiers_training
+from deepfake_nbs import claims
+from deepfake_nbs import settings
 from deepfake_nbs.data import annotations
 from deepfake_nbs.data import build
 from deepfake_nbs.data import manifest
 from deepfake_nbs.miniature import drawing
-from deepfake_nbs import settings
-from deepfake_nbs import claims
+from deepfake_nbs.data import storage
+from deepfake_nbs import checkpoints, runs
+from deepfake_nbs.classifiers import data as classifiers_data
+from deepfake_nbs.classifiers import saved
+from deepfake_nbs.classifiers import training as classifiers_training
 from deepfake_nbs.baselines import study as baselines_study
-from deepfake_nbs import checkpoints
 from deepfake_nbs.heads import cropping
 from deepfake_nbs.heads import data as heads_data
 from deepfake_nbs.heads import detector
 from deepfake_nbs.heads import network as heads_network
-from deepfake_nbs.retrieval.features import make_feature
-from deepfake_nbs.retrieval.search import build_index
-from deepfake_nbs.retrieval.store import open_index
+from deepfake_nbs.heads import training as heads_training
+from deepfake_nbs.retrieval import features as retrieval_features
+from deepfake_nbs.retrieval import search
+from deepfake_nbs.retrieval import store as retrieval_store
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -84,7 +84,8 @@ def test_a_head_detector_and_its_checkpoints(tmp_path, umask, monkeypatch):
     model = heads_network.EfficientDet()
     optimiser = torch.optim.SGD(model.parameters(), 0.1)
     history = [dict(epoch=1, iteration=1, validation_loss=1.0, validation_ap50=0.1)]
-    checkpoints.save_checkpoint(run / "head_detection/phase2", model, optimiser, dict(history=history, identity={}))
+    state = dict(identity={}, progress=dict(history=history))
+    checkpoints.save_checkpoint(run / "head_detection/phase2", model, optimiser, state, heads_training.kept_epochs(history))
     checkpoints.save_weights(model, run / "head_detection/phase1/model/model.safetensors")
     core.write_json(run / "head_detection/phase1/model/config.json", {})
     check_modes(run, umask, 7)
@@ -97,15 +98,12 @@ def test_a_head_detector_and_its_checkpoints(tmp_path, umask, monkeypatch):
 
 def test_a_classifier_and_its_run(tmp_path, umask, monkeypatch):
     noise, run = draw_dataset(tmp_path / "cvcs_dfd", 20), tmp_path / "run"
-    kept = []
-    save = training.save_checkpoint
-    monkeypatch.setattr(training, "save_checkpoint", lambda out, *rest: kept.append(shutil.copytree(save(out, *rest), tmp_path / "kept")))
-    training.save_checkpoint(run / "training/1", engine.make_learner(
-        TINY, *[classifiers_data.ManifestImages(frame, noise, 32) for frame in list(classifiers_data.read_splits(noise, TINY).values())[:2]]),
-        engine.Progress(history=[dict(epoch=1, validation_auc=0.5, validation_loss=1.0)]), {})
-    check_modes(tmp_path / "kept", umask, 5)  # last, best, early, optimiser, state
+    frames = list(classifiers_data.read_splits(noise, TINY).values())[:2]
+    task = classifiers_training.classifier_training(TINY, *[classifiers_data.ManifestImages(frame, noise, 32) for frame in frames])
+    state = dict(identity={}, progress=dict(history=[dict(epoch=1, validation_auc=0.5, validation_loss=1.0)]))
+    checkpoints.save_checkpoint(run / "training/1", task.learner.model, task.learner.opt, state, dict(best=1, early=1))
+    check_modes(run / "training/1", umask, 5)  # last, best, early, optimiser, state
     shutil.rmtree(run / "training/1")
-    monkeypatch.setattr(training, "save_checkpoint", save)
     classifiers_training.train(replace(TINY, epochs=1, image_size=32), noise, run / "training/1")
     check_modes(run / "training/1", umask, 5)
     close_folder(run / "training/1/model")
@@ -137,14 +135,14 @@ def test_datasets_whole_and_cropped_an_index_and_a_head_set(tmp_path, umask, pho
             self.model, self.config = torch.nn.Identity(), dict(image_size=64, threshold=0.5)
 
         def find_in_squares(self, squares, sizes, threshold=None):
-            return [[hd.Head((5.0, 5.0, 30.0, 30.0), 0.9)] for _ in squares]
+            return [[detector.HeadBox((5.0, 5.0, 30.0, 30.0), 0.9)] for _ in squares]
 
     run = tmp_path / "run"
     for path in photos.rglob("*.png"):
         path.chmod(0o400)
     build.build_cvcs_dfd(photos, run / "cvcs_dfd", workers=1, progress=False)
     cropping.build_cropped_dfd(run / "cvcs_dfd", Everywhere(), run / "cvcs_cropped_dfd", progress=False)
-    build_index(make_feature("thumbnail"), photos, run / "index", cache=run / "vectors", progress=False)
+    search.build_index(retrieval_features.make_feature("thumbnail"), photos, run / "index", cache=run / "vectors", progress=False)
     check_modes(run, umask, 110)
     drawing.draw_miniature(tmp_path / "drawn", 0, 0, 4, workers=1, progress=False)
     check_modes(tmp_path / "drawn", umask, 12)
@@ -224,7 +222,7 @@ def things(shared):
     (shared / "set").mkdir()
     (shared / "set/manifest.csv").write_text("path,label\n")
     (shared / "set/labels.csv").write_text("path,label\n")
-    (shared / "set/dataset.json").write_text(json.dumps(dict(kind=datasets._KIND)))
+    (shared / "set/dataset.json").write_text(json.dumps(dict(kind=storage.DATASET_KIND)))
     (shared / "training/1").mkdir(parents=True)
     (shared / "training/1/run.json").write_text("{}")
     (shared / "model.onnx").write_text("")
@@ -232,14 +230,14 @@ def things(shared):
     (shared / "photos").mkdir()
     for i in range(3):
         Image.new("RGB", (8, 8), (80 * i, 0, 9)).save(shared / f"photos/{i}.png")
-    thumbnail = make_feature("thumbnail")
-    build_index(thumbnail, shared / "photos", shared / "index", progress=False)
-    classifier, detector = run / application.CLASSIFIER, run / detector.DETECTOR
+    thumbnail = retrieval_features.make_feature("thumbnail")
+    search.build_index(thumbnail, shared / "photos", shared / "index", progress=False)
+    classifier, of_detector = run / application.CLASSIFIER, run / detector.DETECTOR
     index = next((shared / "index").glob("index-*.faiss"))
     data = shared / "photos"
     return {
-        detector / "model.safetensors": lambda: detector.HeadDetector.load(detector, "cpu"),
-        detector / "config.json": lambda: detector.HeadDetector.load(detector, "cpu"),
+        of_detector / "model.safetensors": lambda: detector.HeadDetector.load(of_detector, "cpu"),
+        of_detector / "config.json": lambda: detector.HeadDetector.load(of_detector, "cpu"),
         classifier / "model.safetensors": lambda: saved.load_classifier(classifier),
         classifier / "config.json": lambda: saved.load_classifier(classifier),
         shared / "again.safetensors": lambda: checkpoints.read_state(shared / "again.safetensors"),
@@ -247,12 +245,12 @@ def things(shared):
         shared / "settings.ini": lambda: settings.read_settings("smoke", shared / "settings.ini"),
         shared / "set/manifest.csv": lambda: manifest.read_manifest(shared / "set"),
         shared / "set/labels.csv": lambda: manifest.read_labels(shared / "set"),
-        shared / "set/dataset.json": lambda: datasets._refuse_foreign(shared / "set", data),
+        shared / "set/dataset.json": lambda: storage.refuse_dataset_folder(shared / "set", data),
         shared / "training/1/run.json": lambda: comparison.read_run(shared / "training/1"),
         shared / "model.onnx": lambda: application.OnnxNetwork(shared / "model.onnx"),
         shared / "head_set.json": lambda: heads_data.read_head_set(shared),
-        shared / "index/config.json": lambda: open_index(shared / "index"),
-        index: lambda: open_index(shared / "index"),
+        shared / "index/config.json": lambda: retrieval_store.open_index(shared / "index"),
+        index: lambda: retrieval_store.open_index(shared / "index"),
     }
 
 
@@ -269,9 +267,9 @@ def test_a_folder_that_may_not_be_entered_is_not_called_empty(things, shared):
         shared / "run/models/classifier": lambda: application.find_run(shared / "run"),
         shared / "run/models/head_detector": lambda: detector.HeadDetector.load(shared / "run" / detector.DETECTOR, "cpu"),
         shared / "training": lambda: comparison.finished_rows(shared),
-        shared / "training/1": lambda: training.latest_checkpoint(shared / "training/1"),
+        shared / "training/1": lambda: runs.latest_checkpoint(shared / "training/1"),
         shared / "set": lambda: manifest.read_manifest(shared / "set/manifest.csv"),
-        shared / "index": lambda: open_index(shared / "index"),
+        shared / "index": lambda: retrieval_store.open_index(shared / "index"),
     }
     for place, read in reads.items():
         place.chmod(0)

@@ -7,6 +7,7 @@ import pytest
 from head_samples import BOX, HEAD, annotation, make_set
 
 
+from deepfake_nbs.data import annotations
 from deepfake_nbs.data.annotations import read_boxes, read_heads
 from deepfake_nbs.data.readers import read_sources
 from deepfake_nbs.heads.data import build_head_set, heads_root, read_annotation
@@ -185,7 +186,7 @@ def test_an_annotation_that_may_not_be_read_is_no_broken_one(tmp_path, monkeypat
     def closed(name, *args, **more):
         raise PermissionError(13, "Permission denied", str(name))
 
-    monkeypatch.setattr(datasets, "open", closed, raising=False)
+    monkeypatch.setattr(annotations, "open", closed, raising=False)
     with pytest.raises(ValueError, match=r"^cannot be read \(Permission denied\)$"):
         read_annotation(path, (160, 120))
 
