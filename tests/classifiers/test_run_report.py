@@ -25,7 +25,8 @@ def test_every_run_is_compared_with_what_it_started_from(number):
 def test_the_training_is_told_with_its_counts():
     sentence = training_sentence(RECORD)
     for words in ("**Run 8**: 382 images to train on (190 real, 192 fake), 128 to validate, 88 to test",
-                  "asked for: True, used: False", "No cropped dataset. ", "1,371,650 parameters, 338 training images a second on cpu in auto", "2 of 3 epochs, 1.6 minutes"):
+                  "asked for: True, used: False", "No cropped dataset. ",
+                  "1,371,650 parameters, 338 training images a second on cpu in auto", "2 of 3 epochs, 1.6 minutes"):
         assert words in sentence
 
 
