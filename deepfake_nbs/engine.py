@@ -87,7 +87,7 @@ class HalfPrecision(MixedPrecision):
     def after_loss(self):
         self.entered.close()
 
-
+# %% ../nbs/library/00h_engine.ipynb #engine64
 def half_precision(
     precision: str,  # float32, bfloat16 or float16
     device: str,  # cpu or cuda
@@ -107,7 +107,7 @@ SCHEDULES = dict(  # Rate at the first epoch, epochs gone (a fraction within one
     cosine=lambda rate, gone, epochs: rate * float(combined_cos(0.1, 0.04, 1.0, 0.001)(gone / epochs)),
 )
 
-
+# %% ../nbs/library/00h_engine.ipynb #engine60
 def linear_warmup_cosine(
     iteration: int,  # From 0
     total: int,      # Iterations of the training
@@ -159,7 +159,7 @@ def distributed_context(
             dist.destroy_process_group()
             time.sleep(0.5)  # Gloo's threads live on and still drop what they sent; if Python ends meanwhile, the process aborts
 
-
+# %% ../nbs/library/00h_engine.ipynb #engine59
 def rank_and_world_size() -> tuple[int, int]:
     "Which process this is, of how many."
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -246,7 +246,7 @@ class EpochRecorder(Callback):
         "Mean training loss an image, over all processes."
         return mean_over_ranks(float(np.average([loss.item() for loss in self.losses], weights=self.counts)))
 
-
+# %% ../nbs/library/00h_engine.ipynb #engine58
 class ProgressBar(Callback):
     "A bar over the training batches of an epoch."
 
@@ -284,7 +284,7 @@ class Training:
     stop: Callable[[list[dict]], bool] = lambda history: False  # History -> whether to stop early
     advice: str = "batch_size"  # What to lower where memory ends
 
-
+# %% ../nbs/library/00h_engine.ipynb #engine62
 @dataclass
 class Progress:
     "What an unfinished training knows of itself."
@@ -332,7 +332,7 @@ def explain_out_of_memory(
             raise
         raise TrainingError(f"out of memory{where()}; lower {advice}{kept and '. ' + kept}") from error
 
-
+# %% ../nbs/library/00h_engine.ipynb #engine61
 @contextmanager
 def explain_failures(
     training: Training,  # That runs
@@ -375,7 +375,7 @@ def write_history(
 
     return write_table(pd.DataFrame(history, columns=columns), folder / "history.csv")
 
-
+# %% ../nbs/library/00h_engine.ipynb #engine63
 def run_epochs(
     training: Training,  # At its first epoch, or filled from a checkpoint
     folder: Path,  # Of the run

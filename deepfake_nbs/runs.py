@@ -225,7 +225,7 @@ def expected_value(
     limits = [text.format(getattr(one, key)) for one in field.metadata for key, text in LIMITS.items() if hasattr(one, key)]
     return " and ".join(limits) or getattr(field.annotation, "__name__", str(field.annotation))
 
-
+# %% ../nbs/library/00f_runs.ipynb #runs42
 def one_of(
     known: Iterable[str],  # Names that may be given
 ) -> Any:                  # For `Annotated[str, one_of(...)]`
@@ -239,7 +239,7 @@ def one_of(
 
     return AfterValidator(check)
 
-
+# %% ../nbs/library/00f_runs.ipynb #runs43
 def checked_dataclass(
     cls: type,  # With types, and limits as `pydantic.Field`; more checks in `__post_init__`
 ) -> type:      # A frozen dataclass

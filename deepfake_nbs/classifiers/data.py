@@ -87,7 +87,7 @@ def check_dataset(
         raise FileNotFoundError(f"{folder / 'manifest.csv'}: no such manifest; `make report` with this profile builds it. "
                                 "Or set profile to one that ran: its folder is in data/runs")
 
-
+# %% ../../nbs/library/60c_data.ipynb #cdata15
 def read_splits(
     folder: Path,  # A dataset that holds manifest.csv
     config: TrainingConfig,  # Its protocol and seed are used
@@ -113,7 +113,7 @@ def lower_resolution(
     small = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
     return cv2.resize(small, pixels.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
-
+# %% ../../nbs/library/60c_data.ipynb #cdata12
 def compress(
     pixels: np.ndarray,  # uint8, side x side x 3
     rng: np.random.Generator,  # Of this image in this epoch
@@ -122,7 +122,7 @@ def compress(
     coded = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(50, 96))])[1]
     return cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1]
 
-
+# %% ../../nbs/library/60c_data.ipynb #cdata13
 def erase(
     pixels: np.ndarray,  # uint8, side x side x 3
     rng: np.random.Generator,  # Of this image in this epoch
@@ -134,7 +134,7 @@ def erase(
     pixels[y:y + height, x:x + width] = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     return pixels
 
-
+# %% ../../nbs/library/60c_data.ipynb #cdata14
 AUGMENTATIONS = dict(  # Name: probability, and what it does to pixels (uint8, side x side x 3) with a generator
     flip=(0.5, lambda pixels, rng: pixels[:, ::-1]),
     resolution=(0.05, lower_resolution),

@@ -43,7 +43,8 @@ def training_sentence(
     counts, (real, fake), config = record["counts"], record["class_counts"], record["config"]
     note = f"{record['note'].capitalize()}. " if record["note"] else ""
     return (f"**Run {record['run']}**: {counts['train']} images to train on ({real} real, {fake} fake), "
-            f"{counts['validation']} to validate, {counts['test']} to test; cropped heads asked for: {config['crop']}, used: {record['crop']}. {note}"
+            f"{counts['validation']} to validate, {counts['test']} to test; cropped heads asked for: {config['crop']}, "
+            f"used: {record['crop']}. {note}"
             f"{record['parameters']:,} parameters, {record['images_per_second']:.0f} training images a second on {record['device']} in "
             f"{config['precision']}, {record['epochs']} of {config['epochs']} epochs, {record['wall_seconds'] / 60:.1f} minutes in all.")
 

@@ -84,7 +84,7 @@ def validation_scores(
         validation_auc=float(roc_auc_score(labels.numpy(), probability)) if both else float("nan"),
     )
 
-
+# %% ../../nbs/library/60e_training.ipynb #ctrain07
 def measure_epoch(
     learner: Learner,  # After an epoch
 ) -> dict[str, float]:  # train_loss, what validation says, learning_rate
@@ -134,7 +134,7 @@ def out_of_patience(
     "Whether a run should stop before its last epoch."
     return bool(patience and history) and len(history) - best_epoch(history, validation_rank) >= patience
 
-
+# %% ../../nbs/library/60e_training.ipynb #ctrain10
 def early_epoch(
     epochs: int,  # Of the run
 ) -> int:  # From 1
@@ -188,7 +188,7 @@ def format_epoch(
             f"accuracy {row['validation_accuracy']:.3f}  AUC {row['validation_auc']:.3f}  rate {row['learning_rate']:.2g}  "
             f"{row['seconds']:.1f} s{'  best' if best else ''}")
 
-
+# %% ../../nbs/library/60e_training.ipynb #ctrain11
 def what_to_lower(
     config: TrainingConfig,  # Of the run
 ) -> str:
@@ -249,7 +249,7 @@ def predict(
         parts = [model(x).float().softmax(1)[:, 1].cpu() for x, _ in SeededLoader(images, batch_size, device=device)]
     return torch.cat(parts).numpy()
 
-
+# %% ../../nbs/library/60e_training.ipynb #ctrain08
 def predict_checkpoints(
     checkpoint: Path,  # Folder of the last epoch
     model: nn.Module,  # Same network, to be filled
@@ -314,10 +314,11 @@ def way_out(
     config: TrainingConfig,  # Of the run that was asked for
 ) -> str:
     "What can be done where a folder holds another run."
-    command = f"deepfake-nbs-train --run-number {config.row} --overwrite" if config.row else "the same command with --overwrite"
-    return f"choose another name or folder, or train it again in its place: {command}, or overwrite=True"
+    command = f"deepfake-nbs-train --run-number {config.row}" if config.row else "deepfake-nbs-train as before"
+    command += " --overwrite, with its --profile and --data"
+    return f"choose another name or folder, or train it again in its place: {command}; overwrite=True in Python"
 
-
+# %% ../../nbs/library/60e_training.ipynb #ctrain09
 def train(
     config: TrainingConfig,  # Of the run
     dataset: str | os.PathLike,  # Folder that holds manifest.csv and its images

@@ -240,7 +240,7 @@ def measure_epoch(
     return dict(iteration=iteration, train_loss=classes + boxes, train_class_loss=classes, train_box_loss=boxes,
                 validation_loss=loss, validation_ap50=ap50)
 
-
+# %% ../../nbs/library/30d_training.ipynb #headsd17
 def format_epoch(
     history: list[dict],  # Rows of history.csv
     phase: Phase,         # That is trained
@@ -272,7 +272,7 @@ def phase_learner(
     optimiser = torch_optimiser("adamw", weight_decay=1e-4)
     return make_learner(loaders, model, DetectionLoss(anchors), optimiser, phase.learning_rate, rate, callbacks)
 
-
+# %% ../../nbs/library/30d_training.ipynb #headsd15
 def phase_training(
     phase: Phase,            # What is learned, and for how long
     model: EfficientDet,     # Where the phase starts
@@ -342,7 +342,7 @@ def phase_facts(
         learned=sum(p.numel() for p in apply_phase(model, phase).parameters() if p.requires_grad),
         wall_seconds=round(progress.wall_seconds, 1), images_per_second=round(trained / max(progress.train_seconds, 1e-9), 2))
 
-
+# %% ../../nbs/library/30d_training.ipynb #headsd16
 def finish_phase(
     training: Training,   # After the last epoch
     progress: Progress,   # Of all epochs
