@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from deepfake_nbs.application import CLASSIFIER
+from deepfake_nbs.application.models import CLASSIFIER
 from deepfake_nbs.core import write_json
 from deepfake_nbs.head_detection import DETECTOR, EfficientDet, save_weights
 from deepfake_nbs.xception import MEAN, STD, create_model

@@ -14,7 +14,7 @@ from test_datasets import draw_challenge, draw_faceforensics, draw_picture, phot
 from typer.testing import CliRunner
 
 from deepfake_nbs import baselines, datasets
-from deepfake_nbs.application import app
+from deepfake_nbs.application.cli import app
 from deepfake_nbs.comparison import read_predictions
 from deepfake_nbs.core import write_json
 from deepfake_nbs.datasets import (

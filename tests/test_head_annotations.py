@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from deepfake_nbs import datasets
 from deepfake_nbs import head_detection as hd
-from deepfake_nbs.application import _training_margin, app
+from deepfake_nbs.application.cli import app
+from deepfake_nbs.application.models import training_margin
 from deepfake_nbs.datasets import read_boxes, read_heads, read_sources
 
 BOX = "<bndbox><xmin>20</xmin><ymin>20</ymin><xmax>60</xmax><ymax>70</ymax></bndbox>"
@@ -346,7 +347,7 @@ def test_the_command_crop_says_what_a_margin_may_be(tmp_path):
 def test_a_portable_margin_beyond_all_use_is_refused_by_name(tmp_path):
     (tmp_path / "preprocessing.json").write_text(json.dumps({"margin": 1e308}))
     with pytest.raises(ValueError, match=r"preprocessing.json: margin is 1e\+308; expected a share of the box, 0 or more, at most 10"):
-        _training_margin(tmp_path)
+        training_margin(tmp_path)
 
 
 def test_tables_of_a_set_keep_names(tmp_path):

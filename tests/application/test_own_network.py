@@ -10,8 +10,12 @@ from noise_run import TINY
 from test_comparison import page_settings, run_page
 from typer.testing import CliRunner
 
-from deepfake_nbs import comparison, training
-from deepfake_nbs.application import CLASSIFIER, Pipeline, app, choose_thresholds, export_portable, find_model
+from deepfake_nbs import comparison, core, metrics
+from deepfake_nbs.application.cli import app
+from deepfake_nbs.application.evidence import choose_thresholds
+from deepfake_nbs.application.models import CLASSIFIER, find_model
+from deepfake_nbs.application.pipeline import Pipeline
+from deepfake_nbs.application.portable import export_portable
 from deepfake_nbs.core import read_settings
 from deepfake_nbs.training import run_config, run_name, train_run
 
@@ -59,7 +63,7 @@ def test_it_stands_in_every_table_under_its_name(mine):
     assert settings[["status", "net", "epochs_used"]].tolist() == ["run", "midway", 1]
     results = comparison.results_table(mine, 10)
     own = results[results["row"].eq("my network")].set_index("column")
-    right = comparison.classification_metrics(comparison.read_predictions(mine / "training/my network"), 1).loc["accuracy", "value"]
+    right = metrics.classification_metrics(comparison.read_predictions(mine / "training/my network"), 1).loc["accuracy", "value"]
     assert own.loc["test_accuracy", "measured"] == right and own["published"].isna().all() and set(own["status"]) == {"run"}
     assert comparison.show_results(results).index.tolist() == [*range(1, 12), "my network"]
     assert set(comparison.rank_rows(mine, n_resamples=1).index) == {1, 8, "my network"}
@@ -81,12 +85,12 @@ def test_06a_and_06b_show_it(root, copy):
 
 
 def test_the_command_line_trains_under_a_name(copy, monkeypatch):
-    monkeypatch.setattr(training, "run_folder", lambda *args: copy)
-    monkeypatch.setattr(training, "read_settings", lambda profile: page_settings(profile))
-    words = ["--name", "small one", "--row", "8", "epochs=1", "crop=no", "batch_size=5", "precision=float32", "workers=1"]
-    done = CliRunner().invoke(training.train_app, words)
+    monkeypatch.setattr(core, "run_folder", lambda *args: copy)
+    monkeypatch.setattr(core, "read_settings", lambda profile: page_settings(profile))
+    words = ["train", "--name", "small one", "--run-number", "8", "epochs=1", "crop=no", "batch_size=5", "precision=float32", "workers=1"]
+    done = invoke(*words)
     assert done.exit_code == 0 and "run small one: best epoch 1" in done.stdout, done.output
-    done = CliRunner().invoke(training.train_app, ["--name", "../x"])
+    done = invoke("train", "--name", "../x")
     assert done.exit_code == 2 and "expected that of a folder" in done.stderr
 
 
@@ -113,10 +117,10 @@ def test_what_is_no_finished_training_is_named(mine, tmp_path):
     for model in (tmp_path / "half", mine, "a\x1bb", "x" * 300, "a\0b"):
         done = invoke("check", photo, "--model", model)
         assert (done.exit_code, done.stderr.count("\n")) == (2, 1) and "\x1b" not in done.stderr, done.output
-    both = invoke("check", photo, "--model", mine / "training" / "1", "--row", 8)
-    assert both.exit_code == 2 and "row and model both name a classifier" in both.stderr
+    both = invoke("check", photo, "--model", mine / "training" / "1", "--run-number", 8)
+    assert both.exit_code == 2 and "run number and model both name a classifier" in both.stderr
     for row in ("1/../8", 0, True):
-        with pytest.raises(ValueError, match="expected the number of a row"):
+        with pytest.raises(ValueError, match="expected the number of a run"):
             Pipeline.load(mine, row)
     assert "holds no finished training" in invoke("export", tmp_path / "out", "--model", tmp_path / "half").stderr
 
@@ -129,7 +133,7 @@ def test_it_is_exported(mine, tmp_path):
     found, expected = Pipeline.load(tmp_path / "out"), Pipeline.load(model=folder)
     assert found.thresholds == expected.thresholds and found.check(photo).probability == pytest.approx(expected.check(photo).probability)
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "midway, run my network" in card and "On 6 test pictures" in card
+    assert "midway, run my network" in card and "On 6 test images" in card
 
 
 def test_a_run_that_may_only_be_read_is_exported(mine, tmp_path):

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from deepfake_nbs import application
 from deepfake_nbs import retrieval as rt
-from deepfake_nbs.application import GALLERIES, RETRIEVAL, Gallery, app
+from deepfake_nbs.application.cli import app
+from deepfake_nbs.application.gallery import GALLERIES, RETRIEVAL, Gallery
+from deepfake_nbs.application.pipeline import Pipeline
 
 
 def draw(path, seed):
@@ -72,7 +73,7 @@ def test_an_index_that_was_moved_is_refused_with_the_command_that_mends_it(comma
     invoke("index", known, tmp_path / "index")
     (tmp_path / "far" / "away").mkdir(parents=True)
     shutil.move(tmp_path / "index", tmp_path / "far" / "away" / "index")
-    monkeypatch.setattr(application.Pipeline, "load", lambda *args: None)
+    monkeypatch.setattr(Pipeline, "load", lambda *args: None)
     result = invoke(command, known / "0.png", "--gallery", tmp_path / "far" / "away" / "index", "--run", run)
     assert result.exit_code == 2 and "none of its 6 images is in" in result.stderr and "were moved" in result.stderr
     assert f"`deepfake-nbs index FOLDER {tmp_path / 'far' / 'away' / 'index'}`" in result.stderr and "similarity" not in result.stdout
@@ -120,7 +121,7 @@ def test_index_says_what_it_passed_over_and_its_exit_code_says_whether_all_was_r
     os.mkfifo(known / "pipe.png")
     (known / "gone.jpg").symlink_to(known / "nowhere")
     result = invoke("index", known, tmp_path / "index")
-    assert result.exit_code == 1 and "6 pictures" in result.stdout
+    assert result.exit_code == 1 and "6 images" in result.stdout
     assert "gone.jpg: a link to a file that is not there; pipe.png: a device, a pipe" in result.stderr
     for words in (("", tmp_path / "index"), (known, "")):
         assert invoke("index", *words).exit_code == 2
@@ -129,7 +130,7 @@ def test_index_says_what_it_passed_over_and_its_exit_code_says_whether_all_was_r
 
 def test_index_says_the_recall_of_an_approximate_index(known, tmp_path):
     result = invoke("index", known, tmp_path / "index", "--kind", "hnsw")
-    assert result.stdout.strip().endswith("6 pictures, thumbnail, cosine, hnsw, hnsw finds 1.000 of what exact search finds")
+    assert result.stdout.strip().endswith("6 images, thumbnail, cosine, hnsw, hnsw finds 1.000 of what exact search finds")
 
 
 def test_names_reach_the_terminal_spelled_out(run, known, tmp_path):
