@@ -19,7 +19,7 @@ from .evidence import Match, read_object, read_rows
 from .models import CLASSIFIER, find_run, open_classifier
 from .reading import Photo, Source
 from ..core import expand_home, file_sha256
-from ..xception import resize_square
+from ..images import resize_square
 
 # %% ../../nbs/library/70f_gallery.ipynb #application143
 if TYPE_CHECKING:  # Retrieval is loaded where a gallery is opened: a photograph is classified without it

@@ -42,11 +42,11 @@ from deepfake_nbs.application.reading import (
     count_pixels,
     held_pixels,
     read_photo,
-    work_ahead,
 )
 from ..head_detection import crop_head, main_head
-from ..images import ImageError
-from ..xception import normalise, resize_square
+from ..images import MAX_PIXELS, ImageError, resize_square
+from ..parallel import parallel_map
+from ..xception import normalise
 
 # %% ../../nbs/library/70e_pipeline.ipynb #application96
 def find_heads(
@@ -299,10 +299,11 @@ def check_stream(
 
     pools = divided_cores(n) if n > 1 else nullcontext()
     with ThreadPoolExecutor(workers) as readers, pools as pool:
-        read = partial(read_photo, side=side)
-        photos = work_ahead(readers, read, chain(first, sources), 2 * workers, count_pixels)
+        ahead = dict(read_ahead=2 * workers, weigh=count_pixels, most=MAX_PIXELS)
+        photos = parallel_map(partial(read_photo, side=side), chain(first, sources), pool=readers, **ahead)
         batches = batches_by_pixels(photos, size, 32_000_000 // n)
-        for batch in work_ahead(pool, work, batches, n, held_pixels) if pool else map(work, batches):
+        ahead = dict(read_ahead=n, weigh=held_pixels, most=MAX_PIXELS)
+        for batch in parallel_map(work, batches, pool=pool, **ahead) if pool else map(work, batches):
             while batch:  # Nothing else holds a photograph once it is out
                 yield finish_photo(batch.pop(0), gallery, keep_pixels)
 

@@ -7,8 +7,6 @@ __all__ = ['CARD', 'SYNTHETIC', 'RESEARCH', 'write_card', 'write_onnx', 'export_
 
 # %% ../../nbs/library/70h_portable.ipynb #application202
 import os
-import shutil
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,6 +32,7 @@ from deepfake_nbs.application.models import (
     training_margin,
 )
 from ..core import copy_folder, file_sha256, is_there, list_folder, write_json, write_text
+from ..files import write_folder
 from ..head_detection import DETECTOR
 
 # %% ../../nbs/library/70h_portable.ipynb #c091
@@ -178,13 +177,9 @@ def export_portable(
     record = record | dict(measured=_measured(predictions, record))
     preprocessing = _preprocessing(config, run)
     files = {PREPROCESSING: preprocessing, THRESHOLDS: {weights: asdict(thresholds)}, "training.json": record}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as place:  # On the same disk
-        new = Path(place, "model")
+    with write_folder(out) as new:
         _write_parts(new, {CLASSIFIER: source, DETECTOR: run / DETECTOR}, files)
         write_onnx(network, config["image_size"], new / CLASSIFIER / "model.onnx")
         write_card(new, config, record, thresholds, preprocessing)
         _list_files(new)
-        if os.path.isdir(out):
-            shutil.rmtree(out)
-        return new.rename(out)
+    return out

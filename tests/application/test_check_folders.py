@@ -18,8 +18,10 @@ from deepfake_nbs.application.demo import Demo, evidence_html
 from deepfake_nbs.application.evidence import THRESHOLDS
 from deepfake_nbs.application.models import CLASSIFIER, find_run, untrained_run
 from deepfake_nbs.application.pipeline import Pipeline
-from deepfake_nbs.application.reading import count_pixels, work_ahead
+from deepfake_nbs.application.reading import count_pixels
 from deepfake_nbs.core import file_sha256, write_json
+from deepfake_nbs.images import MAX_PIXELS
+from deepfake_nbs.parallel import parallel_map
 
 CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
 ODD = "a\x1b[31m\r\u202e\u2028b"
@@ -307,7 +309,8 @@ def test_what_is_worked_on_ahead_is_bounded_by_weight():
 
     with ThreadPoolExecutor(2) as pool:
         found = []
-        for weight in work_ahead(pool, work, weights, 4, lambda weight: weight * 1_000_000):
+        ahead = dict(read_ahead=4, weigh=lambda weight: weight * 1_000_000, most=MAX_PIXELS)
+        for weight in parallel_map(work, weights, pool=pool, **ahead):
             with lock:
                 alive[0] -= weight
             found.append(weight)

@@ -6,8 +6,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 from PIL import Image
 
-from deepfake_nbs.application.reading import Photo, batches_by_pixels, count_pixels, held_pixels, work_ahead
-from deepfake_nbs.images import ImageError
+from deepfake_nbs.application.reading import Photo, batches_by_pixels, count_pixels, held_pixels
+from deepfake_nbs.images import MAX_PIXELS, ImageError
+from deepfake_nbs.parallel import parallel_map
+
+
+def work_ahead(pool, work, items, n, pixels=None):
+    "As the pipeline reads ahead."
+    return parallel_map(work, items, pool=pool, read_ahead=n, weigh=pixels, most=MAX_PIXELS)
 
 
 def test_nothing_is_worked_on_that_nobody_waits_for():
@@ -46,10 +52,10 @@ def test_large_photographs_are_not_decoded_ahead(tmp_path):
     started = []
 
     class Pool:
-        def submit(self, work, item):
-            started.append(item)
+        def submit(self, call, work, items):
+            started.append(*items)
             future = Future()
-            future.set_result(work(item))
+            future.set_result(call(work, items))
             return future
 
     for megapixels, ahead in ((1, 5), (20, 3), (40, 1), (64, 1), (300, 1)):  # 64 are held at most, or one photograph
