@@ -20,11 +20,14 @@ from typing import Any
 def one_line(
     message: object,  # An error, or a text
     most: int = 500,  # Characters
-) -> str:             # One line that a terminal only shows
+) -> str:  # One line that a terminal only shows
     "Spell a message out, without the middle of one that is too long to read."
     text = str(message)
     if isinstance(message, OSError) and message.filename:  # Without "[Errno 2]", and the file first
-        text = " -> ".join(str(name) for name in (message.filename, message.filename2) if name) + f": {message.strerror}"
+        text = (
+            " -> ".join(str(name) for name in (message.filename, message.filename2) if name)
+            + f": {message.strerror}"
+        )
     if not text.isprintable():  # Else numpy need not be loaded, for which there may be no memory
         from deepfake_nbs.core import printable
 
@@ -33,8 +36,8 @@ def one_line(
 
 
 def say(
-    message: object,                 # An error, or a text
-    command: str = "deepfake-nbs",   # Who says it
+    message: object,  # An error, or a text
+    command: str = "deepfake-nbs",  # Who says it
     write: Callable[..., Any] = print,  # `print`, or `tqdm.write` while a bar is shown
 ) -> None:
     "Say something on standard error, in one line."
@@ -42,7 +45,7 @@ def say(
 
 # %% ../nbs/library/00l_commands.ipynb #app010
 class OutputError(Exception):
-    "Standard output or standard error cannot be written to. It is no `OSError`: it says nothing about a file that was asked for."
+    "A standard stream cannot be written to. No `OSError`: that would be about a file of the user."
 
     def __init__(self, stream: str, cause: OSError):
         known = {"<stdout>": "standard output", "<stderr>": "standard error"}
@@ -167,7 +170,9 @@ def check_memory(
 
     limit = resource.getrlimit(resource.RLIMIT_AS)[0] if limit is None else limit
     if limit != resource.RLIM_INFINITY and limit < ADDRESSES:
-        raise MemoryError(f"memory is limited to {limit / 1e9:.1f} GB (ulimit -v); {ADDRESSES / 1e9:.1f} GB are needed to load torch")
+        raise MemoryError(
+            f"memory is limited to {limit / 1e9:.1f} GB (ulimit -v); {ADDRESSES / 1e9:.1f} GB are needed to load torch"
+        )
 
 # %% ../nbs/library/00l_commands.ipynb #application351
 def _without_display() -> None:
@@ -197,7 +202,10 @@ def loading() -> Iterator[None]:
 COMMANDS: dict[str, tuple[str, str, dict[str, Any]]] = {  # Module, function, and what it is called with
     "deepfake-nbs": ("deepfake_nbs.application.cli", "app", dict(standalone_mode=False)),
 }
-RENAMED = {"deepfake-nbs-train": "train", "deepfake-nbs-chapter": "run"}  # Old commands, and what they are called now
+RENAMED = {
+    "deepfake-nbs-train": "train",
+    "deepfake-nbs-chapter": "run",
+}  # Old commands, and what they are called now
 
 
 def _load(module: str, function: str) -> Callable[..., Any]:
@@ -219,34 +227,55 @@ def _renamed(command: str) -> dict[str, Any]:
     "What the one command is called with in the place of an old one, which it names."
     word = RENAMED[command]
     if is_first_process():
-        say(f"this command is now called `deepfake-nbs {word}`; the old name goes with the next version", command)
+        say(
+            f"this command is now called `deepfake-nbs {word}`; the old name goes with the next version",
+            command,
+        )
     return dict(args=[word, *sys.argv[1:]], prog_name="deepfake-nbs")
 
 # %% ../nbs/library/00l_commands.ipynb #application357
 def _is_memory(error: BaseException) -> bool:
     "Libraries say in many ways that memory ran out."
-    words = ("not enough memory", "out of memory", "cannot allocate memory", "failed to map segment", "insufficient memory", "bad_alloc")
+    words = (
+        "not enough memory",
+        "out of memory",
+        "cannot allocate memory",
+        "failed to map segment",
+        "insufficient memory",
+        "bad_alloc",
+    )
     return isinstance(error, MemoryError) or any(word in str(error).lower() for word in words)
 
 # %% ../nbs/library/00l_commands.ipynb #app025
 def explain(
     error: BaseException,  # What ended a command
-) -> tuple[str, int] | None:  # A sentence (or nothing to say) and an exit code; None for a fault of this program
+) -> (
+    tuple[str, int] | None
+):  # A sentence (or nothing to say) and an exit code; None for a fault of this program
     "Put what a user or the machine did into a sentence."
     if isinstance(error, SystemExit):
         return (error.code, 1) if isinstance(error.code, str) else ("", error.code or 0)
     if isinstance(error, OutputError):
         return ("" if error.code > 1 else str(error), error.code)
-    if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # Of typer: words that it does not know
+    if hasattr(error, "format_message") and hasattr(
+        error, "exit_code"
+    ):  # Of typer: words that it does not know
         if type(error).__name__ == "NoArgsIsHelpError":  # The command without a word shows its help
             error.show()
             return "", error.exit_code
         where = getattr(getattr(error, "ctx", None), "command_path", "deepfake-nbs")
-        return f"{error.format_message().rstrip('.')}; `{where} --help` says what is expected", error.exit_code
+        return (
+            f"{error.format_message().rstrip('.')}; `{where} --help` says what is expected",
+            error.exit_code,
+        )
     if type(error).__name__ == "Abort" or isinstance(error, KeyboardInterrupt):
         return "interrupted", 128 + signal.SIGINT
     if _is_memory(error):
-        return (str(error) if "memory is limited" in str(error) else f"not enough memory ({error or 'none is left'})"), 1
+        return (
+            str(error)
+            if "memory is limited" in str(error)
+            else f"not enough memory ({error or 'none is left'})"
+        ), 1
     if isinstance(error, ImportError):
         return f"a part of it cannot be loaded ({error}); `make setup` installs all parts", 1
     if isinstance(error, OSError):

@@ -56,19 +56,21 @@ def check_found(
 
 # %% ../../nbs/library/70l_checking.ipynb #application322
 def evidence_name(
-    name: str,    # The file
+    name: str,  # The file
     number: int,  # Keeps equal names apart
-) -> str:         # Without an ending
+) -> str:  # Without an ending
     "A name for saved evidence that every file system takes: they allow 255 bytes."
     encoding = sys.getfilesystemencoding()
-    shown = "".join(char if char.isprintable() else "_" for char in Path(name).stem).encode(encoding, "replace")
+    shown = "".join(char if char.isprintable() else "_" for char in Path(name).stem).encode(
+        encoding, "replace"
+    )
     return f"{number:04d}-{shown[:100].decode(encoding, errors='ignore')}"
 
 
 def save_evidence(
     data: dict[str, Any],  # For the JSON file
-    figure: "Figure",      # For the PNG file
-    place: Path,           # Path without an ending
+    figure: "Figure",  # For the PNG file
+    place: Path,  # Path without an ending
 ) -> None:
     "Write the evidence of one photograph as JSON and as a figure, each whole or not at all."
     png = figure_png(figure)
@@ -91,9 +93,9 @@ def answer_line(
 def print_answer(
     answer: Photo | VideoEvidence,
     save: Path | None,  # Path of its evidence, without an ending
-    as_json: bool,      # One JSON object instead of a row of the table
+    as_json: bool,  # One JSON object instead of a row of the table
 ) -> None:
-    "Print the evidence of one photograph or video, and save it. Raises `OSError` or `ValueError` where it cannot be saved."
+    "Print the evidence of one photograph or video, and save it. Raises `OSError`, `ValueError`."
     evidence = answer.answer() if isinstance(answer, Photo) else answer
     tqdm.write(answer_line(evidence, as_json), file=sys.stdout)
     if save:

@@ -34,7 +34,13 @@ if TYPE_CHECKING:  # Imported by the commands that need them
 
 # %% ../../nbs/library/70m_cli.ipynb #c078
 PURPOSE = "Deepfake detection that shows its evidence. Research code: no verdict of it proves anything."
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None, help=PURPOSE)
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help=PURPOSE,
+)
 
 
 def fail(
@@ -48,7 +54,7 @@ def fail(
 def read_place(
     text: str,  # As a user writes it
 ) -> Path:
-    "A path of the command line. A shell leaves ~ as it is in `--save=~/evidence`; a file may be called ~$letter.jpg."
+    "A path. A shell leaves ~ as it is in `--save=~/evidence`; a file may be called ~$letter.jpg."
     if not text:
         raise typer.BadParameter("an empty name; expected a file or a folder")
     try:
@@ -68,10 +74,10 @@ def path_option(words: str, metavar: str = "PATH") -> Any:  # Its help, and the 
 
 # %% ../../nbs/library/70m_cli.ipynb #application318
 def find_photographs(
-    places: list[Path],   # Files and folders
+    places: list[Path],  # Files and folders
     videos: bool = True,  # The command takes videos too
 ) -> FoundFiles:
-    "Files as they are named, folders as what is below them; says what was passed over, and ends where a folder holds nothing."
+    "Files and what is below folders; says what was passed over, ends where a folder holds nothing."
     found = find_named(places)
     for place, others in found.empty.items():
         fail(f"{place}: no image in this folder{f', but {others}' if others else ''}")
@@ -84,7 +90,7 @@ def find_photographs(
 
 def run_number_of(
     run_number: int | None,  # Of `--run-number`
-    row: int | None,         # Of `--row`, its name in earlier versions
+    row: int | None,  # Of `--row`, its name in earlier versions
 ) -> int | None:
     "The number of a run of Table 1; says that `--row` has a new name."
     if row is not None:
@@ -100,28 +106,42 @@ def watched() -> bool:
 
 # %% ../../nbs/library/70m_cli.ipynb #c080
 _MOST = MAX_PIXELS / 1e6
-LIMITS = f"At most {_MOST:.0f} megapixels a photograph; about {3.5 * _MOST:.0f} megapixels are decoded at a time."
+LIMITS = (
+    f"At most {_MOST:.0f} megapixels a photograph; about {3.5 * _MOST:.0f} megapixels are decoded at a time."
+)
 NUMBER = (
     "Training run whose classifier is used, by its number in Table 1. "
     "[default: best validation AUC among runs on head crops]"
 )
-NETWORK = "Training folder whose network is taken, as deepfake-nbs train leaves it. [default: the classifier of the run]"
+NETWORK = (
+    "Training folder whose network is taken, as deepfake-nbs train leaves it. [default: that of the run]"
+)
 
 
 @app.command("check", epilog=LIMITS)
 def check_photographs(
     photos: Annotated[list[Path], path_argument("PHOTO...", "Photographs and videos, or folders of them.")],
-    run: Annotated[Path | None, path_option("Run folder whose networks are used. [default: the newest]")] = None,
+    run: Annotated[
+        Path | None, path_option("Run folder whose networks are used. [default: the newest]")
+    ] = None,
     run_number: Annotated[int | None, typer.Option(help=NUMBER)] = None,
     row: Annotated[int | None, typer.Option("--row", hidden=True)] = None,
     model: Annotated[Path | None, path_option(NETWORK)] = None,
-    gallery: Annotated[Path | None, path_option("Folder of known images, or an index of them; the most similar are shown.")] = None,
-    whole: Annotated[bool, typer.Option("--whole", help="Classify the whole image where no head is found.")] = False,
-    save: Annotated[Path | None, path_option("Folder for the evidence of each photograph, as JSON and as a figure.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line instead of the table.")] = False,
+    gallery: Annotated[
+        Path | None, path_option("Folder of known images, or an index of them; the most similar are shown.")
+    ] = None,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Classify the whole image where no head is found.")
+    ] = False,
+    save: Annotated[
+        Path | None, path_option("Folder for the evidence of each photograph, as JSON and as a figure.")
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object a line instead of the table.")
+    ] = False,
     backend: Annotated[str, typer.Option(help="torch, or onnx for a portable model.")] = "torch",
 ) -> None:
-    "Detect heads and report P(fake) for each. Exit status: 0 all images classified, 1 some not read or not saved, 2 usage error."
+    "Detect heads and report P(fake). Exit status: 0 all checked, 1 some not read or saved, 2 usage error."
     found, number = find_photographs(photos), run_number_of(run_number, row)
     with loading():
         from deepfake_nbs.application.checking import check_and_print
@@ -147,10 +167,12 @@ def check_photographs(
 @app.command("export")
 def export_model(
     out: Annotated[Path, path_argument("OUT", "New folder for the model, or a portable model to replace.")],
-    run: Annotated[Path | None, path_option("Run folder whose chosen classifier is exported. [default: the newest]")] = None,
+    run: Annotated[
+        Path | None, path_option("Run folder whose chosen classifier is exported. [default: the newest]")
+    ] = None,
     model: Annotated[Path | None, path_option(NETWORK)] = None,
 ) -> None:
-    "Write a model to carry away: safetensors, ONNX, preprocessing, thresholds, training record, model card. `check --run OUT` uses it."
+    "Write a portable model: safetensors, ONNX, thresholds, model card. `check --run OUT` uses it."
     with loading():
         from deepfake_nbs.application.portable import export_portable
     try:
@@ -165,13 +187,20 @@ def index_images(
     folder: Annotated[Path, path_argument("FOLDER", "Folder of images.")],
     out: Annotated[Path, path_argument("OUT", "Folder of the index; new, or an index.")],
     feature: Annotated[
-        str, typer.Option(help="thumbnail, phash, harris, resnet18 (downloads weights), xception (the run's classifier).")
+        str,
+        typer.Option(
+            help="thumbnail, phash, harris, resnet18 (downloads weights), xception (the run's classifier)."
+        ),
     ] = "thumbnail",
     similarity: Annotated[str, typer.Option(help="cosine, euclidean or whitened.")] = "cosine",
-    kind: Annotated[str, typer.Option(help="flat: exact; hnsw, ivfpq: approximate, for large pools.")] = "flat",
-    run: Annotated[Path | None, path_option("Run folder, for the feature xception. [default: the newest]")] = None,
+    kind: Annotated[
+        str, typer.Option(help="flat: exact; hnsw, ivfpq: approximate, for large pools.")
+    ] = "flat",
+    run: Annotated[
+        Path | None, path_option("Run folder, for the feature xception. [default: the newest]")
+    ] = None,
 ) -> None:
-    "Index a folder of images for `retrieve` and `check --gallery`. Exit status: 0 all read, 1 some not, 2 usage error."
+    "Index images for `retrieve` and `check --gallery`. Exit status: 0 all read, 1 some not, 2 usage error."
     with loading():
         from deepfake_nbs.application.gallery import gallery_feature
         from deepfake_nbs.retrieval import NO_CONTRAST, build_index, say_recall
@@ -191,9 +220,9 @@ def index_images(
 # %% ../../nbs/library/70m_cli.ipynb #application331
 def print_matches(
     gallery: "Gallery",
-    path: Path,      # Of a photograph
-    as_json: bool,   # One JSON object a line
-) -> bool:           # Whether the photograph could be read
+    path: Path,  # Of a photograph
+    as_json: bool,  # One JSON object a line
+) -> bool:  # Whether the photograph could be read
     "Look a photograph up, and print its matches or why there are none."
     try:
         matches = gallery.find(path)
@@ -203,7 +232,9 @@ def print_matches(
     if as_json:
         typer.echo(json.dumps(dict(photo=str(path), matches=[asdict(match) for match in matches])))
     else:
-        lines = [f"  {one.measure} {one.similarity:8.3f}  {one.label:7}  {printable(one.path)}" for one in matches]
+        lines = [
+            f"  {one.measure} {one.similarity:8.3f}  {one.label:7}  {printable(one.path)}" for one in matches
+        ]
         typer.echo("\n".join([printable(path), *(lines or ["  no match in the gallery"])]))
     return True
 
@@ -267,28 +298,57 @@ def print_counts(
 # %% ../../nbs/library/70m_cli.ipynb #c085
 @app.command()
 def build(
-    data: Annotated[Path, path_argument("DATA", "Data root: holds challenge/, faceforensics/, folders with a labels.csv ...")],
-    out: Annotated[Path, path_argument("OUT", "Folder of the dataset; must be new, empty, or a dataset made by this command.")],
-    protocol: Annotated[str, typer.Option(help="group: no person or video is divided; published: frames are shuffled.")] = "group",
-    fractions: Annotated[str, typer.Option(help="Fractions of train, validation and test.")] = "0.7,0.15,0.15",
+    data: Annotated[
+        Path,
+        path_argument("DATA", "Data root: holds challenge/, faceforensics/, folders with a labels.csv ..."),
+    ],
+    out: Annotated[
+        Path,
+        path_argument("OUT", "Folder of the dataset; must be new, empty, or a dataset made by this command."),
+    ],
+    protocol: Annotated[
+        str, typer.Option(help="group: no person or video is divided; published: frames are shuffled.")
+    ] = "group",
+    fractions: Annotated[
+        str, typer.Option(help="Fractions of train, validation and test.")
+    ] = "0.7,0.15,0.15",
     frames: Annotated[int, typer.Option(help="Frames taken from each video.")] = 10,
     balance: Annotated[bool, typer.Option(help="Drop images of the larger class.")] = False,
     limit: Annotated[int, typer.Option(help="Most images, 0 = all.")] = 0,
-    reject_limit: Annotated[float, typer.Option(help="Largest fraction of unreadable files that is accepted.")] = 0.01,
+    reject_limit: Annotated[
+        float, typer.Option(help="Largest fraction of unreadable files that is accepted.")
+    ] = 0.01,
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 42,
     link: Annotated[bool, typer.Option(help="Hard-link files instead of copying them.")] = False,
-    sources: Annotated[str, typer.Option(help="Sets (CelebA, FF++) or folders (challenge), by commas. [default: all]")] = "",
-    quality: Annotated[str | None, typer.Option(help="FaceForensics++ quality: raw, c23 or c40. [default: the first there is]")] = None,
-    keep_official: Annotated[bool, typer.Option(help="Leave groups where their set's own split puts them.")] = True,
+    sources: Annotated[
+        str, typer.Option(help="Sets (CelebA, FF++) or folders (challenge), by commas. [default: all]")
+    ] = "",
+    quality: Annotated[
+        str | None,
+        typer.Option(help="FaceForensics++ quality: raw, c23 or c40. [default: the first there is]"),
+    ] = None,
+    keep_official: Annotated[
+        bool, typer.Option(help="Leave groups where their set's own split puts them.")
+    ] = True,
     workers: Annotated[int, typer.Option(help="Processes that decode.")] = 2,
 ) -> None:
     "Build CVCS DFD from a data root."
-    options = dict(n_frames=frames, protocol=protocol, fractions=read_fractions(fractions), balance=balance, image_limit=limit)
-    options |= dict(reject_limit=reject_limit, sources=read_names(sources), quality=quality, keep_official=keep_official)
+    options = dict(
+        n_frames=frames,
+        protocol=protocol,
+        fractions=read_fractions(fractions),
+        balance=balance,
+        image_limit=limit,
+    )
+    options |= dict(
+        reject_limit=reject_limit, sources=read_names(sources), quality=quality, keep_official=keep_official
+    )
     with loading():
         from deepfake_nbs.datasets import build_cvcs_dfd, dataset_notes
     try:
-        manifest = build_cvcs_dfd(data, out, **options, seed=seed, link=link, workers=workers, progress=watched())
+        manifest = build_cvcs_dfd(
+            data, out, **options, seed=seed, link=link, workers=workers, progress=watched()
+        )
     except (ValueError, OSError) as error:
         fail(error)
     print_counts(manifest)
@@ -300,7 +360,7 @@ def build(
 def audit(
     folder: Annotated[Path, path_argument("FOLDER", "A dataset made by `deepfake-nbs build`.")],
 ) -> None:
-    "Leakage audit: which groups, videos, files and near-duplicates stand in more than one split of a dataset."
+    "Leakage audit: groups, videos, files and near-duplicates that stand in more than one split."
     with loading():
         from deepfake_nbs.application.report import frame_text
         from deepfake_nbs.datasets import audit_split, read_manifest
@@ -313,10 +373,19 @@ def audit(
 @app.command()
 def crop(
     folder: Annotated[Path, path_argument("FOLDER", "A dataset made by `deepfake-nbs build`.")],
-    out: Annotated[Path, path_argument("OUT", "Folder of the cropped dataset; must be new, empty, or made by this command.")],
-    run: Annotated[Path | None, path_option("Run folder whose head detector is used. [default: the newest]")] = None,
-    margin: Annotated[float, typer.Option(help="Border around a head, as a fraction of its box, 0 to 10.")] = 0.2,
-    threshold: Annotated[float | None, typer.Option(help="Lowest score of a head, 0 to 1. [default: the detector's]")] = None,
+    out: Annotated[
+        Path,
+        path_argument("OUT", "Folder of the cropped dataset; must be new, empty, or made by this command."),
+    ],
+    run: Annotated[
+        Path | None, path_option("Run folder whose head detector is used. [default: the newest]")
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(help="Border around a head, as a fraction of its box, 0 to 10.")
+    ] = 0.2,
+    threshold: Annotated[
+        float | None, typer.Option(help="Lowest score of a head, 0 to 1. [default: the detector's]")
+    ] = None,
     workers: Annotated[int, typer.Option(help="Threads that decode and encode.")] = 2,
 ) -> None:
     "Crop the main head of every image of a dataset."
@@ -333,15 +402,24 @@ def crop(
 # %% ../../nbs/library/70m_cli.ipynb #application337
 @app.command()
 def train(
-    changes: Annotated[list[str] | None, typer.Argument(help="What differs from the run, as key=value: net=midway seed=1")] = None,
+    changes: Annotated[
+        list[str] | None, typer.Argument(help="What differs from the run, as key=value: net=midway seed=1")
+    ] = None,
     run_number: Annotated[
-        int | None, typer.Option(help="Run of Table 1 to train, or to start from; 10 and 11 are ours. [default: 8]")
+        int | None,
+        typer.Option(help="Run of Table 1 to train, or to start from; 10 and 11 are ours. [default: 8]"),
     ] = None,
     row: Annotated[int | None, typer.Option("--row", hidden=True)] = None,
     profile: Annotated[str, typer.Option(help="Profile of settings.ini")] = "smoke",
-    data: Annotated[str, typer.Option(help="Data root whose datasets `make report` has built")] = "data/miniature",
-    overwrite: Annotated[bool, typer.Option(help="Replace a run of other settings in the same folder")] = False,
-    name: Annotated[str, typer.Option(help="Name of the run, in tables and of its folder. [default: what differs]")] = "",
+    data: Annotated[
+        str, typer.Option(help="Data root whose datasets `make report` has built")
+    ] = "data/miniature",
+    overwrite: Annotated[
+        bool, typer.Option(help="Replace a run of other settings in the same folder")
+    ] = False,
+    name: Annotated[
+        str, typer.Option(help="Name of the run, in tables and of its folder. [default: what differs]")
+    ] = "",
 ) -> None:
     "Train one run in its run folder, or resume it. Under torchrun, several processes train it together."
     number = run_number_of(run_number, row)
@@ -351,11 +429,16 @@ def train(
     try:
         settings = read_settings(profile)
         config = run_config(8 if number is None else number, settings, **parse_changes(changes or []))
-        record = train_run(run_folder(profile, data), config, run_name(config, settings, name), overwrite, bool(name))
+        place = run_folder(profile, data)
+        record = train_run(
+            place, config, run_name(config, settings, name), overwrite, bool(name)
+        )
     except (ValueError, RuntimeError, OSError) as error:
         fail(error)
     if is_first_process():
-        typer.echo(f"run {record['run']}: best epoch {record['best_epoch']}, in {run_folder(profile, data) / 'training'}")
+        typer.echo(
+            f"run {record['run']}: best epoch {record['best_epoch']}, in {place / 'training'}"
+        )
 
 # %% ../../nbs/library/70m_cli.ipynb #application341
 @contextmanager
@@ -368,7 +451,9 @@ def interruptible() -> Iterator[None]:
     def stop(number: int, frame: Any) -> None:
         raise KeyboardInterrupt(number)
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    before = {
+        number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield
     finally:
@@ -402,11 +487,11 @@ def run_page(
         list[str],
         typer.Argument(
             metavar="NOTEBOOK OUTPUT [-p NAME VALUE]...",
-            help="A page such as nbs/06_training_run.ipynb, where the executed one goes, and papermill parameters.",
+            help="A page such as nbs/06_training_run.ipynb, where it goes, and papermill parameters.",
         ),
     ],
 ) -> None:
-    "Execute a page or a chapter with papermill; unknown parameters are refused, and a failed run promotes nothing."
+    "Execute a page with papermill; unknown parameters are refused, a failed run promotes nothing."
     notebook, output, parameters = read_run_words(words)
     try:
         with interruptible():

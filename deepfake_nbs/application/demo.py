@@ -80,7 +80,9 @@ def _controls() -> dict:
 
     plain = dict(value=False, indent=False, layout={"width": "auto"})
     slider = dict(value=(0, 1), min=0, max=1, step=0.01, continuous_update=False, readout_format=".2f")
-    upload = dict(accept="image/*", multiple=False, description="Upload a photograph", layout={"width": "220px"})
+    upload = dict(
+        accept="image/*", multiple=False, description="Upload a photograph", layout={"width": "220px"}
+    )
     examples = [("or choose an example", "")]
     return dict(
         upload=widgets.FileUpload(**upload),
@@ -110,10 +112,16 @@ class DemoPage:
         self.image: Image.Image | None = None
         self.name = ""
         controls = _controls()
-        self.upload, self.example, self.similar, self.whole, self.limits = self.controls = tuple(controls.values())
+        self.upload, self.example, self.similar, self.whole, self.limits = self.controls = tuple(
+            controls.values()
+        )
         self.answer = widgets.HTML()
         self.picture = widgets.Image(format="png", layout={"max_width": "100%", "display": "none"})
-        lines = [widgets.HBox([self.upload, self.example]), widgets.HBox([self.similar, self.whole]), self.limits]
+        lines = [
+            widgets.HBox([self.upload, self.example]),
+            widgets.HBox([self.similar, self.whole]),
+            self.limits,
+        ]
         self.widget = widgets.VBox([*lines, self.answer, self.picture])
 
     def _ipython_display_(self) -> None:

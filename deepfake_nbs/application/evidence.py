@@ -51,21 +51,27 @@ def _lowest_precise(score: np.ndarray, wanted: np.ndarray, precision: float, lea
 
 # %% ../../nbs/library/70a_evidence.ipynb #c010
 def choose_thresholds(
-    label: Iterable[int],          # 0 real, 1 fake
+    label: Iterable[int],  # 0 real, 1 fake
     probability: Iterable[float],  # P(fake) of each image of the validation split
-    precision: float = 0.9,        # Fraction of correct verdicts; both classes weigh the same
-    least: int = 10,               # Fewest images that a threshold may rest on
+    precision: float = 0.9,  # Fraction of correct verdicts; both classes weigh the same
+    least: int = 10,  # Fewest images that a threshold may rest on
 ) -> Thresholds:
     "Choose both thresholds on validation predictions."
     fake, probability = np.asarray(label, int) == 1, np.asarray(probability, float)
     if fake.all() or not fake.any():
-        return Thresholds(None, None, "the validation split holds one class only, so no threshold could be set")
+        return Thresholds(
+            None, None, "the validation split holds one class only, so no threshold could be set"
+        )
     fake_above = _lowest_precise(probability, fake, precision, least)
     real_below = _lowest_precise(-probability, ~fake, precision, least)
     real_below = None if real_below is None else -real_below
-    if real_below is not None and fake_above is not None and real_below > fake_above:  # Both are precise enough: no gap
+    if (
+        real_below is not None and fake_above is not None and real_below > fake_above
+    ):  # Both are precise enough: no gap
         real_below = fake_above = (real_below + fake_above) / 2
-    return Thresholds(real_below, fake_above, f"chosen for {precision:.0%} precision on {len(fake)} validation images")
+    return Thresholds(
+        real_below, fake_above, f"chosen for {precision:.0%} precision on {len(fake)} validation images"
+    )
 
 # %% ../../nbs/library/70a_evidence.ipynb #c017
 @dataclass(frozen=True)
@@ -89,7 +95,9 @@ class Match:
 # %% ../../nbs/library/70a_evidence.ipynb #application47
 NO_DETECTOR = "heads were not looked for: this run has no head detector"
 NO_HEAD = "no head was found"
-WHOLE_IMAGES = "the classifier was trained on whole images: the whole image was classified; heads are shown, not scored"
+WHOLE_IMAGES = (
+    "the classifier was trained on whole images: the whole image was classified; heads are shown, not scored"
+)
 WHOLE_FRAMES = "the classifier was trained on whole images: whole frames were classified"
 OUT_OF_DISTRIBUTION = "{} classified by a model trained on head crops; whole images are out of distribution"
 SHOWN_ONCE = (NO_DETECTOR, WHOLE_IMAGES, WHOLE_FRAMES)  # Of the run, not of the photograph
@@ -106,24 +114,33 @@ def note_other_fakes(
     return (f"the main head is not classified as fake, but head {', '.join(others)} is",)
 
 # %% ../../nbs/library/70a_evidence.ipynb #application13
-JSON_NAMES = dict(main_head="strongest", real_below="real_to", fake_above="fake_from")  # Python's name: that of JSON
+JSON_NAMES = dict(
+    main_head="strongest", real_below="real_to", fake_above="fake_from"
+)  # Python's name: that of JSON
 
 
 def plain_data(
-    record: Any,         # A dataclass
-) -> dict[str, Any]:     # Numbers, texts, lists and dictionaries
-    "A record as data for JSON, under the names that `check --json` and saved evidence have had from the start."
-    named = asdict(record, dict_factory=lambda items: {JSON_NAMES.get(key, key): value for key, value in items})
+    record: Any,  # A dataclass
+) -> dict[str, Any]:  # Numbers, texts, lists and dictionaries
+    "A record as data for JSON, under the names that `check --json` has had from the start."
+    named = asdict(
+        record, dict_factory=lambda items: {JSON_NAMES.get(key, key): value for key, value in items}
+    )
     return json.loads(json.dumps(named))
 
 
 def is_number(
-    value: Any,              # Of a file
+    value: Any,  # Of a file
     low: float = -math.inf,  # Smallest that is accepted
     high: float = math.inf,  # Largest that is accepted
 ) -> bool:
     "Whether a value is a finite number, from low to high."
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and low <= value <= high
+    )
 
 # %% ../../nbs/library/70a_evidence.ipynb #c018
 @dataclass(frozen=True)
@@ -174,12 +191,14 @@ def change_thresholds(
     heads = tuple(replace(head, verdict=verdict(head.probability)) for head in evidence.heads)
     before, now = (note_other_fakes(some, evidence.main_head) for some in (evidence.heads, heads))
     notes = (*(note for note in evidence.notes if note not in before), *now)
-    return replace(evidence, heads=heads, verdict=verdict(evidence.probability), notes=notes, thresholds=thresholds)
+    return replace(
+        evidence, heads=heads, verdict=verdict(evidence.probability), notes=notes, thresholds=thresholds
+    )
 
 # %% ../../nbs/library/70a_evidence.ipynb #c024
 def read_object(
-    path: Path,          # A JSON file, perhaps
-) -> dict[str, Any]:     # Empty where there is no file
+    path: Path,  # A JSON file, perhaps
+) -> dict[str, Any]:  # Empty where there is no file
     "Read a JSON file that holds an object. Raises `ValueError` that names it."
     try:
         value = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -191,12 +210,14 @@ def read_object(
 
 
 def read_rows(
-    path: Path,                # A CSV file
-    *columns: str,             # That it must hold
-) -> list[dict[str, str]]:     # A cell that a short row lacks is empty
+    path: Path,  # A CSV file
+    *columns: str,  # That it must hold
+) -> list[dict[str, str]]:  # A cell that a short row lacks is empty
     "Read a table without pandas. Raises `ValueError` that names the file."
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:  # Spreadsheets put a mark before the first column
+        with open(
+            path, encoding="utf-8-sig", newline=""
+        ) as file:  # Spreadsheets put a mark before the first column
             table = csv.DictReader(file, restval="")
             missing = sorted({*columns} - {*(table.fieldnames or [])})
             if missing:
@@ -249,16 +270,23 @@ def training_thresholds(
 
 # %% ../../nbs/library/70a_evidence.ipynb #application26
 def parse_thresholds(
-    value: Any,   # As a file holds it
-    where: str,   # The file, for the error
+    value: Any,  # As a file holds it
+    where: str,  # The file, for the error
 ) -> Thresholds:
     "Read thresholds, under the names of earlier versions too. Raises `ValueError` that says where."
     known = dict(real_to="real_below", fake_from="fake_above")
-    named = {known.get(key, key): content for key, content in value.items()} if isinstance(value, dict) else {}
+    named = (
+        {known.get(key, key): content for key, content in value.items()} if isinstance(value, dict) else {}
+    )
     limits = [named[key] for key in ("real_below", "fake_above") if named.get(key) is not None]
     whole = set(named) == {"real_below", "fake_above", "origin"} and len(named) == len(value)
-    if not whole or not isinstance(named["origin"], str) or not all(map(is_number, limits)) or limits != sorted(limits):
-        expected = "real_below and fake_above, numbers or null with real_below not above fake_above, and origin, a text"
+    if (
+        not whole
+        or not isinstance(named["origin"], str)
+        or not all(map(is_number, limits))
+        or limits != sorted(limits)
+    ):
+        expected = "real_below not above fake_above, numbers or null, and origin, a text"
         raise ValueError(f"{where} holds {value!r}; expected {expected}")
     return Thresholds(**named)
 

@@ -50,12 +50,12 @@ def _in_turn(pairs: list[tuple[str, str, str, str]], n: int) -> list[tuple[str, 
 class Pair:
     "A frame of an original and the frame of a fake made of it."
 
-    method: str          # How the fake was made
-    split: str           # Of the fake: a network has seen what is in train; "none" is a video that CVCS DFD left out
-    original: Path       # A frame, as a file of the run folder
-    fake: Path           # The frame at the same place of the fake
+    method: str  # How the fake was made
+    split: str  # Of the fake: a network has seen what is in train; "none" is a video that CVCS DFD left out
+    original: Path  # A frame, as a file of the run folder
+    fake: Path  # The frame at the same place of the fake
     original_video: str  # Relative to the data root
-    fake_video: str      # Relative to the data root
+    fake_video: str  # Relative to the data root
 
 
 def _known_pairs(videos: "pd.DataFrame", splits: dict[str, str]) -> list[tuple[str, str, str, str]]:
@@ -69,11 +69,11 @@ def _known_pairs(videos: "pd.DataFrame", splits: dict[str, str]) -> list[tuple[s
 
 # %% ../../nbs/library/70i_examples.ipynb #application227
 def find_pairs(
-    run: str | Path,    # Run folder: says in which split a video is, and keeps the frames
-    data: str | Path,   # Data root that holds faceforensics/
-    n_pairs: int = 4,   # At most
+    run: str | Path,  # Run folder: says in which split a video is, and keeps the frames
+    data: str | Path,  # Data root that holds faceforensics/
+    n_pairs: int = 4,  # At most
     n_frames: int = 8,  # Frames of a video that are extracted; the middle one is shown
-) -> list[Pair]:        # What the network has not seen first; methods and originals in turn
+) -> list[Pair]:  # What the network has not seen first; methods and originals in turn
     "Find originals and the fakes made of them among the videos of FaceForensics++."
     from deepfake_nbs.datasets import extract_frames, read_faceforensics
 
@@ -87,15 +87,22 @@ def find_pairs(
     by_video = frames.groupby(frames["path"].str.rpartition("/")[0])
     middle = {video: place / part["path"].iloc[len(part) // 2] for video, part in by_video}
     return [
-        Pair(method, split, middle[original], middle[fake], f"faceforensics/{original}", f"faceforensics/{fake}")
+        Pair(
+            method,
+            split,
+            middle[original],
+            middle[fake],
+            f"faceforensics/{original}",
+            f"faceforensics/{fake}",
+        )
         for method, split, original, fake in chosen
         if original in middle and fake in middle
     ]
 
 # %% ../../nbs/library/70i_examples.ipynb #c104
 def example_photographs(
-    run: str | Path,   # Run folder that holds CVCS DFD
-    n: int = 6,        # At most
+    run: str | Path,  # Run folder that holds CVCS DFD
+    n: int = 6,  # At most
 ) -> dict[str, Path]:  # What to call them, and the files
     "Images of the test split to try the demo with: one of each set, real and fake in turn."
     path = Path(run) / "cvcs_dfd" / "manifest.csv"
@@ -108,25 +115,34 @@ def example_photographs(
     sides = [[row for row in kinds.values() if row["label"] == label] for label in "01"]
     chosen = [side[i] for i in range(max(map(len, sides))) for side in sides if i < len(side)][:n]
     word = {"0": "real", "1": "fake"}
-    names = [f"{word[row['label']]}: {row['source']} {row['method'].replace('none', '')}".strip() for row in chosen]
+    names = [
+        f"{word[row['label']]}: {row['source']} {row['method'].replace('none', '')}".strip() for row in chosen
+    ]
     return {name: path.parent / row["path"] for name, row in zip(names, chosen, strict=True)}
 
 # %% ../../nbs/library/70i_examples.ipynb #c101
 def evidence_table(
     evidence: Iterable[Evidence],  # One row each
-) -> "pd.DataFrame":               # photograph, heads, region, P(fake), verdict, best match, label, similarity, measure
+) -> "pd.DataFrame":  # photograph, heads, region, P(fake), verdict, best match, label, similarity, measure
     "Evidence of several photographs, for reading."
     import pandas as pd
 
     rows = []
     for one in evidence:
         best = one.matches[0] if one.matches else None
-        rows.append({
-            "photograph": Path(one.photo).name, "heads": len(one.heads), "region": one.region,
-            "P(fake)": one.probability, "verdict": one.verdict or one.reason,
-            "best match": Path(best.path).name if best else "", "label": best.label if best else "",
-            "similarity": best.similarity if best else None, "measure": best.measure if best else "",
-        })
+        rows.append(
+            {
+                "photograph": Path(one.photo).name,
+                "heads": len(one.heads),
+                "region": one.region,
+                "P(fake)": one.probability,
+                "verdict": one.verdict or one.reason,
+                "best match": Path(best.path).name if best else "",
+                "label": best.label if best else "",
+                "similarity": best.similarity if best else None,
+                "measure": best.measure if best else "",
+            }
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/library/70i_examples.ipynb #application235
@@ -136,7 +152,10 @@ def plot_together(
     "Draw several photographs with their evidence below each other."
     from matplotlib.figure import Figure
 
-    pairs = [(one.answer(), one.pixels()) if isinstance(one, Photo) else (one, read_image(one.photo)) for one in photos]
+    pairs = [
+        (one.answer(), one.pixels()) if isinstance(one, Photo) else (one, read_image(one.photo))
+        for one in photos
+    ]
     heights = [5.0 if evidence.matches else 3.4 for evidence, _ in pairs]
     figure = Figure(figsize=(9, sum(heights)), layout="constrained")
     parts = figure.subfigures(len(pairs), 1, squeeze=False, height_ratios=heights)[:, 0]

@@ -31,13 +31,16 @@ RETRIEVAL = Path("models", "retrieval")  # What the page on retrieval left, with
 
 
 def _gallery_labels(root: Path) -> dict[str, tuple[str, str]]:
-    "Label and source of each image by its path, from the table of a dataset. ValueError names a broken table."
+    "Label and source by path, from the table of a dataset. Raises `ValueError` for a broken one."
     words = {"0": "real", "1": "fake"}
     for place, start in ((root, ""), (root.parent, f"{root.name}/")):
         for table in (place / "manifest.csv", place / "labels.csv"):
             if table.is_file():
                 return {
-                    row["path"].removeprefix(start): (words.get(row.get("label", ""), "unknown"), row.get("source", ""))
+                    row["path"].removeprefix(start): (
+                        words.get(row.get("label", ""), "unknown"),
+                        row.get("source", ""),
+                    )
                     for row in read_rows(table, "path")
                     if row["path"].startswith(start)
                 }
@@ -75,14 +78,16 @@ class Gallery:
         self,
         index: "Index",
         feature: "Feature",  # That the index was made with
-        k: int = 5,          # Matches a photograph
-        note: str = "",      # What could not be read; by default as many files as the index says
+        k: int = 5,  # Matches a photograph
+        note: str = "",  # What could not be read; by default as many files as the index says
     ):
         from deepfake_nbs.retrieval import find_gone
 
         n_bad = index.config.get("n_rejected", 0)
         self.index, self.feature, self.k = index, feature, k
-        self.left_out = note or (f"{n_bad} files of the gallery cannot be read and are left out" if n_bad else "")
+        self.left_out = note or (
+            f"{n_bad} files of the gallery cannot be read and are left out" if n_bad else ""
+        )
         find_gone(index)
         self.labels = _gallery_labels(index.root)
 
@@ -95,17 +100,19 @@ class Gallery:
     @classmethod
     def open(
         cls,
-        folder: str | Path,             # Images, or an index of them
-        run: str | Path | None = None,  # Run folder: keeps the index of a folder, and knows which feature ranks best
-        k: int = 5,                     # Matches a photograph
+        folder: str | Path,  # Images, or an index of them
+        run: str
+        | Path
+        | None = None,  # Run folder: keeps the index of a folder, and knows which feature ranks best
+        k: int = 5,  # Matches a photograph
     ) -> "Gallery":
-        "Open a gallery; a folder of images is indexed the first time. Raises `FileNotFoundError` or `ValueError`."
+        "Open a gallery; a folder is indexed the first time. Raises `FileNotFoundError`, `ValueError`."
         return open_gallery(folder, run, k)
 
     def find(
         self,
         photo: Source | Photo,  # A file, an image in memory, or a photograph on its way
-    ) -> tuple[Match, ...]:     # Best first; never the same bytes
+    ) -> tuple[Match, ...]:  # Best first; never the same bytes
         "The most similar images that are still there; `note` says how many are not. Raises `ImageError`."
         return find_similar_images(self, photo if isinstance(photo, Photo) else Photo(photo))
 
@@ -139,11 +146,13 @@ def _index_folder(folder: Path, run: Path, k: int) -> Gallery:
 
 # %% ../../nbs/library/70f_gallery.ipynb #application156
 def open_gallery(
-    folder: str | Path,             # Images, or an index of them
-    run: str | Path | None = None,  # Run folder: keeps the index of a folder, and knows which feature ranks best
-    k: int = 5,                     # Matches a photograph
+    folder: str | Path,  # Images, or an index of them
+    run: str
+    | Path
+    | None = None,  # Run folder: keeps the index of a folder, and knows which feature ranks best
+    k: int = 5,  # Matches a photograph
 ) -> Gallery:
-    "Open a gallery; a folder of images is indexed the first time. Raises `FileNotFoundError` or `ValueError`."
+    "Open a gallery; a folder is indexed the first time. Raises `FileNotFoundError`, `ValueError`."
     from deepfake_nbs.retrieval import open_index, remake_command
 
     folder = expand_home(folder)
@@ -157,7 +166,9 @@ def open_gallery(
     index = gallery.index
     if len(index.stale) == len(index):
         gone = f"none of its {len(index)} images is in {index.root} any more"
-        raise FileNotFoundError(f"{folder}: {gone}: they or the index were moved; {remake_command(index)} makes it again")
+        raise FileNotFoundError(
+            f"{folder}: {gone}: they or the index were moved; {remake_command(index)} makes it again"
+        )
     return gallery
 
 # %% ../../nbs/library/70f_gallery.ipynb #application159
@@ -165,7 +176,9 @@ def _search(gallery: Gallery, photo: Photo, file: str | Path) -> tuple[Match, ..
     from deepfake_nbs.retrieval import find_similar
 
     index, feature = gallery.index, reading_from(gallery.feature, photo)
-    with warnings.catch_warnings(action="ignore"):  # Of a pool smaller than k, and of images that are gone: `note` says so
+    with warnings.catch_warnings(
+        action="ignore"
+    ):  # Of a pool smaller than k, and of images that are gone: `note` says so
         found = find_similar(index, feature, [file], min(gallery.k, len(index)))
     measure = "distance" if index.config["similarity"] == "euclidean" else "similarity"
     return tuple(
@@ -176,8 +189,8 @@ def _search(gallery: Gallery, photo: Photo, file: str | Path) -> tuple[Match, ..
 
 def find_similar_images(
     gallery: Gallery,
-    photo: Photo,            # Decoded or not
-) -> tuple[Match, ...]:      # Best first; never the same bytes
+    photo: Photo,  # Decoded or not
+) -> tuple[Match, ...]:  # Best first; never the same bytes
     "The most similar images of a gallery. Raises `ImageError`."
     if isinstance(photo.source, str | Path):
         return _search(gallery, photo, photo.source)

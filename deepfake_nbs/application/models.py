@@ -54,7 +54,10 @@ CLASSIFIER = Path("models", "classifier")
 
 
 def _named_run(run: str | Path, model: Path) -> Path:
-    for place in (expand_home(run).absolute(), resolve(run)):  # As the shell means it, else as the project does
+    for place in (
+        expand_home(run).absolute(),
+        resolve(run),
+    ):  # As the shell means it, else as the project does
         if is_there(place / model / "config.json"):
             return place
     kind = model.name.replace("_", " ")
@@ -78,9 +81,9 @@ def _newest_run(model: Path) -> Path:
 # %% ../../nbs/library/70c_models.ipynb #application54
 def find_run(
     run: str | Path | None = None,  # A run folder; by default the newest that holds the model
-    model: Path = CLASSIFIER,       # What the run must hold
-) -> Path:                          # The run folder
-    "Find the run whose models shall be used. Raises `FileNotFoundError` that names the command which makes one."
+    model: Path = CLASSIFIER,  # What the run must hold
+) -> Path:  # The run folder
+    "Find a run. Raises `FileNotFoundError` that names the command which makes one."
     run = run or os.environ.get("DEEPFAKE_NBS_RUN") or None
     return _newest_run(model) if run is None else _named_run(run, model)
 
@@ -98,22 +101,26 @@ def find_model(
 
 # %% ../../nbs/library/70c_models.ipynb #application58
 def find_networks(
-    run: str | Path | None = None,      # A run folder; by default the newest
-    run_number: int | None = None,      # Of the classifier, in Table 1
-    model: str | Path | None = None,    # Training folder of the classifier, instead
-) -> tuple[Path, Path]:                 # Folder of the classifier; run folder of its head detector and margin
+    run: str | Path | None = None,  # A run folder; by default the newest
+    run_number: int | None = None,  # Of the classifier, in Table 1
+    model: str | Path | None = None,  # Training folder of the classifier, instead
+) -> tuple[Path, Path]:  # Folder of the classifier; run folder of its head detector and margin
     "Find a classifier and what goes with it. Raises `FileNotFoundError` or `ValueError`."
     if run_number is not None and model is not None:
         raise ValueError("run number and model both name a classifier; expected one of them")
     if run_number is not None and (type(run_number) is not int or run_number < 1):
-        raise ValueError(f"run number is {run_number!r}; expected the number of a run of Table 1, or of one of ours")
+        raise ValueError(
+            f"run number is {run_number!r}; expected the number of a run of Table 1, or of one of ours"
+        )
     if model is None:
         run = find_run(run)
         return run / CLASSIFIER if run_number is None else run / "training" / str(run_number) / "model", run
     place = find_model(model)
     own = place.parents[2] if place.parent.parent.name == "training" else place
     if run is None and not is_there(own / DETECTOR / "config.json"):
-        with suppress(FileNotFoundError):  # A training folder that was carried away: the newest detector there is
+        with suppress(
+            FileNotFoundError
+        ):  # A training folder that was carried away: the newest detector there is
             return place, find_run(None, DETECTOR)
     return place, own if run is None else find_run(run, DETECTOR)
 
@@ -131,7 +138,9 @@ def name_run(
 def _check_config(config: dict, path: Path) -> None:
     "Numbers that no network could work with. ValueError names file and key."
     triple = "three numbers, those of std above 0"
-    expected = dict(n_classes="2", image_size="8 to 4096 pixels", threshold="a finite number", mean=triple, std=triple)
+    expected = dict(
+        n_classes="2", image_size="8 to 4096 pixels", threshold="a finite number", mean=triple, std=triple
+    )
     good = dict(
         n_classes=config["n_classes"] == 2,
         image_size=is_number(config["image_size"], 8, 4096),
@@ -158,18 +167,20 @@ PREPROCESSING = "preprocessing.json"  # Of a portable model
 
 def check_version(
     config: dict,  # Of a classifier
-    path: Path,    # Its file, for the error
+    path: Path,  # Its file, for the error
 ) -> None:
     "Raise `ValueError` for a model of another minor version."
     mine, theirs = version("deepfake_nbs"), config["version"]
     if theirs.split(".")[:2] != mine.split(".")[:2]:
-        raise ValueError(f"{path}: made by version {theirs} of deepfake_nbs, this is {mine}; run `make report` again")
+        raise ValueError(
+            f"{path}: made by version {theirs} of deepfake_nbs, this is {mine}; run `make report` again"
+        )
 
 
 def training_margin(
     run: Path,  # Run folder, or a portable model
-) -> float:     # Border around a head, as a fraction of its box
-    "Margin of the crops that a run trained on; 0.2 where neither the run nor a portable model says. Raises `ValueError`."
+) -> float:  # Border around a head, as a fraction of its box
+    "Margin of the crops that a run trained on; 0.2 where nothing says it. Raises `ValueError`."
     path = run / "cvcs_cropped_dfd" / "dataset.json"
     plan = read_object(path).get("plan", {})
     if not plan:
@@ -184,7 +195,7 @@ def training_margin(
 
 # %% ../../nbs/library/70c_models.ipynb #c032
 class OnnxNetwork(nn.Module):
-    "A classifier that onnxruntime runs, in the place of `Xception`. ValueError or FileNotFoundError name the file."
+    "A classifier that onnxruntime runs. `ValueError` or `FileNotFoundError` name the file."
 
     def __init__(
         self,
@@ -195,7 +206,9 @@ class OnnxNetwork(nn.Module):
         try:
             import onnxruntime
         except ImportError as error:
-            raise ValueError(f"{path}: needs onnxruntime; `pip install onnxruntime`, or take the backend torch") from error
+            raise ValueError(
+                f"{path}: needs onnxruntime; `pip install onnxruntime`, or take the backend torch"
+            ) from error
         try:
             self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         except Exception as error:  # Its errors share no base of their own
@@ -205,12 +218,14 @@ class OnnxNetwork(nn.Module):
     def forward(
         self,
         x: torch.Tensor,  # batch x 3 x height x width, float32, normalised
-    ) -> torch.Tensor:    # batch x 2, logits of real and fake
+    ) -> torch.Tensor:  # batch x 2, logits of real and fake
         return torch.from_numpy(self.session.run(None, {"pixels": x.cpu().contiguous().numpy()})[0])
 
 # %% ../../nbs/library/70c_models.ipynb #c035
 _SEPARABLE = (SeparableConv2d, SeparableConv)
-_NORMS = {"skip": "skipbn", "conv": "norm"} | {f"conv{i}": f"bn{i}" for i in range(1, 5)}  # Convolution: its norm
+_NORMS = {"skip": "skipbn", "conv": "norm"} | {
+    f"conv{i}": f"bn{i}" for i in range(1, 5)
+}  # Convolution: its norm
 
 
 def _pairs_to_fold(module: nn.Module) -> list[tuple[str, str]]:
@@ -219,12 +234,18 @@ def _pairs_to_fold(module: nn.Module) -> list[tuple[str, str]]:
     names = list(children)
     pairs = zip(names, names[1:], strict=False) if isinstance(module, nn.Sequential) else _NORMS.items()
     foldable = (nn.Conv2d, *_SEPARABLE)
-    return [(a, b) for a, b in pairs if isinstance(children.get(b), nn.BatchNorm2d) and isinstance(children.get(a), foldable)]
+    return [
+        (a, b)
+        for a, b in pairs
+        if isinstance(children.get(b), nn.BatchNorm2d) and isinstance(children.get(a), foldable)
+    ]
 
 
 def _fold_pair(module: nn.Module, name: str, norm_name: str) -> None:
     layer = module.get_submodule(name)
-    last = [inner for inner, part in layer.named_modules() if isinstance(part, nn.Conv2d)][-1]  # Of a separable one, the 1 x 1
+    last = [inner for inner, part in layer.named_modules() if isinstance(part, nn.Conv2d)][
+        -1
+    ]  # Of a separable one, the 1 x 1
     path = f"{name}.{last}".rstrip(".")
     folded = fuse_conv_bn_eval(module.get_submodule(path), module.get_submodule(norm_name))
     module.set_submodule(path, folded)
@@ -263,14 +284,14 @@ class Networks:
 
     def __init__(
         self,
-        model: nn.Module,                      # `Xception` in evaluation mode, or `OnnxNetwork`
-        config: dict[str, Any],                # As `load_classifier` returns it
+        model: nn.Module,  # `Xception` in evaluation mode, or `OnnxNetwork`
+        config: dict[str, Any],  # As `load_classifier` returns it
         detector: HeadDetector | None = None,  # Without one, heads are not looked for
         thresholds: Thresholds | None = None,  # By default the one threshold of the configuration
-        margin: float = 0.2,                   # Border around a head, as a fraction of its box, as in training
-        weights: str = "",                     # Hash of the classifier's weights
-        device: str = "cpu",                   # Where both networks compute: cpu, cuda, mps
-        name: str = "the classifier",          # What messages call it: its folder
+        margin: float = 0.2,  # Border around a head, as a fraction of its box, as in training
+        weights: str = "",  # Hash of the classifier's weights
+        device: str = "cpu",  # Where both networks compute: cpu, cuda, mps
+        name: str = "the classifier",  # What messages call it: its folder
     ):
         self.model = model.eval().to(device=torch.device(device), memory_format=torch.channels_last)
         self.config, self.device, self.name = config, device, name
@@ -284,16 +305,18 @@ class Networks:
     @classmethod
     def load(
         cls,
-        run: str | Path | None = None,    # Run folder, by default the newest with a classifier
-        run_number: int | None = None,    # Of Table 1; by default the run that 06b chose on validation
-        backend: str = "torch",           # torch, or onnx for a portable model
+        run: str | Path | None = None,  # Run folder, by default the newest with a classifier
+        run_number: int | None = None,  # Of Table 1; by default the run that 06b chose on validation
+        backend: str = "torch",  # torch, or onnx for a portable model
         model: str | Path | None = None,  # Training folder instead, as `find_model` takes it
     ) -> Self:
         "Load a run's networks. Raises `FileNotFoundError` or `ValueError` naming what is missing or broken."
         return cls(**_load_parts(run, run_number, backend, model))
 
 # %% ../../nbs/library/70c_models.ipynb #application76
-def _load_parts(run: str | Path | None, run_number: int | None, backend: str, model: str | Path | None) -> dict[str, Any]:
+def _load_parts(
+    run: str | Path | None, run_number: int | None, backend: str, model: str | Path | None
+) -> dict[str, Any]:
     "Everything that `Networks` takes."
     if backend not in ("torch", "onnx"):
         raise ValueError(f"unknown backend {backend!r}, expected torch or onnx")
@@ -301,21 +324,31 @@ def _load_parts(run: str | Path | None, run_number: int | None, backend: str, mo
     network, config = open_classifier(place)
     check_version(config, place / "config.json")
     network = OnnxNetwork(place / "model.onnx") if backend == "onnx" else network
-    detector = HeadDetector.load(run / DETECTOR, device) if config["crop"] or (run / DETECTOR).is_dir() else None
+    detector = (
+        HeadDetector.load(run / DETECTOR, device) if config["crop"] or (run / DETECTOR).is_dir() else None
+    )
     weights = file_sha256(place / "model.safetensors")
     own = training_thresholds(place.parent, weights) if model is not None else None
     thresholds = own if model is not None else read_thresholds(run, weights, config["threshold"])
     for one in (network, *([detector.model] if detector else [])):
         fold_batch_norms(one)
-    return dict(model=network, config=config, detector=detector, thresholds=thresholds,
-                margin=training_margin(run), weights=weights, device=device, name=str(place))
+    return dict(
+        model=network,
+        config=config,
+        detector=detector,
+        thresholds=thresholds,
+        margin=training_margin(run),
+        weights=weights,
+        device=device,
+        name=str(place),
+    )
 
 # %% ../../nbs/library/70c_models.ipynb #c047
 def untrained_run(
-    folder: str | Path,                   # New run folder
+    folder: str | Path,  # New run folder
     head_threshold: float | None = 1e-6,  # Of the detector; None: no detector
-    **changes: Any,                       # Of the classifier's configuration
-) -> Path:                                # The run folder
+    **changes: Any,  # Of the classifier's configuration
+) -> Path:  # The run folder
     "Write a run whose networks are random, to try the application without a training."
     place, plain = Path(folder), dict(n_classes=2, dropout=0.5, mean=MEAN, std=STD, threshold=0.5)
     config = plain | dict(net="light", width=0.1, image_size=64, crop=True, trained_on="nothing", row=0)
@@ -324,6 +357,8 @@ def untrained_run(
     write_json(place / CLASSIFIER / "config.json", config | dict(version=version("deepfake_nbs")) | changes)
     if head_threshold is not None:
         save_weights(EfficientDet(), place / DETECTOR / "model.safetensors")
-        about = dict(phi=0, image_size=128, threshold=head_threshold, trained_on="nothing", weights="none", version=1)
+        about = dict(
+            phi=0, image_size=128, threshold=head_threshold, trained_on="nothing", weights="none", version=1
+        )
         write_json(place / DETECTOR / "config.json", about)
     return place

@@ -78,20 +78,24 @@ def choose_crops(
 @torch.inference_mode()
 def classify_images(
     networks: Networks,
-    images: list[Image.Image],       # Crops or whole images
-    batch_size: int | None = None,   # Images that are computed together
-) -> list[float]:                    # P(fake) of each
-    "P(fake) of images, each squeezed into the square of the network. Raises `ValueError` where it is no number."
+    images: list[Image.Image],  # Crops or whole images
+    batch_size: int | None = None,  # Images that are computed together
+) -> list[float]:  # P(fake) of each
+    "P(fake) of images, squeezed into squares. Raises `ValueError` where it is no number."
     found: list[float] = []
     size = batch_size or networks.batch_size
     for start in range(0, len(images), size):
-        squares = [resize_square(image, networks.config["image_size"]) for image in images[start : start + size]]
+        squares = [
+            resize_square(image, networks.config["image_size"]) for image in images[start : start + size]
+        ]
         pixels = torch.from_numpy(np.stack(squares)).to(networks.device)
         x = normalise(pixels, networks.config["mean"], networks.config["std"])
         logits = networks.model(x.contiguous(memory_format=torch.channels_last))
         found += logits.float().softmax(1)[:, 1].tolist()
     if not np.isfinite(found).all():
-        raise ValueError(f"{networks.name}: gives no number for an image; its weights are broken, train or copy it again")
+        raise ValueError(
+            f"{networks.name}: gives no number for an image; its weights are broken, train or copy it again"
+        )
     return found
 
 # %% ../../nbs/library/70e_pipeline.ipynb #application103
@@ -111,7 +115,9 @@ def classify_crops(
 MOST_HEADS = 100  # Of one photograph; the detector keeps no more
 
 
-def _notes(networks: Networks, heads: tuple[HeadPrediction, ...], main: int | None, region: str) -> tuple[str, ...]:
+def _notes(
+    networks: Networks, heads: tuple[HeadPrediction, ...], main: int | None, region: str
+) -> tuple[str, ...]:
     notes = []
     if networks.detector is None:
         notes.append(NO_DETECTOR)
@@ -194,9 +200,9 @@ class SimilarImages(Protocol):
 
 
 def find_matches(
-    photo: Photo,                    # With its evidence
-    gallery: SimilarImages | None,   # Where similar images are looked for
-) -> Photo:                          # The same, with matches, or with the error of the search
+    photo: Photo,  # With its evidence
+    gallery: SimilarImages | None,  # Where similar images are looked for
+) -> Photo:  # The same, with matches, or with the error of the search
     "Add similar images to the evidence of a photograph."
     if gallery is None or photo.evidence is None:
         return photo
@@ -204,7 +210,10 @@ def find_matches(
     try:
         matches = gallery.find(photo)
     except OSError as error:  # Its bytes are hashed, and the file may be gone by now
-        photo.evidence, photo.error = None, ImageError(photo.name, f"cannot be looked for in the gallery ({error})")
+        photo.evidence, photo.error = (
+            None,
+            ImageError(photo.name, f"cannot be looked for in the gallery ({error})"),
+        )
         return photo
     except ImageError as error:
         photo.evidence, photo.error = None, error
@@ -235,16 +244,16 @@ def divided_cores(
 def count_cores(
     networks: Networks,
 ) -> int:
-    "Batches that may be computed side by side: a graphics card and onnxruntime use all of their device for one."
+    "Batches that may be computed side by side: a graphics card and onnxruntime take one."
     alone = networks.device != "cpu" or isinstance(networks.model, OnnxNetwork)
     return 1 if alone else torch.get_num_threads()
 
 
 def divide_work(
     networks: Networks,
-    n_photos: int,           # At hand
+    n_photos: int,  # At hand
     batch_size: int | None,  # As the caller wants it
-) -> tuple[int, int]:        # Batches side by side, and photographs in each
+) -> tuple[int, int]:  # Batches side by side, and photographs in each
     "How many batches are computed at a time, and how large they are."
     cores = count_cores(networks)
     size = max(1, batch_size or min(networks.batch_size // cores, math.ceil(n_photos / cores)))
@@ -313,20 +322,20 @@ class Pipeline(Networks):
 
     def check(
         self,
-        photo: Source,                         # A file, or an image in memory
+        photo: Source,  # A file, or an image in memory
         gallery: SimilarImages | None = None,  # Where similar images are looked for
-        whole: bool = False,                   # Classify the whole image where no head is found
+        whole: bool = False,  # Classify the whole image where no head is found
     ) -> Evidence:
         "Check one photograph. Raises `ImageError`."
         return check_photo(self, photo, gallery, whole).answer()
 
     def check_many(
         self,
-        photos: Iterable[Source],              # Files, or images in memory
-        whole: bool = False,                   # Classify the whole image where no head is found
+        photos: Iterable[Source],  # Files, or images in memory
+        whole: bool = False,  # Classify the whole image where no head is found
         gallery: SimilarImages | None = None,  # Where similar images are looked for
-        batch_size: int | None = None,         # Photographs a step; by default as many as are computed fastest
-        workers: int = 2,                      # Threads that decode
+        batch_size: int | None = None,  # Photographs a step; by default as many as are computed fastest
+        workers: int = 2,  # Threads that decode
     ) -> Iterator[Evidence | ImageError]:
         "Check photographs, in order; one that cannot be read yields its `ImageError`."
         for photo in check_stream(self, photos, whole, gallery, batch_size, workers):
@@ -335,8 +344,8 @@ class Pipeline(Networks):
     def predict(
         self,
         photos: Iterable[Source],  # Files, or images in memory
-        whole: bool = False,       # Classify the whole image where no head is found
-    ) -> np.ndarray:               # float, one a photograph; NaN where none could be given, with a warning
+        whole: bool = False,  # Classify the whole image where no head is found
+    ) -> np.ndarray:  # float, one a photograph; NaN where none could be given, with a warning
         "P(fake) of many photographs: of the main head, or of the whole image, as `check` gives it."
         found = []
         for answer in self.check_many(photos, whole):

@@ -37,7 +37,7 @@ from ..head_detection import DETECTOR
 
 # %% ../../nbs/library/70h_portable.ipynb #c091
 def _training_record(training: Path | None, run: Path, weights: str) -> tuple[dict, Path]:
-    "run.json of the training that left these weights, and its predictions; a portable model has the first alone."
+    "run.json of the training that left these weights, and the file of its predictions."
     places = [training] if training else list_folder(run / "training")
     for path in [place / "run.json" for place in places if is_there(place / "run.json")]:
         record = read_object(path)
@@ -57,14 +57,18 @@ def _measured(path: Path, record: dict) -> str:
     test = read_split_predictions(path, "test")
     found = classification_metrics(pd.DataFrame(test, columns=["label", "probability", "group"]))
     chosen = found.loc[["auc", "balanced_accuracy"]].iterrows()
-    lines = [f"- {name.replace('_', ' ')}: {show_value(row.value, row.low, row.high, why=row.why)}" for name, row in chosen]
+    lines = [
+        f"- {name.replace('_', ' ')}: {show_value(row.value, row.low, row.high, why=row.why)}"
+        for name, row in chosen
+    ]
     split = record.get("config", {}).get("protocol", "unknown")
     return "\n".join([f"On {len(test)} test images, {split} split, with 95 % intervals over groups:", *lines])
 
 # %% ../../nbs/library/70h_portable.ipynb #application207
 CARD = """# A detector of manipulated faces, for research
 
-{net}, {row}, a network of deepfake_nbs with {parameters} parameters, for images of {image_size} pixels. Its input: {fed}.
+{net}, {row}, a network of deepfake_nbs with {parameters} parameters, for images of
+{image_size} pixels. Its input: {fed}.
 
 ## Trained on
 {trained_on}. {terms}
@@ -74,7 +78,8 @@ CARD = """# A detector of manipulated faces, for research
 Fakes of other methods, other kinds of images, other compression: not measured, and usually worse.
 
 ## How to read it
-A predicted probability of fake is not a verdict. *real*: {real}; *fake*: {fake}; otherwise *unsure* ({origin}).
+A predicted probability of fake is not a verdict.
+*real*: {real}; *fake*: {fake}; otherwise *unsure* ({origin}).
 
 ## What it must not be used for
 - To accuse a person, to decide about a person, or as evidence in any proceeding.
@@ -82,13 +87,14 @@ A predicted probability of fake is not a verdict. *real*: {real}; *fake*: {fake}
 - To say that an image is real: a network that finds no trace has not shown that there is none.
 
 ## What is in this folder
-`models/classifier`: safetensors, ONNX (input `pixels`: {layout}; output `logits`: real, fake) and their configuration.
-`models/head_detector`, where the run has one. `preprocessing.json`, `models/thresholds.json`, `training.json`, and `files.csv`
-with the sha256 of each file.
+`models/classifier`: safetensors, ONNX (input `pixels`: {layout};
+output `logits`: real, fake) and their configuration.
+`models/head_detector`, where the run has one.
+`preprocessing.json`, `models/thresholds.json`, `training.json`, and `files.csv` with the sha256 of each file.
 """
 SYNTHETIC = "Trained on synthetic portraits only; its scores on photographs of people are meaningless."
 RESEARCH = (
-    "The terms of those images hold for what was learned from them: research use only; data/README.md names them."
+    "The terms of those images hold for what was learned from them: research use only; see data/README.md."
 )
 
 # %% ../../nbs/library/70h_portable.ipynb #c092
@@ -162,16 +168,22 @@ def _list_files(new: Path) -> None:
 
 # %% ../../nbs/library/70h_portable.ipynb #application215
 def export_portable(
-    out: str | Path,                  # New folder, or a portable model to be replaced
-    run: str | Path | None = None,    # Run folder, by default the newest with a classifier
-    model: str | Path | None = None,  # Training folder whose network is written instead, as `find_model` takes it
-) -> Path:                            # The folder
+    out: str | Path,  # New folder, or a portable model to be replaced
+    run: str | Path | None = None,  # Run folder, by default the newest with a classifier
+    model: str
+    | Path
+    | None = None,  # Training folder whose network is written instead, as `find_model` takes it
+) -> Path:  # The folder
     "Write a classifier and its head detector as a folder of its own; whole or not at all."
     (source, run), out = find_networks(run, None, model), Path(out)
     _check_out(out)
     network, config = open_classifier(source)
     weights = file_sha256(source / "model.safetensors")
-    own = training_thresholds(source.parent, weights) or default_thresholds(config["threshold"]) if model else None
+    own = (
+        training_thresholds(source.parent, weights) or default_thresholds(config["threshold"])
+        if model
+        else None
+    )
     thresholds = own or read_thresholds(run, weights, config["threshold"])
     record, predictions = _training_record(source.parent if model else None, run, weights)
     record = record | dict(measured=_measured(predictions, record))

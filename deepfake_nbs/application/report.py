@@ -30,9 +30,9 @@ if TYPE_CHECKING:  # pandas and rich are loaded where they are used
 
 # %% ../../nbs/library/70k_report.ipynb #c079
 def describe_limit(
-    word: str,             # "up to" or "from"
-    limit: float | None,   # A threshold
-) -> str:                  # "up to 0.200", or "never"
+    word: str,  # "up to" or "from"
+    limit: float | None,  # A threshold
+) -> str:  # "up to 0.200", or "never"
     "A threshold in words."
     return "never" if limit is None else f"{word} {limit:.3f}"
 
@@ -40,16 +40,17 @@ def describe_limit(
 def describe_networks(
     networks: Networks,
     gallery: Gallery | None = None,  # Where similar images are looked for
-) -> dict[str, str]:                 # What is said, by its name
+) -> dict[str, str]:  # What is said, by its name
     "Which network, which input, which thresholds."
     config, thresholds = networks.config, networks.thresholds
     run = name_run(config["row"], config.get("name", ""))
     fed = "cropped heads" if config["crop"] else "whole image (heads are shown, not scored)"
-    limits = f"real {describe_limit('up to', thresholds.real_below)}, fake {describe_limit('from', thresholds.fake_above)}"
+    real = describe_limit("up to", thresholds.real_below)
+    fake = describe_limit("from", thresholds.fake_above)
     facts = dict(
         model=f"{config['net']}, {run}, trained on {config['trained_on']}",
         input=fed + ("" if networks.detector else "; this run has no head detector"),
-        verdicts=f"{limits}, otherwise unsure ({thresholds.origin})",
+        verdicts=f"real {real}, fake {fake}, otherwise unsure ({thresholds.origin})",
     )
     if gallery:
         facts["gallery"] = f"{len(gallery.index)} images{'; ' + gallery.note if gallery.note else ''}"
@@ -59,11 +60,12 @@ def describe_networks(
 @dataclass(frozen=True)
 class Row:
     "One photograph or video in the table."
+
     probability: float | None  # P(fake); None where nothing was classified
-    verdict: str | None        # "real", "fake", "unsure", or None
-    n_heads: int               # Found; of a video, frames with a head
-    name: str                  # The file
-    details: tuple[str, ...]   # Lines below it
+    verdict: str | None  # "real", "fake", "unsure", or None
+    n_heads: int  # Found; of a video, frames with a head
+    name: str  # The file
+    details: tuple[str, ...]  # Lines below it
 
 
 def _notes_below(notes: Iterable[str], *known: str) -> list[str]:
@@ -80,8 +82,13 @@ def photo_row(
         f"head {i} at {', '.join(f'{v:.0f}' for v in head.box)}: {head.probability:.3f} {head.verdict}"
         for i, head in enumerate(crowd, 1)
     ]
-    details += [f"like {match.path} ({match.label}, {match.measure} {match.similarity:.3f})" for match in evidence.matches]
-    details += [text for text in (evidence.reason, *_notes_below(evidence.notes, NO_HEAD, "gallery:")) if text]
+    details += [
+        f"like {match.path} ({match.label}, {match.measure} {match.similarity:.3f})"
+        for match in evidence.matches
+    ]
+    details += [
+        text for text in (evidence.reason, *_notes_below(evidence.notes, NO_HEAD, "gallery:")) if text
+    ]
     return Row(evidence.probability, evidence.verdict, len(evidence.heads), evidence.photo, tuple(details))
 
 
@@ -197,8 +204,8 @@ def frame_text(
 # %% ../../nbs/library/70k_report.ipynb #application296
 def pairs_sentence(
     pairs: Sequence[Pair],
-    data: str,       # Data root
-    trained: bool,   # The run has a classifier
+    data: str,  # Data root
+    trained: bool,  # The run has a classifier
 ) -> str:
     "How many pairs of original and fake there are, or why there are none."
     if not trained:
@@ -210,8 +217,8 @@ def pairs_sentence(
 
 def verdicts_sentence(
     networks: Networks,
-    accuracy: "pd.DataFrame",  # word, n, value, low, high, why: how often each verdict is right on the test split
-    n_tested: int,             # Images of the test split
+    accuracy: "pd.DataFrame",  # word, n, value, low, high, why: of each verdict on the test split
+    n_tested: int,  # Images of the test split
 ) -> str:
     "Which network classifies, what its verdicts mean, and how often they were right on the test split."
     from deepfake_nbs.metrics import show_value
@@ -219,30 +226,47 @@ def verdicts_sentence(
     config, said = networks.config, describe_networks(networks)
     parts = []
     for line in accuracy.itertuples():
-        right = f", {show_value(line.value, line.low, line.high, why=line.why)} of them correctly" if line.n else ""
+        right = (
+            f", {show_value(line.value, line.low, line.high, why=line.why)} of them correctly"
+            if line.n
+            else ""
+        )
         parts.append(f"{line.n} images get *{line.word}*{right}")
     unsure = n_tested - int(accuracy["n"].sum())
     network = f"The verdicts come from {config['net']}, {name_run(config['row'], config.get('name', ''))}"
-    return (f"{network}, trained on {config['trained_on']}. Input: {said['input']}. Verdicts: {said['verdicts']}. "
-            f"On the test split, which was not used for this choice: {'; '.join(parts)}; the other {unsure} of {n_tested} are unsure.")
+    return (
+        f"{network}, trained on {config['trained_on']}. "
+        f"Input: {said['input']}. Verdicts: {said['verdicts']}. "
+        f"On the test split, which was not used for this choice: {'; '.join(parts)}; "
+        f"the other {unsure} of {n_tested} are unsure."
+    )
 
 # %% ../../nbs/library/70k_report.ipynb #application299
 def counts_sentence(
-    table: "pd.DataFrame",   # verdict and truth, one row an image
+    table: "pd.DataFrame",  # verdict and truth, one row an image
     pairs: Sequence[Pair],
 ) -> str:
     "How many verdicts of each kind, how many are right, and whether the network has seen the pairs."
     n = {word: int(table["verdict"].eq(word).sum()) for word in ("real", "fake", "unsure")}
-    right, seen = int((table["verdict"] == table["truth"]).sum()), sum(pair.split == "train" for pair in pairs)
-    warning = f"**{seen} of the {len(pairs)} pairs are in the training split: correct verdicts there say nothing.**"
-    return (f"Of {len(table)} images, {n['real']} are classified as real, {n['fake']} as fake and {n['unsure']} are unsure; "
-            f"{right} verdicts are right. {warning if seen else 'No pair is in the training split.'} {len(table)} images "
-            "measure nothing; [the training runs](06a_classifiers.ipynb) hold the numbers.")
+    right, seen = (
+        int((table["verdict"] == table["truth"]).sum()),
+        sum(pair.split == "train" for pair in pairs),
+    )
+    warning = (
+        f"**{seen} of the {len(pairs)} pairs are in the training split: correct verdicts there say nothing.**"
+    )
+    return (
+        f"Of {len(table)} images, {n['real']} are classified as real, {n['fake']} as fake "
+        f"and {n['unsure']} are unsure; "
+        f"{right} verdicts are right. "
+        f"{warning if seen else 'No pair is in the training split.'} {len(table)} images "
+        "measure nothing; [the training runs](06a_classifiers.ipynb) hold the numbers."
+    )
 
 # %% ../../nbs/library/70k_report.ipynb #application301
 def video_table(
     films: dict[str, VideoEvidence],  # By the name of the video
-) -> "pd.DataFrame":                  # One row each
+) -> "pd.DataFrame":  # One row each
     "Evidence of several videos, for reading."
     import pandas as pd
 
@@ -250,31 +274,42 @@ def video_table(
     for name, film in films.items():
         lower, _, upper = film.quartiles or (None, None, None)
         n = sum(p is not None for p in film.probabilities)
-        rows.append(dict(video=name, frames=len(film.frames), classified=n, mean=film.mean, lower_quartile=lower,
-                         upper_quartile=upper, verdict=film.verdict or film.reason))
+        rows.append(
+            dict(
+                video=name,
+                frames=len(film.frames),
+                classified=n,
+                mean=film.mean,
+                lower_quartile=lower,
+                upper_quartile=upper,
+                verdict=film.verdict or film.reason,
+            )
+        )
     return pd.DataFrame(rows)
 
 
 def videos_sentence(
     films: dict[str, VideoEvidence],  # By the name of the video
-    stills: dict[str, str],           # Verdict of the single frame, by the name of the video
-    unread: dict[str, str],           # Reason by the name of the video
+    stills: dict[str, str],  # Verdict of the single frame, by the name of the video
+    unread: dict[str, str],  # Reason by the name of the video
 ) -> str:
     "In how many videos the verdict differs from that of the single frame."
     other = [name.rpartition("/")[2] for name, film in films.items() if film.verdict != stills.get(name)]
-    differs = f"In {len(other)} of {len(films)} videos the verdict differs from that of the single frame above: "
+    differs = (
+        f"In {len(other)} of {len(films)} videos the verdict differs from that of the single frame above: "
+    )
     missing = ", ".join(f"`{name}` ({reason})" for name, reason in unread.items())
     sentences = [f"{differs}{', '.join(other) or 'none'}."] if films else []
     return " ".join([*sentences, *([f"Not classified: {missing}."] if missing else [])])
 
 # %% ../../nbs/library/70k_report.ipynb #application304
 def own_photographs_text(
-    photographs: str,               # Folder as the reader named it; empty: none
-    folder: Path,                   # The same, absolute
+    photographs: str,  # Folder as the reader named it; empty: none
+    folder: Path,  # The same, absolute
     found: FoundFiles,
-    unread: dict[Path, str],        # Reason by file
-    trained: bool,                  # The run has a classifier
-) -> str:                           # Markdown
+    unread: dict[Path, str],  # Reason by file
+    trained: bool,  # The run has a classifier
+) -> str:  # Markdown
     "What the page could not classify, or why it classified nothing."
     lines = [f"- not classified: {reason} (`{printable(path.name)}`)" for path, reason in unread.items()]
     lines += [f"- a video, for `deepfake-nbs check`: `{printable(path.name)}`" for path in found.videos]
@@ -284,7 +319,11 @@ def own_photographs_text(
         return "No folder was named."
     if not trained:
         return "This run has no trained classifier yet, so nothing is classified."
-    return f"`{photographs}`: no such folder." if not folder.is_dir() else f"`{photographs}` holds no photograph."
+    return (
+        f"`{photographs}`: no such folder."
+        if not folder.is_dir()
+        else f"`{photographs}` holds no photograph."
+    )
 
 # %% ../../nbs/library/70k_report.ipynb #application308
 def example_sentence(

@@ -39,19 +39,22 @@ if TYPE_CHECKING:  # Drawing is loaded where it is used: a video is classified w
 @dataclass(frozen=True)
 class VideoEvidence:
     "What the application found in one video."
-    video: str                               # The file
-    frames: tuple[int, ...]                  # Numbers of the frames that were looked at
-    boxes: tuple[tuple[float, ...] | None, ...]  # Of the head that is followed, x0 y0 x1 y1; None where there is none
+
+    video: str  # The file
+    frames: tuple[int, ...]  # Numbers of the frames that were looked at
+    boxes: tuple[
+        tuple[float, ...] | None, ...
+    ]  # Of the head that is followed, x0 y0 x1 y1; None where there is none
     probabilities: tuple[float | None, ...]  # P(fake) of each frame; None where nothing was classified
-    mean: float | None                       # Of the probabilities
-    quartiles: tuple[float, ...] | None      # A quarter, half and three quarters of the frames lie below
-    verdict: str | None                      # Of the mean
-    reason: str                              # Why there is no verdict, else empty
-    notes: tuple[str, ...]                   # What was not found or not done
-    thresholds: Thresholds                   # Where real ends and fake begins
-    classifier: dict[str, Any]               # net, row, crop, trained_on, version, weights, margin
-    versions: dict[str, str]                 # Of this package and of torch
-    seconds: dict[str, float]                # Per stage, of the whole video
+    mean: float | None  # Of the probabilities
+    quartiles: tuple[float, ...] | None  # A quarter, half and three quarters of the frames lie below
+    verdict: str | None  # Of the mean
+    reason: str  # Why there is no verdict, else empty
+    notes: tuple[str, ...]  # What was not found or not done
+    thresholds: Thresholds  # Where real ends and fake begins
+    classifier: dict[str, Any]  # net, row, crop, trained_on, version, weights, margin
+    versions: dict[str, str]  # Of this package and of torch
+    seconds: dict[str, float]  # Per stage, of the whole video
 
     def to_dict(self) -> dict[str, Any]:
         "Plain data for JSON."
@@ -85,11 +88,11 @@ def follow_head(
 # %% ../../nbs/library/70g_video.ipynb #c068
 def check_video(
     networks: Networks,
-    video: str | Path,    # The file
-    n_frames: int = 16,   # Frames to look at, spread evenly; all where there are not more
+    video: str | Path,  # The file
+    n_frames: int = 16,  # Frames to look at, spread evenly; all where there are not more
     whole: bool = False,  # Classify the whole image of frames without a head
 ) -> VideoEvidence:
-    "Classify a video by one head that is followed through its frames. Raises `VideoError`; `ValueError` for fewer than 1 frame."
+    "Follow one head through a video. Raises `VideoError`; `ValueError` for fewer than 1 frame."
     from deepfake_nbs.datasets import read_frames
 
     start = time.perf_counter()

@@ -356,7 +356,7 @@ def test_07a_walks_as_check_does(root, tmp_path, video, monkeypatch, capsys):
     names = dict(photographs=str(album), trained=True, pipeline=pipeline, gallery=None, display=lambda shown: None)
     exec(cells["c003"].replace("Markdown, display", "Markdown"), names)
     exec(cells["c021"].replace("Markdown(", "said = (", 1), names)
-    assert [path.name for path in names["own"]] == ["a.jfif", "b"] and len(names["judged"]) == 2
+    assert [Path(photo.name).name for photo in names["own"]] == ["a.jfif", "b"] and len(names["classified"]) == 2
     assert names["said"].split("\n") == ["- not classified: a device, a pipe or a socket; expected an ordinary file (`pipe.jpg`)",
                                          "- a video, for `deepfake-nbs check`: `clip.mp4`",
                                          "- passed over: 1 file that is no image (1 .txt)"]
