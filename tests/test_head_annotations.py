@@ -243,9 +243,9 @@ def test_two_sets_under_one_root_are_an_error_that_names_both(tmp_path):
 
 @pytest.mark.parametrize("margin", [1e308, float("inf"), float("nan"), -0.1, 10.1])
 def test_a_margin_is_a_share_of_the_box(margin):
-    with pytest.raises(ValueError, match=f"margin is {margin:g}".replace("+", r"\+") + "; expected a fraction of the box, 0 to 10"):
+    with pytest.raises(ValueError, match=f"margin is {margin:g}".replace("+", r"\+") + "; expected a share of the box, 0 to 10"):
         hd.crop_head(Image.new("RGB", (40, 30)), (10, 10, 20, 20), margin)
-    with pytest.raises(ValueError, match="expected a fraction of the box"):
+    with pytest.raises(ValueError, match="expected a share of the box"):
         hd.crop_heads(Image.new("RGB", (40, 30)), [hd.Head((10, 10, 20, 20), 0.5)], margin)
 
 
