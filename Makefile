@@ -179,7 +179,7 @@ DEMO_RUN ?=
 
 demo: export DEEPFAKE_NBS_RUN := $(value DEMO_RUN)
 demo: setup
-	@$(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.application import find_run; find_run()' \
+	@$(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.application.models import find_run; find_run()' \
 		$(if $(value DEMO_RUN),,2> /dev/null || exec $(MAKE) --no-print-directory report)
 	@echo "The demo opens in a browser; stop it with Ctrl-C. DEMO_RUN=folder takes the networks of that run."
 	export PATH="$$PWD/$(BIN):$$PATH"; exec $(BIN)/voila $(NO_BROWSER) nbs/08_demo.ipynb

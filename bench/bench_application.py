@@ -18,7 +18,8 @@ from PIL import Image
 from timing import best, report
 from torchvision.transforms.functional import to_tensor
 
-from deepfake_nbs.application import CLASSIFIER, Pipeline
+from deepfake_nbs.application.models import CLASSIFIER
+from deepfake_nbs.application.pipeline import Pipeline
 from deepfake_nbs.core import set_seed, write_json
 from deepfake_nbs.images import read_image
 from deepfake_nbs.heads.detector import DETECTOR, HeadBox

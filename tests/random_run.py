@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from deepfake_nbs.application import CLASSIFIER
+from deepfake_nbs.application.models import CLASSIFIER
 from deepfake_nbs.core import write_json
 from deepfake_nbs.heads.detector import DETECTOR
 from deepfake_nbs.checkpoints import save_weights

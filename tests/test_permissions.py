@@ -17,7 +17,9 @@ from noise_run import TINY, draw_dataset
 from PIL import Image, ImageDraw
 from random_run import make_run
 
-from deepfake_nbs import application, comparison, core
+from deepfake_nbs import comparison, core
+from deepfake_nbs.application import models
+from deepfake_nbs.application import portable
 from deepfake_nbs import claims
 from deepfake_nbs import settings
 from deepfake_nbs.data import annotations
@@ -153,9 +155,9 @@ def test_datasets_whole_and_cropped_an_index_and_a_head_set(tmp_path, umask, pho
 def test_an_exported_model_of_a_run_that_nobody_may_change(tmp_path, umask):
     run = make_run(tmp_path / "run")
     close_folder(run)
-    application.export_portable(tmp_path / "out/model", run)
+    portable.export_portable(tmp_path / "out/model", run)
     check_modes(tmp_path / "out", umask, 9)
-    application.export_portable(tmp_path / "out/model", run)
+    portable.export_portable(tmp_path / "out/model", run)
     check_modes(tmp_path / "out", umask, 9)
 
 
@@ -232,7 +234,7 @@ def things(shared):
         Image.new("RGB", (8, 8), (80 * i, 0, 9)).save(shared / f"photos/{i}.png")
     thumbnail = retrieval_features.make_feature("thumbnail")
     search.build_index(thumbnail, shared / "photos", shared / "index", progress=False)
-    classifier, of_detector = run / application.CLASSIFIER, run / detector.DETECTOR
+    classifier, of_detector = run / models.CLASSIFIER, run / detector.DETECTOR
     index = next((shared / "index").glob("index-*.faiss"))
     data = shared / "photos"
     return {
@@ -247,7 +249,7 @@ def things(shared):
         shared / "set/labels.csv": lambda: manifest.read_labels(shared / "set"),
         shared / "set/dataset.json": lambda: storage.refuse_dataset_folder(shared / "set", data),
         shared / "training/1/run.json": lambda: comparison.read_run(shared / "training/1"),
-        shared / "model.onnx": lambda: application.OnnxNetwork(shared / "model.onnx"),
+        shared / "model.onnx": lambda: models.OnnxNetwork(shared / "model.onnx"),
         shared / "head_set.json": lambda: heads_data.read_head_set(shared),
         shared / "index/config.json": lambda: retrieval_store.open_index(shared / "index"),
         index: lambda: retrieval_store.open_index(shared / "index"),
@@ -264,7 +266,7 @@ def test_a_file_that_may_not_be_read_is_not_called_missing(things):
 
 def test_a_folder_that_may_not_be_entered_is_not_called_empty(things, shared):
     reads = {
-        shared / "run/models/classifier": lambda: application.find_run(shared / "run"),
+        shared / "run/models/classifier": lambda: models.find_run(shared / "run"),
         shared / "run/models/head_detector": lambda: detector.HeadDetector.load(shared / "run" / detector.DETECTOR, "cpu"),
         shared / "training": lambda: comparison.finished_rows(shared),
         shared / "training/1": lambda: runs.latest_checkpoint(shared / "training/1"),
@@ -283,10 +285,10 @@ def test_the_newest_run_is_one_that_may_be_read(shared, monkeypatch):
     monkeypatch.delenv("DEEPFAKE_NBS_RUN", raising=False)
     theirs = make_run(shared / "data/runs/smoke-theirs", heads=None)
     theirs.chmod(0)
-    said = fails_with(application.find_run)
+    said = fails_with(models.find_run)
     assert said.startswith("PermissionError: ") and str(theirs) in said, "not: no run holds a classifier yet"
     make_run(shared / "data/runs/smoke-ours", heads=None)
-    assert fails_with(application.find_run) == "nothing"
+    assert fails_with(models.find_run) == "nothing"
 
 
 def test_lists_and_annotations_that_may_not_be_read_are_not_left_out(shared):

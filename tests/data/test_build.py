@@ -26,7 +26,7 @@ from helpers.data_sets import (
 from joblib import parallel_config
 from typer.testing import CliRunner
 
-from deepfake_nbs.application import app
+from deepfake_nbs.application.cli import app
 from deepfake_nbs.core import file_sha256
 from deepfake_nbs.data import build as building
 from deepfake_nbs.data import groups, inspection, video

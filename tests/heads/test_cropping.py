@@ -18,7 +18,8 @@ from head_samples import OnlyBright
 
 from deepfake_nbs.data import build
 from deepfake_nbs.heads import cropping
-from deepfake_nbs.application import _training_margin, app
+from deepfake_nbs.application import _training_margin
+from deepfake_nbs.application.cli import app
 from deepfake_nbs.data.build import build_cvcs_dfd
 from deepfake_nbs.data.manifest import read_manifest
 from deepfake_nbs.data.storage import read_annotation_files, read_list_files

@@ -10,11 +10,12 @@ from noise_run import TINY
 from test_comparison import page_settings, run_page
 from typer.testing import CliRunner
 
-from deepfake_nbs import comparison
-from deepfake_nbs.classifiers import training as classifiers_training
-from deepfake_nbs import core
-from deepfake_nbs import metrics
-from deepfake_nbs.application import CLASSIFIER, Pipeline, app, choose_thresholds, export_portable, find_model
+from deepfake_nbs import comparison, core, metrics
+from deepfake_nbs.application.cli import app
+from deepfake_nbs.application.evidence import choose_thresholds
+from deepfake_nbs.application.models import CLASSIFIER, find_model
+from deepfake_nbs.application.pipeline import Pipeline
+from deepfake_nbs.application.portable import export_portable
 from deepfake_nbs.settings import read_settings
 from deepfake_nbs.classifiers.recipes import run_config, run_name
 from deepfake_nbs.classifiers.training import train_run
@@ -44,7 +45,7 @@ def test_names_of_runs():
         with pytest.raises(ValueError, match="expected that of a folder"):
             run_name(config, settings, name)
     for name in ("8", "custom-mine"):
-        with pytest.raises(ValueError, match="reserved for a run of Table 1"):
+        with pytest.raises(ValueError, match="kept for a row"):
             run_name(config, settings, name)
 
 
@@ -87,10 +88,10 @@ def test_06a_and_06b_show_it(root, copy):
 def test_the_command_line_trains_under_a_name(copy, monkeypatch):
     monkeypatch.setattr(core, "run_folder", lambda *args: copy)
     monkeypatch.setattr(core, "read_settings", lambda profile: page_settings(profile))
-    words = ["--name", "small one", "--row", "8", "epochs=1", "crop=no", "batch_size=5", "precision=float32", "workers=1"]
-    done = CliRunner().invoke(classifiers_training.train_app, words)
+    words = ["train", "--name", "small one", "--run-number", "8", "epochs=1", "crop=no", "batch_size=5", "precision=float32", "workers=1"]
+    done = invoke(*words)
     assert done.exit_code == 0 and "run small one: best epoch 1" in done.stdout, done.output
-    done = CliRunner().invoke(classifiers_training.train_app, ["--name", "../x"])
+    done = invoke("train", "--name", "../x")
     assert done.exit_code == 2 and "expected that of a folder" in done.stderr
 
 
@@ -117,10 +118,10 @@ def test_what_is_no_finished_training_is_named(mine, tmp_path):
     for model in (tmp_path / "half", mine, "a\x1bb", "x" * 300, "a\0b"):
         done = invoke("check", photo, "--model", model)
         assert (done.exit_code, done.stderr.count("\n")) == (2, 1) and "\x1b" not in done.stderr, done.output
-    both = invoke("check", photo, "--model", mine / "training" / "1", "--row", 8)
-    assert both.exit_code == 2 and "row and model both name a classifier" in both.stderr
+    both = invoke("check", photo, "--model", mine / "training" / "1", "--run-number", 8)
+    assert both.exit_code == 2 and "run number and model both name a classifier" in both.stderr
     for row in ("1/../8", 0, True):
-        with pytest.raises(ValueError, match="expected the number of a row"):
+        with pytest.raises(ValueError, match="expected the number of a run"):
             Pipeline.load(mine, row)
     assert "holds no finished training" in invoke("export", tmp_path / "out", "--model", tmp_path / "half").stderr
 
@@ -133,7 +134,7 @@ def test_it_is_exported(mine, tmp_path):
     found, expected = Pipeline.load(tmp_path / "out"), Pipeline.load(model=folder)
     assert found.thresholds == expected.thresholds and found.check(photo).probability == pytest.approx(expected.check(photo).probability)
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "midway, run my network" in card and "On 6 test pictures" in card
+    assert "midway, run my network" in card and "On 6 test images" in card
 
 
 def test_a_run_that_may_only_be_read_is_exported(mine, tmp_path):

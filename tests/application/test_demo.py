@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from random_run import make_run
 
-from deepfake_nbs import application
-from deepfake_nbs.application import CLASSIFIER, Demo, _read_upload
+from deepfake_nbs.application import demo as page_module
+from deepfake_nbs.application.demo import Demo, read_upload
+from deepfake_nbs.application.models import CLASSIFIER, untrained_run
 from deepfake_nbs.core import write_text
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60  # seconds that a step of the page may take on a busy machine
 FLAGS = (
     "--headless=new",
@@ -42,7 +42,7 @@ FLAGS = (
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     "Networks that learned nothing: the detector takes anything for a head, the classifier calls everything fake."
-    return make_run(tmp_path_factory.mktemp("demo") / "run", threshold=0.0, heads=1e-6)
+    return untrained_run(tmp_path_factory.mktemp("demo") / "run", threshold=0.0, head_threshold=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_an_upload_is_judged_and_only_its_pixels_stay(run, photo):
 
 
 def test_pixels_of_an_upload_are_those_of_the_file(photo):
-    assert np.array_equal(np.asarray(_read_upload("x", photo.read_bytes())), np.asarray(Image.open(photo)))
+    assert np.array_equal(np.asarray(read_upload("x", photo.read_bytes())), np.asarray(Image.open(photo)))
 
 
 @pytest.mark.parametrize("content", [b"", b"Dear reader", b"\xff\xd8\xff\xe0 cut"])
@@ -80,7 +80,7 @@ def test_a_broken_upload_gets_a_sentence_and_no_old_verdict(run, photo, content)
     demo = Demo(run)
     upload(demo, photo.name, photo.read_bytes())
     upload(demo, "broken.jpg", content)
-    assert "cannot be judged" in demo.answer.value and "broken.jpg" in demo.answer.value
+    assert "cannot be checked" in demo.answer.value and "broken.jpg" in demo.answer.value
     assert "verdict" not in demo.answer.value and "Traceback" not in demo.answer.value and demo.evidence is None
 
 
@@ -102,7 +102,7 @@ def test_the_gallery_is_used_when_asked(run, photo, tmp_path):
     upload(demo, photo.name, photo.read_bytes())
     assert not demo.evidence.matches
     demo.similar.value = True
-    assert len(demo.evidence.matches) == 3 and "most similar picture" in demo.answer.value
+    assert len(demo.evidence.matches) == 3 and "most similar image" in demo.answer.value
 
 
 def test_without_a_model_the_page_says_which_command_makes_one(tmp_path):
@@ -113,8 +113,8 @@ def test_without_a_model_the_page_says_which_command_makes_one(tmp_path):
 def test_a_picture_that_cannot_be_drawn_gets_a_sentence(run, photo, monkeypatch):
     demo = Demo(run)
     upload(demo, photo.name, photo.read_bytes())
-    monkeypatch.setattr(application, "plot_evidence", None)
-    for again in (demo._judge, lambda: setattr(demo.limits, "value", (1, 1))):
+    monkeypatch.setattr(page_module, "plot_evidence", None)
+    for again in (demo.check, lambda: setattr(demo.limits, "value", (1, 1))):
         again()
         assert "could not be shown" in demo.answer.value and "class='verdict'" not in demo.answer.value
         assert demo.picture.layout.display == "none"
@@ -265,7 +265,7 @@ def test_a_photograph_is_uploaded_and_judged_in_a_browser(browser, page, photo, 
     assert "import os" not in shown and "skip_exec" not in shown, "the page shows its machinery"
     choose_file(browser, photo)
     assert wait(lambda: text_of(browser, ".verdict")) == "fake"
-    assert re.search(r"probability of fake \d\.\d{3}, judged on the head", text_of(browser, ".number"))
+    assert re.search(r"P\(fake\) \d\.\d{3}, of the head", text_of(browser, ".number"))
     assert all(stage in text_of(browser, ".time") for stage in ("read", "heads", "classify"))
     assert "mine & <yours>.jpg" in text_of(browser, ".evidence")
     shown = wait(

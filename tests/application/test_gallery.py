@@ -10,8 +10,10 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from deepfake_nbs import application
-from deepfake_nbs.application import GALLERIES, RETRIEVAL, Gallery, app
+
+from deepfake_nbs.application.cli import app
+from deepfake_nbs.application.gallery import GALLERIES, RETRIEVAL, Gallery
+from deepfake_nbs.application.pipeline import Pipeline
 
 
 def draw(path, seed):
@@ -71,7 +73,7 @@ def test_an_index_that_was_moved_is_refused_with_the_command_that_mends_it(comma
     invoke("index", known, tmp_path / "index")
     (tmp_path / "far" / "away").mkdir(parents=True)
     shutil.move(tmp_path / "index", tmp_path / "far" / "away" / "index")
-    monkeypatch.setattr(application.Pipeline, "load", lambda *args: None)
+    monkeypatch.setattr(Pipeline, "load", lambda *args: None)
     result = invoke(command, known / "0.png", "--gallery", tmp_path / "far" / "away" / "index", "--run", run)
     assert result.exit_code == 2 and "none of its 6 images is in" in result.stderr and "were moved" in result.stderr
     assert f"`deepfake-nbs index FOLDER {tmp_path / 'far' / 'away' / 'index'}`" in result.stderr and "similarity" not in result.stdout
@@ -97,13 +99,13 @@ def test_an_empty_gallery_is_refused_by_name(run, tmp_path):
     (tmp_path / "empty" / "film.mp4").touch()
     draw(tmp_path / "photo.png", 1)
     result = invoke("retrieve", tmp_path / "photo.png", "--gallery", tmp_path / "empty", "--run", run)
-    assert result.exit_code == 2 and "empty: no images in this folder; 1 video (film.mp4) left out" in result.stderr
+    assert result.exit_code == 2 and "empty: no pictures in this folder; 1 video (film.mp4) left out" in result.stderr
 
 
 def test_a_changed_gallery_whose_index_may_not_be_written(run, known, monkeypatch):
     Gallery.open(known, run)
     draw(known / "new.png", 50)
-    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    monkeypatch.setattr(rt.os, "access", lambda path, mode: mode != os.W_OK)
     result = invoke("retrieve", known / "0.png", "--gallery", known, "--run", run)
     assert result.exit_code == 2 and "its images have changed since it was made" in result.stderr
     assert f"may not be written; index the images into another folder: `deepfake-nbs index {known} NEW_INDEX`" in result.stderr
@@ -119,7 +121,7 @@ def test_index_says_what_it_passed_over_and_its_exit_code_says_whether_all_was_r
     os.mkfifo(known / "pipe.png")
     (known / "gone.jpg").symlink_to(known / "nowhere")
     result = invoke("index", known, tmp_path / "index")
-    assert result.exit_code == 1 and "6 pictures" in result.stdout
+    assert result.exit_code == 1 and "6 images" in result.stdout
     assert "gone.jpg: a link to a file that is not there; pipe.png: a device, a pipe" in result.stderr
     for words in (("", tmp_path / "index"), (known, "")):
         assert invoke("index", *words).exit_code == 2
@@ -128,7 +130,7 @@ def test_index_says_what_it_passed_over_and_its_exit_code_says_whether_all_was_r
 
 def test_index_says_the_recall_of_an_approximate_index(known, tmp_path):
     result = invoke("index", known, tmp_path / "index", "--kind", "hnsw")
-    assert result.stdout.strip().endswith("6 pictures, thumbnail, cosine, hnsw, hnsw finds 1.000 of what exact search finds")
+    assert result.stdout.strip().endswith("6 images, thumbnail, cosine, hnsw, hnsw finds 1.000 of what exact search finds")
 
 
 def test_names_reach_the_terminal_spelled_out(run, known, tmp_path):

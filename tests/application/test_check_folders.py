@@ -4,27 +4,33 @@ import json
 import os
 import resource
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from random_run import make_run
 from typer.testing import CliRunner
 
-from deepfake_nbs import application
-from deepfake_nbs.application import CLASSIFIER, THRESHOLDS, Demo, Pipeline, app, evidence_html
+from deepfake_nbs.application import pipeline as stages
+from deepfake_nbs.application.cli import app, find_photographs
+from deepfake_nbs.application.demo import Demo, evidence_html
+from deepfake_nbs.application.evidence import THRESHOLDS
+from deepfake_nbs.application.models import CLASSIFIER, find_run, untrained_run
+from deepfake_nbs.application.pipeline import Pipeline
+from deepfake_nbs.application.reading import count_pixels
 from deepfake_nbs.core import file_sha256, write_json
-from deepfake_nbs.images import ImageError
+from deepfake_nbs.images import MAX_PIXELS
+from deepfake_nbs.parallel import parallel_map
 
-CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
+CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
 ODD = "a\x1b[31m\r\u202e\u2028b"
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     "Whole images, no detector."
-    return make_run(tmp_path_factory.mktemp("run"), heads=None, crop=False)
+    return untrained_run(tmp_path_factory.mktemp("run"), head_threshold=None, crop=False)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +92,7 @@ def test_special_files_are_named_and_never_opened(run, tmp_path, as_json):
         done = invoke("check", *places, "--run", run, *as_json)
         assert done.exit_code == 1 and done.stdout.count("a.jpg") == 1, done.output
         said = sorted(done.stderr.splitlines())
-        assert len(said) == 2 and all(line.startswith("not judged: ") for line in said)
+        assert len(said) == 2 and all(line.startswith("not checked: ") for line in said)
         assert "dangling.jpg: " in said[0] and "pipe.jpg: a " in said[1]
     done = invoke("check", tmp_path / "pipe.jpg", "--run", run)
     assert done.exit_code == 1 and "pipe.jpg" in done.stderr
@@ -98,7 +104,8 @@ def test_retrieve_names_what_it_does_not_take(run, tmp_path, video):
     os.mkfifo(tmp_path / "album" / "pipe.jpg")
     (tmp_path / "album" / "clip.mp4").write_bytes(video.read_bytes())
     unread = {tmp_path / "album" / "pipe.jpg": "a device, a pipe or a socket; expected an ordinary file"}
-    assert application._photographs([tmp_path / "album"]) == ([tmp_path / "album" / "a.png"], unread)
+    found = find_photographs([tmp_path / "album"], videos=False)
+    assert (found.images, found.unreadable) == ([tmp_path / "album" / "a.png"], unread)
     done = invoke("retrieve", tmp_path / "album", "--gallery", tmp_path / "gallery", "--run", run)
     assert done.exit_code == 1 and "pipe.jpg: " in done.stderr and "passed over: 1 video (clip.mp4)" in done.stderr
 
@@ -114,7 +121,7 @@ def test_check_and_retrieve_give_one_reason_for_what_cannot_be_read(run, tmp_pat
         return walk(folder, **more)
 
     monkeypatch.setattr("deepfake_nbs.files.os.walk", locked)
-    for command, word in ((("check",), "judged"), (("retrieve", "--gallery", tmp_path / "index"), "searched")):
+    for command, word in ((("check",), "checked"), (("retrieve", "--gallery", tmp_path / "index"), "searched")):
         monkeypatch.setattr("deepfake_nbs.files.os.walk", walk)
         assert invoke("index", tmp_path / "gallery", tmp_path / "index").exit_code == 0
         monkeypatch.setattr("deepfake_nbs.files.os.walk", locked)
@@ -254,8 +261,8 @@ def test_home_that_is_not_known(run, tmp_path, monkeypatch):
         done = invoke("check", photo, *words)
         assert done.exit_code == 2 and "the folder that ~no_such_user stands for is not known" in done.stderr
     monkeypatch.chdir(tmp_path)
-    make_run(tmp_path / "~no_such_user")
-    assert application.find_run("~no_such_user") == tmp_path / "~no_such_user", "a file of this name is no home"
+    untrained_run(tmp_path / "~no_such_user")
+    assert find_run("~no_such_user") == tmp_path / "~no_such_user", "a file of this name is no home"
 
 
 def test_evidence_on_a_full_disk_is_whole_or_absent(run, tmp_path):
@@ -280,8 +287,8 @@ def test_thresholds_of_nonsense_by_hand(run, tmp_path, limits):
 
 
 def test_the_demo_opens_with_thresholds_outside_the_slider(tmp_path):
-    place = make_run(tmp_path / "run", heads=None, crop=False)
-    kept = dict(real_to=5.0, fake_from=9.0, origin="by hand")
+    place = untrained_run(tmp_path / "run", head_threshold=None, crop=False)
+    kept = dict(real_below=5.0, fake_above=9.0, origin="by hand")
     write_json(place / THRESHOLDS, {file_sha256(place / CLASSIFIER / "model.safetensors"): kept})
     demo = Demo(place)
     assert demo.pipeline is not None and demo.limits.value == (1.0, 1.0)
@@ -300,9 +307,10 @@ def test_what_is_worked_on_ahead_is_bounded_by_weight():
             most[0] = max(most[0], alive[0])
         return weight
 
-    with application.ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(2) as pool:
         found = []
-        for weight in application._work_ahead(pool, work, weights, 4, lambda weight: weight * 1_000_000):
+        ahead = dict(read_ahead=4, weigh=lambda weight: weight * 1_000_000, most=MAX_PIXELS)
+        for weight in parallel_map(work, weights, pool=pool, **ahead):
             with lock:
                 alive[0] -= weight
             found.append(weight)
@@ -311,21 +319,21 @@ def test_what_is_worked_on_ahead_is_bounded_by_weight():
 
 
 def test_a_header_says_how_much_a_photograph_will_hold(tmp_path):
-    assert application._pixels(draw(tmp_path / "a.jpg", size=(300, 200))) == 60_000
+    assert count_pixels(draw(tmp_path / "a.jpg", size=(300, 200))) == 60_000
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "broken.jpg").write_text("no image")
-    assert [application._pixels(tmp_path / name) for name in ("pipe.jpg", "broken.jpg", "gone.jpg", "\0", ".")] == [0] * 5
+    assert [count_pixels(tmp_path / name) for name in ("pipe.jpg", "broken.jpg", "gone.jpg", "\0", ".")] == [0] * 5
     with open(tmp_path / "sparse.webp", "wb") as file:
         file.write(b"RIFF\xff\xff\xff\xbfWEBPVP8 ")
         file.truncate(3 * 2**30)
-    assert application._pixels(tmp_path / "sparse.webp") == 0, "refused by its size, never read to find out"
+    assert count_pixels(tmp_path / "sparse.webp") == 0, "refused by its size, never read to find out"
 
 
 def test_judged_photographs_are_let_go(run, tmp_path, monkeypatch):
-    kept = []
-    monkeypatch.setattr(application, "_finish", lambda read, answer, gallery: kept.append(read) or answer)
-    list(Pipeline.load(run).check_many([draw(tmp_path / f"{i}.jpg") for i in range(6)]))
-    assert len(kept) == 6 and all(read.image is None and read.square is None for read in kept if not isinstance(read, ImageError))
+    kept, finish = [], stages.finish_photo
+    monkeypatch.setattr(stages, "finish_photo", lambda photo, *more: kept.append((photo.image, photo.square)) or finish(photo, *more))
+    assert len(list(Pipeline.load(run).check_many([draw(tmp_path / f"{i}.jpg") for i in range(6)]))) == 6
+    assert kept == [(None, None)] * 6
 
 
 def test_the_limits_are_said():
@@ -344,11 +352,11 @@ def test_07a_walks_as_check_does(root, tmp_path, video, monkeypatch, capsys):
     (album / "letter.txt").write_text("x")
     notebook = root / "nbs" / "07_our_faces.ipynb"
     cells = {cell["id"]: "".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"]}
-    pipeline = Pipeline.load(make_run(tmp_path / "run", heads=None, crop=False))
+    pipeline = Pipeline.load(untrained_run(tmp_path / "run", head_threshold=None, crop=False))
     names = dict(photographs=str(album), trained=True, pipeline=pipeline, gallery=None, display=lambda shown: None)
     exec(cells["c003"].replace("Markdown, display", "Markdown"), names)
     exec(cells["c021"].replace("Markdown(", "said = (", 1), names)
-    assert [path.name for path in names["own"]] == ["a.jfif", "b"] and len(names["judged"]) == 2
-    assert names["said"].split("\n") == ["- not judged: a device, a pipe or a socket; expected an ordinary file (`pipe.jpg`)",
-                                         "- a video, which `deepfake-nbs check` judges: `clip.mp4`",
+    assert [Path(photo.name).name for photo in names["own"]] == ["a.jfif", "b"] and len(names["classified"]) == 2
+    assert names["said"].split("\n") == ["- not classified: a device, a pipe or a socket; expected an ordinary file (`pipe.jpg`)",
+                                         "- a video, for `deepfake-nbs check`: `clip.mp4`",
                                          "- passed over: 1 file that is no image (1 .txt)"]

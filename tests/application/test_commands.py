@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from random_run import make_run
 
+from deepfake_nbs.application.models import untrained_run
 from deepfake_nbs.commands import explain, one_line
 
 COMMAND = Path(sys.executable).with_name("deepfake-nbs")
@@ -117,7 +117,7 @@ def test_terminals_that_lack_a_character_get_its_code(tmp_path, encoding, expect
 
 def test_too_little_memory_for_torch_is_one_line(tmp_path):
     limit = dict(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (10**9, 10**9)))
-    done = subprocess.run([COMMAND, "--help"], capture_output=True, text=True, **limit)
+    done = subprocess.run([COMMAND, "check", tmp_path / "a.jpg"], capture_output=True, text=True, **limit)
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "memory is limited to 1.0 GB (ulimit -v)" in done.stderr
     for error in ("MemoryError()", "ImportError('libtorch_cpu.so: failed to map segment from shared object')",
                   "OSError(12, 'Cannot allocate memory')", "RuntimeError('DefaultCPUAllocator: not enough memory: 1 byte')"):
@@ -145,9 +145,43 @@ def test_messages_are_one_line_that_a_terminal_only_shows():
 
 
 def test_a_command_names_itself_once(root):
-    command = [COMMAND.with_name("deepfake-nbs-chapter"), "nbs/gone.ipynb", "x.ipynb"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (1, f"deepfake-nbs-chapter: {root}/nbs/gone.ipynb: no such notebook\n")
+    done = subprocess.run([COMMAND, "run", "nbs/gone.ipynb", "x.ipynb"], cwd=root, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, f"deepfake-nbs: {root}/nbs/gone.ipynb: no such chapter\n")
+
+
+@pytest.mark.parametrize("old, new", [("deepfake-nbs-chapter", "run"), ("deepfake-nbs-train", "train")])
+def test_an_old_name_says_the_new_one_and_does_the_same(root, old, new):
+    words = {"run": ["nbs/gone.ipynb", "x.ipynb"], "train": ["epochs=many"]}[new]
+    done = subprocess.run([COMMAND.with_name(old), *words], cwd=root, capture_output=True, text=True)
+    again = subprocess.run([COMMAND, new, *words], cwd=root, capture_output=True, text=True)
+    note, *said = done.stderr.splitlines()
+    assert note == f"{old}: this command is now called `deepfake-nbs {new}`; the old name goes with the next version"
+    assert (done.returncode, done.stdout) == (again.returncode, again.stdout) and again.returncode in (1, 2)
+    assert [line.removeprefix(f"{old}: ").removeprefix("deepfake-nbs: ") for line in said] == [
+        line.removeprefix("deepfake-nbs: ") for line in again.stderr.splitlines()]
+
+
+def test_the_old_name_is_noted_by_one_process_of_torchrun(tmp_path):
+    code = START.replace("commands.main()", "commands.train()")
+    (tmp_path / "small.py").write_text("def work(**how): print(how['args'])")
+    for rank, note in (("0", 1), ("1", 0)):
+        environment = os.environ | {"PYTHONPATH": str(tmp_path), "RANK": rank}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (0, "['train']\n", note)
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_page_that_is_stopped_says_how_to_begin_again(tmp_path, number, code):
+    module = f"""
+import os
+from deepfake_nbs.application import cli
+def stopped(*words): os.kill(os.getpid(), {number:d})
+cli.run_chapter = stopped
+def work(): return cli.app(["run", "nbs/page.ipynb", "out.ipynb"], standalone_mode=False)
+"""
+    done = start(tmp_path, module)
+    said = "page.ipynb: stopped, nothing was promoted; the same command starts it again.\n"
+    assert (done.returncode, done.stderr, done.stdout) == (code, said, "")
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +195,7 @@ def photos(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return make_run(tmp_path_factory.mktemp("run"), heads=None, crop=False)
+    return untrained_run(tmp_path_factory.mktemp("run"), head_threshold=None, crop=False)
 
 
 def test_check_without_a_home_a_display_or_an_alphabet(tmp_path, run, photos):

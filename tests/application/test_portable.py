@@ -9,14 +9,15 @@ import pytest
 import torch
 from noise_run import TINY, draw_dataset
 from PIL import Image
-from random_run import make_run
 from typer.testing import CliRunner
 
-from deepfake_nbs import application
-from deepfake_nbs.classifiers import xception
-from deepfake_nbs.application import CLASSIFIER, OnnxNetwork, Pipeline, app, export_portable
+from deepfake_nbs.application import portable as portable_module
+from deepfake_nbs.application.cli import app
+from deepfake_nbs.application.models import CLASSIFIER, OnnxNetwork, training_margin, untrained_run
+from deepfake_nbs.application.pipeline import Pipeline
+from deepfake_nbs.application.portable import export_portable
 from deepfake_nbs.core import file_sha256
-from deepfake_nbs.classifiers.xception import VARIANTS, create_model
+from deepfake_nbs.classifiers.xception import VARIANTS, create_model, normalise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -32,14 +33,14 @@ def photo(tmp_path_factory):
 def portable(tmp_path_factory):
     "A portable model of a random run; tests must not change it."
     place = tmp_path_factory.mktemp("portable")
-    return export_portable(place / "model", make_run(place / "run"))
+    return export_portable(place / "model", untrained_run(place / "run"))
 
 
 @pytest.mark.parametrize("net", VARIANTS)
 def test_both_forms_say_the_same(tmp_path, net):
     torch.manual_seed(0)
     model = create_model(net, width=0.1).eval()
-    application._write_onnx(model, 64, tmp_path / "model.onnx")
+    portable_module.write_onnx(model, 64, tmp_path / "model.onnx")
     again = OnnxNetwork(tmp_path / "model.onnx")
     for n in (1, 2, 5):
         x = torch.rand(n, 3, 64, 64) * 2 - 1
@@ -70,15 +71,15 @@ def test_preprocessing_says_what_is_done_to_a_picture(portable):
     keys = ("image_size", "mean", "std", "crop")
     assert {key: said[key] for key in keys} == {key: config[key] for key in keys}
     pixels = np.full((1, 1, 1, 3), 200, np.uint8)
-    expected = xception.normalise(torch.from_numpy(pixels)).permute(0, 2, 3, 1)
+    expected = normalise(torch.from_numpy(pixels)).permute(0, 2, 3, 1)
     assert np.allclose((pixels / 255 - said["mean"]) / said["std"], expected)
-    assert said["margin"] == application._training_margin(portable.parent / "run")
+    assert said["margin"] == training_margin(portable.parent / "run")
 
 
 def test_the_card_says_what_it_learned_from_and_what_it_is_not_for(portable):
     card = (portable / "README.md").read_text()
     assert "research use only" in card and "nothing" in card and "{" not in card
-    for words in ("To accuse a person", "evidence in any proceeding", "To say that a picture is real"):
+    for words in ("To accuse a person", "evidence in any proceeding", "To say that an image is real"):
         assert words in card
 
 
@@ -97,8 +98,8 @@ def test_the_card_of_a_trained_run_holds_its_numbers(tmp_path):
     area = classification_metrics(read_predictions(run / "training/1")).loc["auc"]
     card = (place / "README.md").read_text()
     assert area.why.endswith("groups") and f"- auc: {area.value:.3f} (no interval: {area.why})" in card
-    assert "On 6 test pictures, group split" in card
-    assert "drawn by code" in card and "worth nothing" in card
+    assert "On 6 test images, group split" in card
+    assert "synthetic portraits only" in card and "meaningless" in card
     assert json.loads((place / "training.json").read_text())["counts"]["train"] == 18
     again = export_portable(tmp_path / "again", place)
     assert json.loads((again / "training.json").read_text())["counts"]["train"] == 18, "a portable model may be exported again"
@@ -150,7 +151,7 @@ def test_other_files_are_not_overwritten_and_a_failure_leaves_the_old_one(tmp_pa
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(application, "_write_card", full)
+    monkeypatch.setattr(portable_module, "write_card", full)
     done = CliRunner().invoke(app, ["export", str(old), "--run", str(portable)])
     assert done.exit_code == 2 and "No space left" in done.output
     assert (old / "files.csv").is_file() and Pipeline.load(old)
@@ -160,7 +161,7 @@ def test_other_files_are_not_overwritten_and_a_failure_leaves_the_old_one(tmp_pa
 
 @pytest.mark.parametrize("damage", [lambda text: text.replace(",split,", ",part,"), lambda text: text.replace(",0.25,", ",,")])
 def test_damaged_predictions_are_named(tmp_path, portable, damage):
-    run = make_run(tmp_path / "run")
+    run = untrained_run(tmp_path / "run")
     rows = "path,label,probability,group,split,checkpoint\na.png,0,0.25,a,test,best\nb.png,1,0.5,b,test,best\n"
     (run / "training/8").mkdir(parents=True)
     (run / "training/8/predictions.csv").write_text(damage(rows))

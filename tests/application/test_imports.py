@@ -1,0 +1,35 @@
+"What is loaded when: a photograph is checked without fastai, scikit-learn, pandas or matplotlib, and help without torch."
+
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from deepfake_nbs.application.models import untrained_run
+
+HEAVY = {"fastai", "sklearn", "matplotlib", "pandas", "papermill", "faiss", "ipywidgets", "cv2", "rich"}
+
+
+def loaded(code, among):
+    "Which of some modules a new process has loaded after this code."
+    code = f"import sys\n{code}\nprint(*sorted({among!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize("module", ["pipeline", "gallery", "portable", "examples", "demo", "report", "checking", "cli"])
+def test_starting_the_application_imports_nothing_heavy(module):
+    assert loaded(f"import deepfake_nbs.application.{module}", HEAVY) == set()
+
+
+def test_checking_a_photograph_loads_nothing_heavy(tmp_path):
+    run, photo = untrained_run(tmp_path / "run"), tmp_path / "a.png"
+    Image.new("RGB", (40, 30), "tan").save(photo)
+    words = ["check", str(photo), "--run", str(run)]
+    assert loaded(f"from deepfake_nbs.application.cli import app\napp({words!r}, standalone_mode=False)", HEAVY) == set()
+
+
+def test_help_and_pages_do_not_wait_for_torch():
+    among = HEAVY | {"torch", "torchvision"}
+    assert loaded("from deepfake_nbs.application.cli import app\napp(['check', '--help'], standalone_mode=False)", among) == set()
