@@ -22,11 +22,12 @@ from deepfake_nbs.application.models import CLASSIFIER
 from deepfake_nbs.application.pipeline import Pipeline
 from deepfake_nbs.core import set_seed, write_json
 from deepfake_nbs.images import read_image
-from deepfake_nbs.heads.detector import DETECTOR, HeadBox
 from deepfake_nbs.checkpoints import save_weights
+from deepfake_nbs.head_detection import Head
+from deepfake_nbs.heads.detector import DETECTOR
 from deepfake_nbs.heads.network import EfficientDet
 from deepfake_nbs.classifiers.xception import create_model
-from deepfake_nbs.images import HALF_MEAN, HALF_STD
+from deepfake_nbs.xception import MEAN, STD
 
 SIZE = 640, 480
 HEAD = (200.0, 100.0, 440.0, 400.0)  # In a photograph of this size; it grows with the photograph
@@ -41,8 +42,8 @@ def write_run(folder: Path) -> Path:
         n_classes=2,
         dropout=0.5,
         image_size=299,
-        mean=HALF_MEAN,
-        std=HALF_STD,
+        mean=MEAN,
+        std=STD,
         crop=True,
         trained_on="nothing",
         row=8,
@@ -73,7 +74,7 @@ def with_one_head(pipeline: Pipeline) -> Pipeline:
 
     def find_one(squares, sizes, threshold=None):
         find(squares, sizes, threshold)
-        return [[HeadBox(tuple(v * side / base for v, side, base in zip(HEAD, 2 * size, 2 * SIZE, strict=True)), 0.9)] for size in sizes]
+        return [[Head(tuple(v * side / base for v, side, base in zip(HEAD, 2 * size, 2 * SIZE, strict=True)), 0.9)] for size in sizes]
 
     pipeline.detector.find_in_squares = find_one
     return pipeline

@@ -281,7 +281,7 @@ def test_a_folder_that_may_not_be_entered_is_not_called_empty(things, shared):
 
 
 def test_the_newest_run_is_one_that_may_be_read(shared, monkeypatch):
-    monkeypatch.setattr(application, "project_root", lambda: shared)
+    monkeypatch.setattr(models, "project_root", lambda: shared)
     monkeypatch.delenv("DEEPFAKE_NBS_RUN", raising=False)
     theirs = make_run(shared / "data/runs/smoke-theirs", heads=None)
     theirs.chmod(0)

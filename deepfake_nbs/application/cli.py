@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from ..commands import is_first_process, loading, one_line, say
-from ..core import expand_home, printable, run_chapter
+from ..core import expand_home, printable
+from ..pages import run_notebook
 from ..files import FoundFiles, find_named
 from ..images import MAX_PIXELS, ImageError
 
@@ -203,7 +204,7 @@ def index_images(
     "Index images for `retrieve` and `check --gallery`. Exit status: 0 all read, 1 some not, 2 usage error."
     with loading():
         from deepfake_nbs.application.gallery import gallery_feature
-        from deepfake_nbs.retrieval import say_recall
+        from deepfake_nbs.retrieval.index import describe_recall
         from deepfake_nbs.retrieval.features import NO_CONTRAST
         from deepfake_nbs.retrieval.search import build_index
     try:
@@ -215,7 +216,7 @@ def index_images(
         fail(error)
     for message in dict.fromkeys(str(one.message) for one in warned if one.category is UserWarning):
         say(message)
-    words = [feature, similarity, index.config["kind"], say_recall(index.config)]
+    words = [feature, similarity, index.config["kind"], describe_recall(index.config)]
     typer.echo(f"{printable(out)}: {len(index)} images, {', '.join(word for word in words if word)}")
     raise typer.Exit(1 if index.rejected["reason"].ne(NO_CONTRAST).any() else 0)
 
@@ -502,7 +503,7 @@ def run_page(
     notebook, output, parameters = read_run_words(words)
     try:
         with interruptible():
-            run_chapter(notebook, output, parameters)
+            run_notebook(notebook, output, parameters)
     except (ValueError, RuntimeError, OSError) as error:
         raise SystemExit(str(error)) from error  # `commands` says which command it was
     except KeyboardInterrupt as stopped:

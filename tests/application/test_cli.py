@@ -139,6 +139,6 @@ def test_words_of_a_page_that_make_no_sense(words, said):
 
 def test_a_page_gets_its_parameters(monkeypatch):
     got = []
-    monkeypatch.setattr("deepfake_nbs.application.cli.run_chapter", lambda *words: got.append(words))
+    monkeypatch.setattr("deepfake_nbs.application.cli.run_notebook", lambda *words: got.append(words))
     assert invoke("run", "-p", "row", 8, "nbs/a.ipynb", "--parameter", "learning_rate", "-1", "out.ipynb").exit_code == 0
     assert got == [("nbs/a.ipynb", "out.ipynb", {"row": "8", "learning_rate": "-1"})]

@@ -176,7 +176,7 @@ def test_a_page_that_is_stopped_says_how_to_begin_again(tmp_path, number, code):
 import os
 from deepfake_nbs.application import cli
 def stopped(*words): os.kill(os.getpid(), {number:d})
-cli.run_chapter = stopped
+cli.run_notebook = stopped
 def work(): return cli.app(["run", "nbs/page.ipynb", "out.ipynb"], standalone_mode=False)
 """
     done = start(tmp_path, module)

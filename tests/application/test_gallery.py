@@ -99,13 +99,13 @@ def test_an_empty_gallery_is_refused_by_name(run, tmp_path):
     (tmp_path / "empty" / "film.mp4").touch()
     draw(tmp_path / "photo.png", 1)
     result = invoke("retrieve", tmp_path / "photo.png", "--gallery", tmp_path / "empty", "--run", run)
-    assert result.exit_code == 2 and "empty: no pictures in this folder; 1 video (film.mp4) left out" in result.stderr
+    assert result.exit_code == 2 and "empty: no images in this folder; 1 video (film.mp4) left out" in result.stderr
 
 
 def test_a_changed_gallery_whose_index_may_not_be_written(run, known, monkeypatch):
     Gallery.open(known, run)
     draw(known / "new.png", 50)
-    monkeypatch.setattr(rt.os, "access", lambda path, mode: mode != os.W_OK)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
     result = invoke("retrieve", known / "0.png", "--gallery", known, "--run", run)
     assert result.exit_code == 2 and "its images have changed since it was made" in result.stderr
     assert f"may not be written; index the images into another folder: `deepfake-nbs index {known} NEW_INDEX`" in result.stderr

@@ -226,9 +226,10 @@ def decoded(monkeypatch):
     "Every file that is decoded, as often as it is."
     from deepfake_nbs import images
     from deepfake_nbs.application import drawing, reading
+    from deepfake_nbs.retrieval import features
 
     read, seen = images.read_image, []
-    for module in (reading, drawing, retrieval):
+    for module in (reading, drawing, features):
         monkeypatch.setattr(module, "read_image", lambda path, *more: seen.append(str(path)) or read(path, *more))
     return seen
 

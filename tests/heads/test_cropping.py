@@ -18,7 +18,7 @@ from head_samples import OnlyBright
 
 from deepfake_nbs.data import build
 from deepfake_nbs.heads import cropping
-from deepfake_nbs.application import _training_margin
+from deepfake_nbs.application.models import training_margin
 from deepfake_nbs.application.cli import app
 from deepfake_nbs.data.build import build_cvcs_dfd
 from deepfake_nbs.data.manifest import read_manifest
@@ -229,4 +229,4 @@ def test_the_command_crop_says_what_a_margin_may_be(tmp_path):
 def test_a_portable_margin_beyond_all_use_is_refused_by_name(tmp_path):
     (tmp_path / "preprocessing.json").write_text(json.dumps({"margin": 1e308}))
     with pytest.raises(ValueError, match=r"preprocessing.json: margin is 1e\+308; expected a share of the box, 0 or more, at most 10"):
-        _training_margin(tmp_path)
+        training_margin(tmp_path)
