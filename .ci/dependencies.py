@@ -1,6 +1,7 @@
 """What each notebook depends on, as rules for make: the modules that its code imports, and those that they import.
 
 Standard library alone: make runs it before there is an environment."""
+
 import ast
 import json
 import re
@@ -57,7 +58,9 @@ def rules(root: Path) -> list[str]:
         exports = re.search(r"^#\|\s*default_exp:\s*([\w.]+)", code, flags=re.M)
         own = {module_file(f"{PACKAGE}.{exports[1]}")} if exports else set()
         files = " ".join(sorted(closure(code, root, known) | own))
-        if place.stem == "06_training_run":  # One notebook, run once a configuration: a pattern rule in the Makefile
+        if (
+            place.stem == "06_training_run"
+        ):  # One notebook, run once a configuration: a pattern rule in the Makefile
             lines.append(f"TRAINING := {files}")
         else:
             lines.append(f"$(DONE)/{place}: {files}")

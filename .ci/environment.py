@@ -3,6 +3,7 @@
 .venv/ready marks an environment as made here and says what it was made from, by content: a checkout changes file times, not hashes.
 An environment without the mark belongs to somebody else and is left alone.
 """
+
 import hashlib
 import os
 import shutil
@@ -20,7 +21,10 @@ INSTALL = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--
 
 def sources():
     "What the environment is made from; the folder, because the package in it points there."
-    hashes = {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in ("requirements.lock", "pyproject.toml")}
+    hashes = {
+        name: hashlib.sha256(Path(name).read_bytes()).hexdigest()
+        for name in ("requirements.lock", "pyproject.toml")
+    }
     return {**hashes, "folder": os.getcwd()}
 
 
@@ -43,8 +47,10 @@ def refusal():
     if PLACE.exists() and not PLACE.is_dir():
         return ".venv is a file; expected a folder or nothing: move it away, then try again"
     if PLACE.is_dir() and read_mark() is None and set(PLACE.iterdir()) - {NEW_MARK}:
-        return (".venv was not made by this project and is left as it is; move it away, then try again, "
-                "or run `touch .venv/ready` to let the packages of requirements.lock be installed into it")
+        return (
+            ".venv was not made by this project and is left as it is; move it away, then try again, "
+            "or run `touch .venv/ready` to let the packages of requirements.lock be installed into it"
+        )
     return None
 
 
@@ -64,7 +70,9 @@ def call(*command, **options):
 def run(*command):
     code = call(*command)
     if code:
-        sys.exit(f"setting up .venv failed ({' '.join(command[:4])} ended with {code}); the next make goes on from here")
+        sys.exit(
+            f"setting up .venv failed ({' '.join(command[:4])} ended with {code}); the next make goes on from here"
+        )
 
 
 def forget_half_installed():
@@ -79,7 +87,10 @@ def install(made, python, inside):
     if made is None:
         print("Setting up .venv: about 3 GB to download, 7 GB on disk, once", flush=True)
     else:
-        print("Bringing .venv up to date with requirements.lock: what is there already is not downloaded again", flush=True)
+        print(
+            "Bringing .venv up to date with requirements.lock: what is there already is not downloaded again",
+            flush=True,
+        )
     PLACE.mkdir(exist_ok=True)
     write_mark({"unfinished": "yes"})
     if not works(inside):

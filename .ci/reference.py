@@ -1,6 +1,7 @@
 """The API reference as pages of the site, one a room, read from the source: docstrings, and parameters with their comments.
 
 Standard library alone: `quarto render` starts it where no environment is set up. Nothing is imported, so nothing runs."""
+
 import ast
 import re
 import shutil
@@ -30,7 +31,10 @@ def parameters(node: ast.FunctionDef, said: dict[int, str]) -> list[tuple[str, s
     "Name, type, default and comment of every parameter."
     args = [*node.args.posonlyargs, *node.args.args]
     defaults = [None] * (len(args) - len(node.args.defaults)) + [*node.args.defaults]
-    pairs = [*zip(args, defaults, strict=True), *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True)]
+    pairs = [
+        *zip(args, defaults, strict=True),
+        *zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True),
+    ]
     pairs += [(arg, None) for arg in (node.args.vararg, node.args.kwarg) if arg]
     rows = []
     for arg, default in pairs:
@@ -53,7 +57,9 @@ def code(text: str) -> str:
 
 def table(rows: list[tuple[str, str, str, str]], returns: tuple[str, str] | None) -> list[str]:
     lines = ["", "| | type | default | |", "|---|---|---|---|"]
-    lines += [f"| `{name}` | {code(kind)} | {code(default)} | {cell(text)} |" for name, kind, default, text in rows]
+    lines += [
+        f"| `{name}` | {code(kind)} | {code(default)} | {cell(text)} |" for name, kind, default, text in rows
+    ]
     if returns and returns[0] not in ("", "None"):
         lines.append(f"| returns | {code(returns[0])} | | {cell(returns[1])} |")
     return lines if len(lines) > 3 else []
@@ -61,7 +67,11 @@ def table(rows: list[tuple[str, str, str, str]], returns: tuple[str, str] | None
 
 def function(node: ast.FunctionDef, said: dict[int, str], name: str, depth: int) -> list[str]:
     lines = ["", f"{'#' * depth} {name} {{.unnumbered}}", "", ast.get_docstring(node) or ""]
-    returns = (ast.unparse(node.returns).strip("'"), said.get(node.returns.end_lineno, "")) if node.returns else None
+    returns = (
+        (ast.unparse(node.returns).strip("'"), said.get(node.returns.end_lineno, ""))
+        if node.returns
+        else None
+    )
     return lines + table(parameters(node, said), returns)
 
 
@@ -71,13 +81,24 @@ def fields(node: ast.ClassDef, said: dict[int, str]) -> list[tuple[str, str, str
     public = [one for one in found if not one.target.id.startswith("_")]
     kinds = [ast.unparse(one.annotation).strip("'") for one in public]
     defaults = [ast.unparse(one.value) if one.value else "" for one in public]
-    return [(one.target.id, *rest, said.get(one.end_lineno, "")) for one, *rest in zip(public, kinds, defaults, strict=True)]
+    return [
+        (one.target.id, *rest, said.get(one.end_lineno, ""))
+        for one, *rest in zip(public, kinds, defaults, strict=True)
+    ]
 
 
 def class_(node: ast.ClassDef, said: dict[int, str]) -> list[str]:
-    lines = ["", f"### {node.name} {{.unnumbered}}", "", ast.get_docstring(node) or "", *table(fields(node, said), None)]
+    lines = [
+        "",
+        f"### {node.name} {{.unnumbered}}",
+        "",
+        ast.get_docstring(node) or "",
+        *table(fields(node, said), None),
+    ]
     for one in node.body:
-        if isinstance(one, ast.FunctionDef) and (not one.name.startswith("_") or one.name == "__init__" and len(one.args.args) > 1):
+        if isinstance(one, ast.FunctionDef) and (
+            not one.name.startswith("_") or one.name == "__init__" and len(one.args.args) > 1
+        ):
             lines += function(one, said, f"{node.name}{'' if one.name == '__init__' else '.' + one.name}", 4)
     return lines
 
@@ -90,9 +111,13 @@ def module(path: Path, name: str) -> list[str]:
     lines = []
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
-            lines += class_(node, said) if isinstance(node, ast.ClassDef) else function(node, said, node.name, 3)
+            lines += (
+                class_(node, said) if isinstance(node, ast.ClassDef) else function(node, said, node.name, 3)
+            )
     where = f"Explained in [{Path(notebook[1]).stem}](../{notebook[1]})." if notebook else ""
-    return ["", f"## deepfake_nbs.{name}", "", ast.get_docstring(tree) or "", "", where, *lines] if lines else []
+    return (
+        ["", f"## deepfake_nbs.{name}", "", ast.get_docstring(tree) or "", "", where, *lines] if lines else []
+    )
 
 
 def pages(root: Path) -> dict[str, str]:
@@ -101,9 +126,16 @@ def pages(root: Path) -> dict[str, str]:
     for room, purpose in ROOMS.items():
         files = sorted((package if room == "ground" else package / room).glob("*.py"))
         prefix = "" if room == "ground" else f"{room}."
-        sections = [line for path in files if not path.stem.startswith("_") for line in module(path, prefix + path.stem)]
+        sections = [
+            line
+            for path in files
+            if not path.stem.startswith("_")
+            for line in module(path, prefix + path.stem)
+        ]
         if sections:
-            made[room] = "\n".join([f"---\ntitle: 'Reference: {room}'\n---", "", f"{purpose}.", *sections, ""])
+            made[room] = "\n".join(
+                [f"---\ntitle: 'Reference: {room}'\n---", "", f"{purpose}.", *sections, ""]
+            )
     return made
 
 

@@ -1,4 +1,5 @@
 "Speed and memory of the house, as ratios against a peer measured in the same run. `make bench` runs it; machines differ, ratios less."
+
 import resource
 import subprocess
 import sys
@@ -25,7 +26,9 @@ def write_video(path: Path, n_frames: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     path.parent.mkdir(parents=True, exist_ok=True)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, (640, 480))
-    picture = cv2.resize(rng.integers(0, 255, (12, 16, 3), np.uint8), (640, 480), interpolation=cv2.INTER_CUBIC)
+    picture = cv2.resize(
+        rng.integers(0, 255, (12, 16, 3), np.uint8), (640, 480), interpolation=cv2.INTER_CUBIC
+    )
     for i in range(n_frames):
         writer.write(np.roll(picture, 3 * i, axis=1))
     writer.release()
@@ -42,7 +45,14 @@ def frame_extraction(folder: Path) -> None:
     runs = iter(range(100))
 
     def extract(workers):
-        extract_frames(videos, folder / "faceforensics", folder / f"frames-{next(runs)}", n_frames=10, workers=workers, progress=False)
+        extract_frames(
+            videos,
+            folder / "faceforensics",
+            folder / f"frames-{next(runs)}",
+            n_frames=10,
+            workers=workers,
+            progress=False,
+        )
 
     one, two = best(lambda: extract(1), 2), best(lambda: extract(2), 2)
     report("frame extraction, 1 worker / 2 workers", one / two, ">= 1.7", one / two >= 1.7)
@@ -77,7 +87,9 @@ def build_scale(folder: Path) -> None:
 
 
 def main() -> None:
-    print(f"python {sys.version.split()[0]}, {resource.getpagesize()} byte pages; every line is a ratio or a size, not a speed")
+    print(
+        f"python {sys.version.split()[0]}, {resource.getpagesize()} byte pages; every line is a ratio or a size, not a speed"
+    )
     import_time()
     with tempfile.TemporaryDirectory() as folder:
         frame_extraction(Path(folder))

@@ -23,11 +23,11 @@ from deepfake_nbs.application.pipeline import Pipeline
 from deepfake_nbs.core import set_seed, write_json
 from deepfake_nbs.images import read_image
 from deepfake_nbs.checkpoints import save_weights
-from deepfake_nbs.head_detection import Head
+from deepfake_nbs.heads.detector import HeadBox
 from deepfake_nbs.heads.detector import DETECTOR
 from deepfake_nbs.heads.network import EfficientDet
 from deepfake_nbs.classifiers.xception import create_model
-from deepfake_nbs.xception import MEAN, STD
+from deepfake_nbs.images import HALF_MEAN, HALF_STD
 
 SIZE = 640, 480
 HEAD = (200.0, 100.0, 440.0, 400.0)  # In a photograph of this size; it grows with the photograph
@@ -42,8 +42,8 @@ def write_run(folder: Path) -> Path:
         n_classes=2,
         dropout=0.5,
         image_size=299,
-        mean=MEAN,
-        std=STD,
+        mean=HALF_MEAN,
+        std=HALF_STD,
         crop=True,
         trained_on="nothing",
         row=8,
@@ -54,7 +54,8 @@ def write_run(folder: Path) -> Path:
     write_json(folder / CLASSIFIER / "config.json", config)
     save_weights(EfficientDet(), folder / DETECTOR / "model.safetensors")
     write_json(
-        folder / DETECTOR / "config.json", dict(phi=0, image_size=512, threshold=0.5, trained_on="nothing", weights="none", version=1)
+        folder / DETECTOR / "config.json",
+        dict(phi=0, image_size=512, threshold=0.5, trained_on="nothing", weights="none", version=1),
     )
     return folder
 
@@ -74,7 +75,15 @@ def with_one_head(pipeline: Pipeline) -> Pipeline:
 
     def find_one(squares, sizes, threshold=None):
         find(squares, sizes, threshold)
-        return [[Head(tuple(v * side / base for v, side, base in zip(HEAD, 2 * size, 2 * SIZE, strict=True)), 0.9)] for size in sizes]
+        return [
+            [
+                HeadBox(
+                    tuple(v * side / base for v, side, base in zip(HEAD, 2 * size, 2 * SIZE, strict=True)),
+                    0.9,
+                )
+            ]
+            for size in sizes
+        ]
 
     pipeline.detector.find_in_squares = find_one
     return pipeline
@@ -86,7 +95,10 @@ def plain_chain(photos: list[Path]) -> None:
     from timm import create_model as timm_model
 
     if not hasattr(plain_chain, "parts"):
-        plain_chain.parts = make_peer(512, predict=True).eval(), timm_model("legacy_xception", num_classes=2).eval()
+        plain_chain.parts = (
+            make_peer(512, predict=True).eval(),
+            timm_model("legacy_xception", num_classes=2).eval(),
+        )
     detector, classifier = plain_chain.parts
     for path in photos:
         image = Image.open(path).convert("RGB")
@@ -119,16 +131,23 @@ def report_application(report, n: int = 48) -> None:
         command = [Path(sys.executable).with_name("deepfake-nbs"), "check", photos[0], "--run", run]
         peer = best(lambda: subprocess.run([sys.executable, "-c", "import torch, torchvision"], check=True))
         cold = best(lambda: subprocess.run(command, check=True, capture_output=True))
-        report("check, cold, full size / import torch, torchvision", cold / peer, "<= 2.5", cold / peer <= 2.5)
+        report(
+            "check, cold, full size / import torch, torchvision", cold / peer, "<= 2.5", cold / peer <= 2.5
+        )
 
         pipeline = with_one_head(Pipeline.load(run))
         list(pipeline.check_many(photos[:8]))
         plain_chain(photos[:2])
-        turns = [(best(lambda: plain_chain(photos), 1), best(lambda: list(pipeline.check_many(photos)), 1)) for _ in range(3)]
+        turns = [
+            (best(lambda: plain_chain(photos), 1), best(lambda: list(pipeline.check_many(photos)), 1))
+            for _ in range(3)
+        ]
         theirs, ours = np.min(turns, axis=0)  # Taken in turn, so that a busy machine disturbs both alike
         report("photographs per second / the plain chain's", theirs / ours, ">= 2", theirs / ours >= 2)
 
-        small, large = (write_photographs(Path(name) / f"{w}", 1, (w, h))[0] for w, h in ((1155, 866), (5657, 4243)))
+        small, large = (
+            write_photographs(Path(name) / f"{w}", 1, (w, h))[0] for w, h in ((1155, 866), (5657, 4243))
+        )
         decode = best(lambda: read_image(large))
         one, many = (best(lambda path=path: pipeline.check(path), 5) for path in (small, large))
         ratio = (many - decode) / one

@@ -20,7 +20,10 @@ N_WORDS = 256
 def draw(path: Path, seed: int) -> None:
     "An image of 299 pixels with about as many keypoints as a photograph."
     rng = np.random.default_rng(seed)
-    image = sum(cv2.resize(rng.normal(size=(side, side, 3)), (299, 299), interpolation=cv2.INTER_CUBIC) * 25 for side in (6, 25, 60))
+    image = sum(
+        cv2.resize(rng.normal(size=(side, side, 3)), (299, 299), interpolation=cv2.INTER_CUBIC) * 25
+        for side in (6, 25, 60)
+    )
     cv2.imwrite(str(path), np.clip(image + 128, 0, 255).astype(np.uint8))
 
 
@@ -56,8 +59,12 @@ def counting(found: list[visual_words.Keypoints], codebook: np.ndarray, report) 
         every = visual_words.assign_words(np.concatenate([one.descriptors for one in found]), codebook)
         return visual_words.count_words(every, lengths, N_WORDS)
 
-    slow, fast = fastest(lambda: count_as_published(parts), lambda: visual_words.count_words(words, lengths, N_WORDS), n=3)
-    report("counting words, a python count per word and image / ours", slow / fast, ">= 20", slow / fast >= 20)
+    slow, fast = fastest(
+        lambda: count_as_published(parts), lambda: visual_words.count_words(words, lengths, N_WORDS), n=3
+    )
+    report(
+        "counting words, a python count per word and image / ours", slow / fast, ">= 20", slow / fast >= 20
+    )
     slow, fast = fastest(published, ours, n=3)
     report("histogram of descriptors, as published / ours", slow / fast, ">= 20", slow / fast >= 20)
 
@@ -69,18 +76,32 @@ def once(paths: list[str], folder: Path, report) -> None:
 
     calls, find = [], visual_words.find_keypoints
     visual_words.find_keypoints = lambda grey, settings: calls.append(1) or find(grey, settings)
-    pipeline = make_pipeline(visual_words.SiftBagOfWords(16, cache=str(folder / "sift")), classifiers.make_svm())
+    pipeline = make_pipeline(
+        visual_words.SiftBagOfWords(16, cache=str(folder / "sift")), classifiers.make_svm()
+    )
     grid = {"siftbagofwords__norm": ["l1", "power"], "pipeline__svc__C": [0.1, 1.0, 10.0]}
     fold = np.where(np.arange(len(paths)) % 4, -1, 0)
     GridSearchCV(pipeline, grid, cv=PredefinedSplit(fold)).fit(paths, np.arange(len(paths)) // 2 % 2)
     visual_words.find_keypoints = find
-    report("SIFT runs an image in a search of 6 settings", len(calls) / len(paths), "= 1", len(calls) == len(paths))
+    report(
+        "SIFT runs an image in a search of 6 settings",
+        len(calls) / len(paths),
+        "= 1",
+        len(calls) == len(paths),
+    )
 
 
 def cores(paths: list[str], report) -> None:
     "Two threads beside one, without a cache."
-    one, two = fastest(*(lambda n=n: list(visual_words.iterate_features(paths, n_jobs=n)) for n in (1, 2)), n=4)
-    report(f"SIFT at 299 px, 1 thread / 2 threads ({len(paths) / two:.0f} images/s)", one / two, ">= 1.7", one / two >= 1.7)
+    one, two = fastest(
+        *(lambda n=n: list(visual_words.iterate_features(paths, n_jobs=n)) for n in (1, 2)), n=4
+    )
+    report(
+        f"SIFT at 299 px, 1 thread / 2 threads ({len(paths) / two:.0f} images/s)",
+        one / two,
+        ">= 1.7",
+        one / two >= 1.7,
+    )
 
 
 MEMORY = """
@@ -102,9 +123,20 @@ print(mebibytes("VmHWM") - before)
 
 def memory(report) -> None:
     "MiB that fitting the codebook adds, for half a million descriptors and for five million."
-    few, many = (float(subprocess.run([sys.executable, "-c", MEMORY, n], check=True, capture_output=True, text=True).stdout)
-                 for n in ("10", "100"))
-    report(f"memory of the codebook, 5 million / 0.5 million descriptors ({many:.0f} MiB)", many / few, "<= 1.2", many / few <= 1.2)
+    few, many = (
+        float(
+            subprocess.run(
+                [sys.executable, "-c", MEMORY, n], check=True, capture_output=True, text=True
+            ).stdout
+        )
+        for n in ("10", "100")
+    )
+    report(
+        f"memory of the codebook, 5 million / 0.5 million descriptors ({many:.0f} MiB)",
+        many / few,
+        "<= 1.2",
+        many / few <= 1.2,
+    )
 
 
 def search(report) -> None:
@@ -142,5 +174,8 @@ def report_baselines(report) -> None:
 
 
 if __name__ == "__main__":
-    report_baselines(lambda name, measured, wanted, reached: print(
-        f"{name:72} {measured:8.2f}   wanted {wanted:8} {'reached' if reached else 'MISSED'}", flush=True))
+    report_baselines(
+        lambda name, measured, wanted, reached: print(
+            f"{name:72} {measured:8.2f}   wanted {wanted:8} {'reached' if reached else 'MISSED'}", flush=True
+        )
+    )

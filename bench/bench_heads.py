@@ -30,7 +30,8 @@ from deepfake_nbs.heads.detector import HeadDetector
 from deepfake_nbs.heads.evaluation import match_frames
 from deepfake_nbs.checkpoints import pick_device
 from deepfake_nbs.heads.network import EfficientDet, decode, detection_loss, make_anchors
-from deepfake_nbs.heads.training import calibrate_norms, learning_rate
+from deepfake_nbs.engine import recalibrate_norms
+from deepfake_nbs.engine import linear_warmup_cosine
 from deepfake_nbs.images import IMAGENET_MEAN, IMAGENET_STD
 from deepfake_nbs.metrics import jackknife_interval
 
@@ -63,12 +64,18 @@ def best_pair(first, second, n: int = 7) -> tuple[float, float]:
 def speed(batch_sizes=(1, 8), image_size: int = 512) -> dict[int, float]:
     "Images a second, ours by effdet's, forward and decode with all suppression."
     set_seed(0)
-    model, peer = EfficientDet().eval().to(memory_format=torch.channels_last), make_peer(image_size, predict=True).eval()
+    model, peer = (
+        EfficientDet().eval().to(memory_format=torch.channels_last),
+        make_peer(image_size, predict=True).eval(),
+    )
     anchors, ratios = make_anchors((image_size, image_size)), {}
     mean, std = model.mean, model.std
     for n in batch_sizes:
         pixels = torch.randint(0, 256, (n, 3, image_size, image_size), dtype=torch.uint8)
-        ours, theirs = best_pair(lambda x=pixels: decode(*model(x), anchors, 0.001), lambda x=pixels: peer((x.float() - mean) / std))
+        ours, theirs = best_pair(
+            lambda x=pixels: decode(*model(x), anchors, 0.001),
+            lambda x=pixels: peer((x.float() - mean) / std),
+        )
         ratios[n] = theirs / ours
     return ratios
 
@@ -103,7 +110,9 @@ def memory(n: int = 8) -> tuple[float, float]:
     def peak(ours: bool) -> float:
         code = PEAK.format(folder=str(Path(__file__).parent), n=n, ours=ours)
         return float(
-            subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True, text=True).stdout.split()[-1]
+            subprocess.run(
+                [sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True, text=True
+            ).stdout.split()[-1]
         )
 
     return peak(True), peak(False)
@@ -122,7 +131,9 @@ def cropping(n: int = 1000, size: tuple[int, int] = (480, 360)) -> tuple[float, 
         (Path(folder) / "train").mkdir()
         rows = [dict(path=f"train/{i:06d}.jpg") for i in range(n)]
         for row in rows:
-            Image.fromarray(rng.integers(0, 255, (9, 12, 3), dtype=np.uint8)).resize(size).save(Path(folder) / row["path"])
+            Image.fromarray(rng.integers(0, 255, (9, 12, 3), dtype=np.uint8)).resize(size).save(
+                Path(folder) / row["path"]
+            )
         heads_cropping._read_and_letterbox = lambda path, side: decoded.append(path) or prepare(path, side)
         start, work = time.perf_counter(), time.process_time()
         list(heads_cropping.crop_images(detector, rows, Path(folder), Path(folder), progress=False))
@@ -151,15 +162,27 @@ class Peer:
         from effdet import DetBenchPredict, DetBenchTrain
 
         self.model = make_peer(image_size).to(device, memory_format=torch.channels_last)
-        self.training, self.predicting, self.size = DetBenchTrain(self.model).to(device), DetBenchPredict(self.model).to(device), image_size
-        self.mean, self.std = (255 * torch.tensor(x, device=device).view(1, 3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
+        self.training, self.predicting, self.size = (
+            DetBenchTrain(self.model).to(device),
+            DetBenchPredict(self.model).to(device),
+            image_size,
+        )
+        self.mean, self.std = (
+            255 * torch.tensor(x, device=device).view(1, 3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD)
+        )
 
     def loss(self, pixels, boxes):
         device = self.mean.device
         longest = max(1, *(len(one) for one in boxes))
-        padded, classes = torch.full((len(boxes), longest, 4), -1.0, device=device), torch.full((len(boxes), longest), -1.0, device=device)
+        padded, classes = (
+            torch.full((len(boxes), longest, 4), -1.0, device=device),
+            torch.full((len(boxes), longest), -1.0, device=device),
+        )
         for i, one in enumerate(boxes):
-            padded[i, : len(one)], classes[i, : len(one)] = one[:, [1, 0, 3, 2]], 1.0  # effdet: y before x, classes from 1
+            padded[i, : len(one)], classes[i, : len(one)] = (
+                one[:, [1, 0, 3, 2]],
+                1.0,
+            )  # effdet: y before x, classes from 1
         return self.training((pixels.float() - self.mean) / self.std, dict(bbox=padded, cls=classes))["loss"]
 
     def find(self, pixels):
@@ -212,7 +235,7 @@ def train_one(name: str, seed: int, heads: HeadSet, args: argparse.Namespace) ->
     net.model.train()
     for i, (pixels, boxes, _) in enumerate(batches):
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(i, total, args.learning_rate)
+            group["lr"] = linear_warmup_cosine(i, total, args.learning_rate)
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
             loss = net.loss(pixels.to(device), [one.to(device) for one in boxes])
         optimiser.zero_grad()
@@ -222,30 +245,50 @@ def train_one(name: str, seed: int, heads: HeadSet, args: argparse.Namespace) ->
         losses.append(loss.item())
         if (i + 1) % per_epoch == 0:
             recent, seconds = np.mean(losses[-per_epoch:]), time.perf_counter() - start
-            print(f"{name} seed {seed} epoch {(i + 1) // per_epoch}/{args.epochs} loss {recent:.3f} {seconds:.0f} s", flush=True)
-    seen = [batch[0].to(device) for batch in load_batches(images, schedule(len(images), args.batch_size, 8, seed + 1))]
-    calibrate_norms(
-        net.model.train(), seen, net.find if name == "ours" else lambda pixels: net.model((pixels.float() - net.mean) / net.std)
+            print(
+                f"{name} seed {seed} epoch {(i + 1) // per_epoch}/{args.epochs} loss {recent:.3f} {seconds:.0f} s",
+                flush=True,
+            )
+    seen = [
+        batch[0].to(device)
+        for batch in load_batches(images, schedule(len(images), args.batch_size, 8, seed + 1))
+    ]
+    recalibrate_norms(
+        net.model.train(),
+        seen,
+        net.find if name == "ours" else lambda pixels: net.model((pixels.float() - net.mean) / net.std),
     )
     seconds = time.perf_counter() - start
     write_table(detect(net, heads, args.image_size, device), path.with_suffix(".csv"))
-    facts = dict(network=name, losses=losses, wall_seconds=seconds, images_per_second=total * args.batch_size / seconds)
+    facts = dict(
+        network=name, losses=losses, wall_seconds=seconds, images_per_second=total * args.batch_size / seconds
+    )
     config = {key: getattr(args, key) for key in ("epochs", "image_size", "batch_size", "learning_rate")}
     write_json(path, run_record(config, seed, device, n=len(heads.split("test")), **facts))
 
 
 def run_path(name: str, seed: int, args: argparse.Namespace) -> Path:
-    return Path(args.out) / f"{name}-{args.image_size}-{args.epochs}-{args.batch_size}-{args.learning_rate:g}-{seed}.json"
+    return (
+        Path(args.out)
+        / f"{name}-{args.image_size}-{args.epochs}-{args.batch_size}-{args.learning_rate:g}-{seed}.json"
+    )
 
 
 def train_all(heads: HeadSet, args: argparse.Namespace) -> None:
     "What has not been trained yet: on a processor as many runs at once as it has cores, each on one thread, which is faster in all."
-    todo = [(name, seed) for seed in range(args.seeds) for name in NETWORKS if not run_path(name, seed, args).is_file()]
+    todo = [
+        (name, seed)
+        for seed in range(args.seeds)
+        for name in NETWORKS
+        if not run_path(name, seed, args).is_file()
+    ]
     if pick_device() == "cuda":
         for name, seed in todo:
             train_one(name, seed, heads, args)
         return
-    with ProcessPoolExecutor(torch.get_num_threads(), get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(
+        torch.get_num_threads(), get_context("spawn"), torch.set_num_threads, (1,)
+    ) as pool:
         for done in [pool.submit(train_one, name, seed, heads, args) for name, seed in todo]:
             done.result()
 
@@ -256,36 +299,70 @@ def compare(args: argparse.Namespace) -> None:
     paths = heads.split("test")
     train_all(heads, args)
     numbers = ("x0", "y0", "x1", "y1", "score")
-    found = {name: [read_table(run_path(name, seed, args).with_suffix(".csv"), numbers) for seed in range(args.seeds)] for name in NETWORKS}
-    matches = {name: [match_frames(table, heads, paths) for table in tables] for name, tables in found.items()}
+    found = {
+        name: [
+            read_table(run_path(name, seed, args).with_suffix(".csv"), numbers) for seed in range(args.seeds)
+        ]
+        for name in NETWORKS
+    }
+    matches = {
+        name: [match_frames(table, heads, paths) for table in tables] for name, tables in found.items()
+    }
     film = pd.factorize(heads.frames.set_index("path")["group"].astype(str).loc[paths])[0]
     size = np.bincount(film, [len(heads.boxes[path]) for path in paths])
     weights = [(film != one).astype(float) for one in range(film.max() + 1)]
-    rows, about = [], dict(n=len(paths), protocol=f"{args.epochs} epochs, {args.image_size} px", data=Path(args.data).parent.name)
+    rows, about = (
+        [],
+        dict(
+            n=len(paths),
+            protocol=f"{args.epochs} epochs, {args.image_size} px",
+            data=Path(args.data).parent.name,
+        ),
+    )
     for key, overlap in dict(ap50=0.5, ap75=0.75).items():
         seeds = {name: [one.ap(overlap) for one in matches[name]] for name in NETWORKS}
-        means = {name: np.array([np.mean([one.ap(overlap, weight) for one in matches[name]]) for weight in weights]) for name in NETWORKS}
+        means = {
+            name: np.array(
+                [np.mean([one.ap(overlap, weight) for one in matches[name]]) for weight in weights]
+            )
+            for name in NETWORKS
+        }
         for name in NETWORKS:
-            rows += [dict(id=f"heads-scratch-{name}-{key}-seed{i}", measured=value) for i, value in enumerate(seeds[name])]
+            rows += [
+                dict(id=f"heads-scratch-{name}-{key}-seed{i}", measured=value)
+                for i, value in enumerate(seeds[name])
+            ]
             low, high, _ = jackknife_interval(np.mean(seeds[name]), means[name], size)
-            rows.append(dict(id=f"heads-scratch-{name}-{key}", measured=np.mean(seeds[name]), low=low, high=high))
+            rows.append(
+                dict(id=f"heads-scratch-{name}-{key}", measured=np.mean(seeds[name]), low=low, high=high)
+            )
         ours, theirs, spread = np.mean(seeds["ours"]), np.mean(seeds["effdet"]), np.ptp(seeds["effdet"])
-        low, high, _ = jackknife_interval(ours - theirs, means["ours"] - means["effdet"], size, (-1, 1), odds=False)
+        low, high, _ = jackknife_interval(
+            ours - theirs, means["ours"] - means["effdet"], size, (-1, 1), odds=False
+        )
         rows.append(dict(id=f"heads-scratch-difference-{key}", measured=ours - theirs, low=low, high=high))
         if key == "ap50":
             name = f"AP50 from scratch, {args.epochs} epochs, {args.seeds} seeds; effdet's less its spread"
             report(name, ours, f">= {theirs - spread:.3f}", ours >= theirs - spread and ours > 0)
     table = pd.DataFrame(rows).assign(published="", status="measured", **about)
-    table = table.reindex(columns=["id", "published", "measured", "low", "high", "n", "protocol", "data", "status"]).round(4)
+    table = table.reindex(
+        columns=["id", "published", "measured", "low", "high", "n", "protocol", "data", "status"]
+    ).round(4)
     print(table[["id", "measured", "low", "high", "n"]].to_string(index=False))
     if args.keep:
         table.to_csv(args.keep, index=False)
-        records = [json.loads(run_path(name, seed, args).read_text()) for seed in range(args.seeds) for name in NETWORKS]
+        records = [
+            json.loads(run_path(name, seed, args).read_text())
+            for seed in range(args.seeds)
+            for name in NETWORKS
+        ]
         write_json(Path(args.keep).with_suffix(".json"), dict(runs=records))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("speed", help="speed, memory and cropping, as ratios")
     train = commands.add_parser("train", help="both from scratch on one set of heads")
@@ -296,7 +373,9 @@ def main() -> None:
     train.add_argument("--batch-size", type=int, default=4)
     train.add_argument("--learning-rate", type=float, default=1e-3)
     train.add_argument("--workers", type=int, default=1)
-    train.add_argument("--out", help="folder of the runs; by default one in data/runs/bench-heads, named after the data root")
+    train.add_argument(
+        "--out", help="folder of the runs; by default one in data/runs/bench-heads, named after the data root"
+    )
     train.add_argument("--keep", help="CSV for the numbers; the records of the runs go beside it, as .json")
     args = parser.parse_args()
     if args.command == "train":

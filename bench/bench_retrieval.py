@@ -33,14 +33,18 @@ def draw_vectors(n: int, seed: int = 0) -> np.ndarray:
     centres = rng.standard_normal((max(1, n // 100), 32), dtype=np.float32)
     for start in range(0, n, 50_000):
         part = x[start : start + 50_000]
-        low = centres[rng.integers(len(centres), size=len(part))] + 0.5 * rng.standard_normal((len(part), 32), dtype=np.float32)
+        low = centres[rng.integers(len(centres), size=len(part))] + 0.5 * rng.standard_normal(
+            (len(part), 32), dtype=np.float32
+        )
         part[:] = low @ basis + 0.3 * rng.standard_normal(part.shape, dtype=np.float32)
         part /= np.linalg.norm(part, axis=1, keepdims=True)
     return x
 
 
 def name_rows(n: int) -> pd.DataFrame:
-    return pd.DataFrame(dict(path=[f"{i // 1000:05d}/{i:09d}.jpg" for i in range(n)], sha256=[f"{i:064x}" for i in range(n)]))
+    return pd.DataFrame(
+        dict(path=[f"{i // 1000:05d}/{i:09d}.jpg" for i in range(n)], sha256=[f"{i:064x}" for i in range(n)])
+    )
 
 
 def timed(action) -> float:
@@ -61,8 +65,15 @@ def exact_search(report, folder: Path, n: int = 100_000) -> None:
     report("opening 100,000 vectors of 512, with their rows, seconds", seconds, "< 0.5", seconds < 0.5)
     index, query = open_index(folder / "flat", FEATURE), x[7:8] + 0.01
     ours, product = in_turn(lambda: index.search(query, 10), lambda: x @ query[0], 41)
-    report("one numpy matrix product / one exact query, 100,000 x 512", product / ours, ">= 1", product / ours >= 1)
-    np.testing.assert_array_equal(index.search(query, 10)[1][0], np.argsort(-(x @ query[0]), kind="stable")[:10])
+    report(
+        "one numpy matrix product / one exact query, 100,000 x 512",
+        product / ours,
+        ">= 1",
+        product / ours >= 1,
+    )
+    np.testing.assert_array_equal(
+        index.search(query, 10)[1][0], np.argsort(-(x @ query[0]), kind="stable")[:10]
+    )
 
 
 def approximate_search(report, folder: Path, n: int = 1_000_000, kind: str = "ivfpq") -> None:
@@ -80,7 +91,9 @@ def approximate_search(report, folder: Path, n: int = 1_000_000, kind: str = "iv
     report(f"{kind} over {n:,} vectors, recall@10 against exact", recall, ">= 0.95", recall >= 0.95)
     for name, part in (("one at a time", 1), ("200 at once", 200)):
         ask = [queries[i : i + part] for i in range(0, 200 if part > 1 else 10, part)]
-        slow, fast = in_turn(lambda a=ask: [exact.search(q, 10) for q in a], lambda a=ask: [index.search(q, 10) for q in a], 3)
+        slow, fast = in_turn(
+            lambda a=ask: [exact.search(q, 10) for q in a], lambda a=ask: [index.search(q, 10) for q in a], 3
+        )
         report(f"queries a second, {kind} / exact, {name}", slow / fast, ">= 10", slow / fast >= 10)
 
 
@@ -88,13 +101,24 @@ def extraction(report, folder: Path, n: int = 128) -> None:
     "Reading and computing together, beside the network alone on tensors that are ready."
     rng = np.random.default_rng(0)
     for i in range(n):
-        low = Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).resize((256, 256), Image.Resampling.BICUBIC)
+        low = Image.fromarray(rng.integers(0, 255, (16, 16, 3), np.uint8)).resize(
+            (256, 256), Image.Resampling.BICUBIC
+        )
         low.save(folder / f"{i:04d}.jpg", quality=90)
     feature, files = make_feature("resnet18-random"), sorted(folder.glob("*.jpg"))
     ready = np.stack([feature.read(file) for file in files])
     batches = [ready[i : i + 32] for i in range(0, n, 32)]
-    bare, ours = in_turn(lambda: [feature.compute(batch) for batch in batches], lambda: extract(feature, files, progress=False), 6)
-    report("images a second, from files / bare network, resnet18 at 224", bare / ours, ">= 0.9", bare / ours >= 0.9)
+    bare, ours = in_turn(
+        lambda: [feature.compute(batch) for batch in batches],
+        lambda: extract(feature, files, progress=False),
+        6,
+    )
+    report(
+        "images a second, from files / bare network, resnet18 at 224",
+        bare / ours,
+        ">= 0.9",
+        bare / ours >= 0.9,
+    )
 
 
 def shards(folder: Path, n: int = 200_000, n_shards: int = 4) -> None:
@@ -102,12 +126,16 @@ def shards(folder: Path, n: int = 200_000, n_shards: int = 4) -> None:
     x, rows = draw_vectors(n), name_rows(n)
     parts = [folder / f"part{i}" for i in range(n_shards)]
     made = [(part, x[i::n_shards], rows[i::n_shards]) for i, part in enumerate(parts)]
-    build = timed(lambda: [save_index(make_index(vectors, names, FEATURE), part) for part, vectors, names in made])
+    build = timed(
+        lambda: [save_index(make_index(vectors, names, FEATURE), part) for part, vectors, names in made]
+    )
     size = sum(path.stat().st_size for part in parts for path in part.iterdir())
     joined = open_shards(parts, FEATURE)
     search = min(timed(lambda: joined.search(x[:32], 10)) for _ in range(3)) / 32
-    print(f"{n_shards} shards, flat, 512 numbers: {size / n:.0f} bytes a vector with its row; {build / n * 1e6:.0f} s to index and write "
-          f"a million vectors; {search / n * 1e9:.0f} ms a query and million vectors, 32 at once")
+    print(
+        f"{n_shards} shards, flat, 512 numbers: {size / n:.0f} bytes a vector with its row; {build / n * 1e6:.0f} s to index and write "
+        f"a million vectors; {search / n * 1e9:.0f} ms a query and million vectors, 32 at once"
+    )
 
 
 def report_retrieval(report, n: int = 1_000_000) -> None:
@@ -123,6 +151,8 @@ def report_retrieval(report, n: int = 1_000_000) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--vectors", type=int, default=1_000_000, help="size of the pool that is searched approximately")
+    parser.add_argument(
+        "--vectors", type=int, default=1_000_000, help="size of the pool that is searched approximately"
+    )
     print(f"{torch.get_num_threads()} threads")
     report_retrieval(report, parser.parse_args().vectors)

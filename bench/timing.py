@@ -1,4 +1,5 @@
 "What every measurement shares: how a time is taken, and how a line is printed."
+
 import time
 
 

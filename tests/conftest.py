@@ -4,7 +4,12 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("MPLBACKEND", "Agg")
-for name in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES"):  # `make test` starts this; a test starts make as a person does
+for name in (
+    "MAKEFLAGS",
+    "MAKELEVEL",
+    "MFLAGS",
+    "MAKEOVERRIDES",
+):  # `make test` starts this; a test starts make as a person does
     os.environ.pop(name, None)
 pytest_plugins = ["noise_run"]
 ROOT = Path(__file__).resolve().parent.parent

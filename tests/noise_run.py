@@ -15,8 +15,17 @@ from deepfake_nbs.data.manifest import MANIFEST_COLUMNS
 from deepfake_nbs.classifiers.recipes import TrainingConfig
 from deepfake_nbs.classifiers.training import train_run
 
-TINY = TrainingConfig(row=8, crop=False, epochs=3, image_size=48, width=0.1, batch_size=5, learning_rate=0.01, workers=1,
-                      precision="float32")
+TINY = TrainingConfig(
+    row=8,
+    crop=False,
+    epochs=3,
+    image_size=48,
+    width=0.1,
+    batch_size=5,
+    learning_rate=0.01,
+    workers=1,
+    precision="float32",
+)
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +49,22 @@ def draw_dataset(folder: Path, n: int = 30, protocol: str = "group") -> Path:
         image = image.resize((14, 10)).resize((56, 40)) if i % 2 else image
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         image.save(folder / path)
-        rows.append(dict(path=path, label=i % 2, source="noise", method="smooth" if i % 2 else "none", group=f"{i:03d}", video="", frame="",
-                         width=56, height=40, format="PNG", sha256=file_sha256(folder / path), split=split))
+        rows.append(
+            dict(
+                path=path,
+                label=i % 2,
+                source="noise",
+                method="smooth" if i % 2 else "none",
+                group=f"{i:03d}",
+                video="",
+                frame="",
+                width=56,
+                height=40,
+                format="PNG",
+                sha256=file_sha256(folder / path),
+                split=split,
+            )
+        )
     pd.DataFrame(rows).reindex(columns=list(MANIFEST_COLUMNS)).to_csv(folder / "manifest.csv", index=False)
     (folder / "dataset.json").write_text(json.dumps({"plan": {"protocol": protocol}}))
     return folder
@@ -70,4 +93,6 @@ def copy(run, tmp_path):
 
 def rewrite(path, change):
     "Change the rows of a manifest."
-    change(pd.read_csv(path / "manifest.csv", dtype=str, keep_default_na=False)).to_csv(path / "manifest.csv", index=False)
+    change(pd.read_csv(path / "manifest.csv", dtype=str, keep_default_na=False)).to_csv(
+        path / "manifest.csv", index=False
+    )

@@ -36,6 +36,7 @@ def make_run(folder: Path, heads: float | None = 1e-6, **changes) -> Path:
     if heads is not None:
         save_weights(EfficientDet(), folder / DETECTOR / "model.safetensors")
         write_json(
-            folder / DETECTOR / "config.json", dict(phi=0, image_size=128, threshold=heads, trained_on="nothing", weights="none", version=1)
+            folder / DETECTOR / "config.json",
+            dict(phi=0, image_size=128, threshold=heads, trained_on="nothing", weights="none", version=1),
         )
     return folder

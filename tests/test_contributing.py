@@ -1,4 +1,5 @@
 "The worked examples of CONTRIBUTING.md run as they stand, and stay short."
+
 import re
 from pathlib import Path
 
@@ -22,7 +23,9 @@ def run(name, **space):
 def test_there_are_four_of_at_most_fifteen_lines():
     assert list(EXAMPLES) == ["network", "reader", "baseline", "metric"]
     for name, code in EXAMPLES.items():
-        written = [line for line in code.splitlines() if line.strip() and not line.startswith(("import ", "from "))]
+        written = [
+            line for line in code.splitlines() if line.strip() and not line.startswith(("import ", "from "))
+        ]
         assert len(written) <= 15 and len(code.splitlines()) <= 20, f"{name}: {len(written)} lines"
 
 
@@ -58,7 +61,10 @@ def test_a_baseline_and_a_metric_have_values_and_intervals(tmp_path, capsys):
     folder = draw_dataset(tmp_path / "cvcs_dfd", n=150)
     found = run("baseline", manifest=check_manifest(read_manifest(folder)), folder=folder)
     predictions = found["predictions"]
-    assert predictions["classifier"].unique().tolist() == ["mean colour"] and "mean colour" in capsys.readouterr().out
+    assert (
+        predictions["classifier"].unique().tolist() == ["mean colour"]
+        and "mean colour" in capsys.readouterr().out
+    )
     metric = run("metric", predictions=predictions)
     value = metric["score"](predictions)
     assert -1 <= metric["low"] <= value <= metric["high"] <= 1 and metric["why"] == ""

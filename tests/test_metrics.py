@@ -8,8 +8,16 @@ from sklearn import metrics as sk
 
 from deepfake_nbs import metrics
 from deepfake_nbs.metrics import (
-    METRICS, MIN_GROUPS, classification_metrics, effective_groups, jackknife_interval, mean_interval, paired_metrics, show_interval,
-    show_value, subtract_metrics,
+    METRICS,
+    MIN_GROUPS,
+    classification_metrics,
+    effective_groups,
+    jackknife_interval,
+    mean_interval,
+    paired_metrics,
+    show_interval,
+    show_value,
+    subtract_metrics,
 )
 
 
@@ -39,7 +47,13 @@ def test_metrics_agree_with_sklearn():
 
 def test_equal_error_rate_by_hand():
     # Cutting at .6: one of four real ones is called fake, one of four fakes is called real
-    frame = pd.DataFrame({"label": [0, 0, 0, 0, 1, 1, 1, 1], "probability": [0.1, 0.2, 0.3, 0.7, 0.4, 0.6, 0.8, 0.9], "group": range(8)})
+    frame = pd.DataFrame(
+        {
+            "label": [0, 0, 0, 0, 1, 1, 1, 1],
+            "probability": [0.1, 0.2, 0.3, 0.7, 0.4, 0.6, 0.8, 0.9],
+            "group": range(8),
+        }
+    )
     assert classification_metrics(frame, 10).value.eer == pytest.approx(0.25)
 
 
@@ -68,7 +82,10 @@ def test_one_class_gives_nan_not_a_number():
     frame = pd.DataFrame({"label": [1, 1], "probability": [0.9, 0.2], "group": [0, 1]})
     row = classification_metrics(frame, 20)
     assert row.value[["accuracy", "recall_fake"]].tolist() == [0.5, 0.5]
-    assert row.value[["auc", "eer", "recall_real", "balanced_accuracy"]].isna().all() and row.low[["auc", "eer"]].isna().all()
+    assert (
+        row.value[["auc", "eer", "recall_real", "balanced_accuracy"]].isna().all()
+        and row.low[["auc", "eer"]].isna().all()
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,7 +108,9 @@ def draw_answers(groups, seed, hit=0.8):
     rng = np.random.default_rng(seed)
     right = np.repeat(rng.random(len(groups)) < hit, 3)
     labels = np.repeat(rng.integers(0, 2, len(groups)), 3)
-    return pd.DataFrame(dict(label=labels, probability=np.where(right, labels, 1 - labels), group=np.repeat(groups, 3)))
+    return pd.DataFrame(
+        dict(label=labels, probability=np.where(right, labels, 1 - labels), group=np.repeat(groups, 3))
+    )
 
 
 def test_the_interval_of_a_difference_is_that_of_two_independent_ones_where_no_group_is_shared():
@@ -100,37 +119,53 @@ def test_the_interval_of_a_difference_is_that_of_two_independent_ones_where_no_g
     share = [(frame.probability == frame.label).mean() for frame in (first, second)]
     spread = 1.96 * np.sqrt(sum(p * (1 - p) / 150 for p in share))
     assert found["difference"] == pytest.approx(share[0] - share[1])
-    assert [found["low"], found["high"]] == pytest.approx([found["difference"] - spread, found["difference"] + spread], abs=0.02)
+    assert [found["low"], found["high"]] == pytest.approx(
+        [found["difference"] - spread, found["difference"] + spread], abs=0.02
+    )
 
 
 def test_a_group_in_both_test_sets_is_drawn_for_both():
     groups = [f"g{i}" for i in range(100)]
     first = draw_answers(groups, 0)
-    assert subtract_metrics(first, first.iloc[::-1], "accuracy") == dict(difference=0.0, low=0.0, high=0.0, why="")
+    assert subtract_metrics(first, first.iloc[::-1], "accuracy") == dict(
+        difference=0.0, low=0.0, high=0.0, why=""
+    )
     other = first.assign(group="h" + first["group"])
     apart = subtract_metrics(first, other, "accuracy")
-    assert apart["low"] < -0.05 < 0.05 < apart["high"], "the same answers about other people may differ by chance"
+    assert apart["low"] < -0.05 < 0.05 < apart["high"], (
+        "the same answers about other people may differ by chance"
+    )
 
 
 # --- Few groups -------------------------------------------------------------------------------------------------------
+
 
 def by_groups(groups, images=10, seed=0):
     "A network that is right about seven images of ten, in groups of equal size that hold both classes."
     rng = np.random.default_rng(seed)
     label = np.tile([0, 1], groups * images // 2)
     probability = (0.5 + 0.3 * (label - 0.5) + rng.normal(0, 0.25, len(label))).clip(0, 1)
-    return pd.DataFrame(dict(label=label, probability=probability, group=np.repeat(np.arange(groups), images)))
+    return pd.DataFrame(
+        dict(label=label, probability=probability, group=np.repeat(np.arange(groups), images))
+    )
 
 
 @pytest.mark.parametrize("groups, words", [(1, "1 group"), (4, "4 groups"), (9, "9 groups")])
 def test_too_few_groups_give_a_word_and_no_number(groups, words):
     frame = by_groups(groups)
     table = classification_metrics(frame)
-    assert table[["low", "high"]].isna().all(axis=None) and (table.why == words).all() and table.value.notna().all()
-    assert show_value(*table.loc["auc", ["value", "low", "high"]], why=words) == f"{table.value.auc:.3f} (no interval: {words})"
-    pair = paired_metrics(frame, frame.assign(probability=frame.probability ** 2))
+    assert (
+        table[["low", "high"]].isna().all(axis=None)
+        and (table.why == words).all()
+        and table.value.notna().all()
+    )
+    assert (
+        show_value(*table.loc["auc", ["value", "low", "high"]], why=words)
+        == f"{table.value.auc:.3f} (no interval: {words})"
+    )
+    pair = paired_metrics(frame, frame.assign(probability=frame.probability**2))
     assert pair[["low", "high", "p"]].isna().all(axis=None) and (pair.why == words).all()
-    other = subtract_metrics(frame, frame.assign(probability=frame.probability ** 2), "brier")
+    other = subtract_metrics(frame, frame.assign(probability=frame.probability**2), "brier")
     assert np.isnan(other["low"]) and other["why"] == words
     assert mean_interval(np.ones((groups, 1)), range(groups), (0, 1))[3] == [words]
 
@@ -140,9 +175,11 @@ def test_ten_groups_are_enough():
 
 
 def test_one_huge_group_counts_as_few():
-    assert effective_groups(np.full(20, 7)) == pytest.approx(20) and effective_groups([100, *[1] * 100]) == pytest.approx(40_000 / 10_100)
+    assert effective_groups(np.full(20, 7)) == pytest.approx(20) and effective_groups(
+        [100, *[1] * 100]
+    ) == pytest.approx(40_000 / 10_100)
     frame = by_groups(30)
-    frame.loc[frame.group < 15, "group"] = 0   # One group of half of the images, and fifteen others
+    frame.loc[frame.group < 15, "group"] = 0  # One group of half of the images, and fifteen others
     assert (classification_metrics(frame).why.drop("brier") == "16 groups count as 4").all()
 
 
@@ -150,18 +187,34 @@ def test_a_class_of_few_groups_gives_no_interval_however_many_the_other_has():
     frame = by_groups(60)
     frame["label"] = (frame.group >= 3).astype(int)  # Three real people, fifty-seven fake ones
     table = classification_metrics(frame)
-    assert table.why["recall_real"] == "3 groups" and table.why["auc"].startswith("60 groups count as ") and np.isnan(table.low["auc"])
-    assert table.why["recall_fake"] == "" and table.low["recall_fake"] < table.value["recall_fake"] < table.high["recall_fake"]
+    assert (
+        table.why["recall_real"] == "3 groups"
+        and table.why["auc"].startswith("60 groups count as ")
+        and np.isnan(table.low["auc"])
+    )
+    assert (
+        table.why["recall_fake"] == ""
+        and table.low["recall_fake"] < table.value["recall_fake"] < table.high["recall_fake"]
+    )
     frame["label"] = (frame.group >= 1).astype(int)
-    assert np.isnan(classification_metrics(frame).low["auc"]) and np.isnan(paired_metrics(frame, frame.assign(probability=0.5)).p["auc"])
+    assert np.isnan(classification_metrics(frame).low["auc"]) and np.isnan(
+        paired_metrics(frame, frame.assign(probability=0.5)).p["auc"]
+    )
 
 
 def test_a_perfect_result_is_bounded_by_its_groups():
     label = np.tile([0, 1], 20)
-    alone, kin = (classification_metrics(pd.DataFrame(dict(label=label, probability=label, group=np.arange(40) // n))) for n in (1, 2))
+    alone, kin = (
+        classification_metrics(pd.DataFrame(dict(label=label, probability=label, group=np.arange(40) // n)))
+        for n in (1, 2)
+    )
     assert alone.low["accuracy"] == pytest.approx(0.025 ** (1 / 40)) and alone.high["accuracy"] == 1
-    assert kin.low["accuracy"] == kin.low["auc"] == pytest.approx(0.025 ** (1 / 20)), "two images of one person are one"
-    assert alone.low["auc"] == pytest.approx(0.025 ** (1 / 20)) and alone.high["eer"] == pytest.approx(1 - 0.025 ** (1 / 20))
+    assert kin.low["accuracy"] == kin.low["auc"] == pytest.approx(0.025 ** (1 / 20)), (
+        "two images of one person are one"
+    )
+    assert alone.low["auc"] == pytest.approx(0.025 ** (1 / 20)) and alone.high["eer"] == pytest.approx(
+        1 - 0.025 ** (1 / 20)
+    )
 
 
 def test_a_constant_answer_has_no_interval_of_its_auc():
@@ -174,7 +227,13 @@ def test_an_interval_of_independent_images_is_never_wider_than_that_of_clopper_a
         right = np.arange(40) >= wrong
         low, high, _ = jackknife_interval(right.mean(), (right.sum() - right) / 39, np.ones(40))
         exact = [right.sum(), 40 - right.sum() + 1], [right.sum() + 1, 40 - right.sum()]
-        assert beta.ppf(0.025, *exact[0]) - 1e-9 <= low < right.mean() < high <= beta.ppf(0.975, *exact[1]) + 1e-9
+        assert (
+            beta.ppf(0.025, *exact[0]) - 1e-9
+            <= low
+            < right.mean()
+            < high
+            <= beta.ppf(0.975, *exact[1]) + 1e-9
+        )
 
 
 def test_leaving_out_agrees_with_measuring_again():
@@ -188,11 +247,23 @@ def test_leaving_out_agrees_with_measuring_again():
 
 def test_the_equal_error_keeps_its_threshold_while_groups_are_left_out():
     from deepfake_nbs.metrics import _leave_out
+
     frame = random_predictions(3, 80)
-    label, probability, group = frame.label.to_numpy(), frame.probability.to_numpy(), pd.factorize(frame.group)[0]
-    rates = {t: (np.mean(probability[label == 0] >= t), np.mean(probability[label == 1] < t)) for t in np.unique(probability)}
-    after = max(t for t, (alarms, misses) in rates.items() if alarms >= misses)       # Of these two thresholds and the way between
-    before = min(t for t, (alarms, misses) in rates.items() if alarms < misses)       # them comes the EER of all images
+    label, probability, group = (
+        frame.label.to_numpy(),
+        frame.probability.to_numpy(),
+        pd.factorize(frame.group)[0],
+    )
+    rates = {
+        t: (np.mean(probability[label == 0] >= t), np.mean(probability[label == 1] < t))
+        for t in np.unique(probability)
+    }
+    after = max(
+        t for t, (alarms, misses) in rates.items() if alarms >= misses
+    )  # Of these two thresholds and the way between
+    before = min(
+        t for t, (alarms, misses) in rates.items() if alarms < misses
+    )  # them comes the EER of all images
     gap = [rates[t][0] - rates[t][1] for t in (before, after)]
     part = -gap[0] / (gap[1] - gap[0])
     values = _leave_out(label, probability, group, group.max() + 1, 0.5)[:, METRICS.index("eer")]
@@ -213,57 +284,104 @@ def test_many_groups_are_left_out_in_blocks(monkeypatch):
 
 def test_values_alone_are_asked_for_with_one():
     table = classification_metrics(by_groups(20), 1)
-    assert table.value.notna().all() and table[["low", "high"]].isna().all(axis=None) and (table.why == "").all()
+    assert (
+        table.value.notna().all() and table[["low", "high"]].isna().all(axis=None) and (table.why == "").all()
+    )
     assert show_value(0.7, np.nan, np.nan) == "0.700"
 
 
 def test_words_in_place_of_an_interval():
-    assert show_interval(0.1, 0.25, 2) == "[0.10, 0.25]" and show_interval(-0.1, 0.25, 2, sign="+") == "[-0.10, +0.25]"
-    assert show_interval(np.nan, np.nan, why="4 groups") == "(no interval: 4 groups)" and show_interval(np.nan, np.nan) == "(no interval)"
-    assert show_value(0.5, 0.5, 0.5) == "0.500 (no interval: all resamples agree)", "as results of older runs are kept"
+    assert (
+        show_interval(0.1, 0.25, 2) == "[0.10, 0.25]"
+        and show_interval(-0.1, 0.25, 2, sign="+") == "[-0.10, +0.25]"
+    )
+    assert (
+        show_interval(np.nan, np.nan, why="4 groups") == "(no interval: 4 groups)"
+        and show_interval(np.nan, np.nan) == "(no interval)"
+    )
+    assert show_value(0.5, 0.5, 0.5) == "0.500 (no interval: all resamples agree)", (
+        "as results of older runs are kept"
+    )
     assert show_value(0.1, np.nan, np.nan, 2, "6 groups", "+") == "+0.10 (no interval: 6 groups)"
 
 
 # --- How often they hold, seeds fixed ----------------------------------------------------------------------------------
+
 
 def draw_networks(rng, groups, images, auc, single=False):
     "Two equal networks on one test set; half of the variance is shared within a group."
     group, hard = np.repeat(np.arange(groups), images), rng.normal(size=groups)
     label = (np.arange(groups) % 2)[group] if single else np.arange(groups * images) % 2
     shift = np.sqrt(2) * norm.ppf(auc) * (label - 0.5)
-    own = [0.6 * hard[group] + 0.8 * rng.normal(size=groups)[group] + rng.normal(size=len(label)) for _ in range(2)]
-    return [pd.DataFrame(dict(label=label, probability=norm.cdf(shift + np.sqrt(0.5) * one), group=group)) for one in own]
+    own = [
+        0.6 * hard[group] + 0.8 * rng.normal(size=groups)[group] + rng.normal(size=len(label))
+        for _ in range(2)
+    ]
+    return [
+        pd.DataFrame(dict(label=label, probability=norm.cdf(shift + np.sqrt(0.5) * one), group=group))
+        for one in own
+    ]
 
 
-@pytest.mark.parametrize("groups, images, auc, single", [(12, 4, 0.8, False), (12, 4, 0.8, True), (30, 3, 0.9, False), (30, 3, 0.9, True),
-                                                         (40, 1, 0.98, True), (40, 1, 0.995, True), (200, 1, 0.9, True)])
+@pytest.mark.parametrize(
+    "groups, images, auc, single",
+    [
+        (12, 4, 0.8, False),
+        (12, 4, 0.8, True),
+        (30, 3, 0.9, False),
+        (30, 3, 0.9, True),
+        (40, 1, 0.98, True),
+        (40, 1, 0.995, True),
+        (200, 1, 0.9, True),
+    ],
+)
 def test_intervals_hold_the_truth(groups, images, auc, single):
-    rng, truth, sets = np.random.default_rng(16), dict(accuracy=norm.cdf(norm.ppf(auc) / np.sqrt(2)), auc=auc), 200
+    rng, truth, sets = (
+        np.random.default_rng(16),
+        dict(accuracy=norm.cdf(norm.ppf(auc) / np.sqrt(2)), auc=auc),
+        200,
+    )
     tables = [classification_metrics(draw_networks(rng, groups, images, auc, single)[0]) for _ in range(sets)]
     for metric, value in truth.items():
         rows = pd.DataFrame([table.loc[metric, ["low", "high"]] for table in tables]).astype(float).dropna()
         held = rows.low.le(value).mul(rows.high.ge(value)).mean()
-        assert len(rows) > 0.9 * sets and held >= 0.91, (metric, held)  # .95 less 2.6 standard errors of 200 sets
+        assert len(rows) > 0.9 * sets and held >= 0.91, (
+            metric,
+            held,
+        )  # .95 less 2.6 standard errors of 200 sets
 
 
 def test_the_equal_error_of_a_good_network_is_held():
     rng, sets, truth = np.random.default_rng(16), 200, norm.cdf(-norm.ppf(0.998) / np.sqrt(2))
-    rows = pd.DataFrame([classification_metrics(draw_networks(rng, 50, 8, 0.998)[0]).loc["eer"] for _ in range(sets)])
-    assert rows.low.notna().all() and (rows.low.le(truth) & rows.high.ge(truth)).mean() >= 0.91  # Was .87 with a threshold that jumps
+    rows = pd.DataFrame(
+        [classification_metrics(draw_networks(rng, 50, 8, 0.998)[0]).loc["eer"] for _ in range(sets)]
+    )
+    assert (
+        rows.low.notna().all() and (rows.low.le(truth) & rows.high.ge(truth)).mean() >= 0.91
+    )  # Was .87 with a threshold that jumps
 
 
 def test_one_error_is_no_difference_of_precisions():
     label = np.tile([0, 1], 48)
     right = pd.DataFrame(dict(label=label, probability=0.1 + 0.8 * label, group=np.repeat(np.arange(12), 8)))
-    wrong = right.assign(probability=right.probability.where(right.index != 0, 0.9))  # One false alarm in the first group
+    wrong = right.assign(
+        probability=right.probability.where(right.index != 0, 0.9)
+    )  # One false alarm in the first group
     for first, second in ((right, wrong), (wrong, right)):
         pair = paired_metrics(first, second)
-        assert pair.p[["accuracy", "precision_fake", "precision_real"]].tolist() == [1, 1, 1], "one coin falls on one side always"
+        assert pair.p[["accuracy", "precision_fake", "precision_real"]].tolist() == [1, 1, 1], (
+            "one coin falls on one side always"
+        )
 
 
 def test_precisions_of_equal_networks_seldom_differ_however_good_they_are():
     rng, chosen = np.random.default_rng(16), ["precision_real", "precision_fake"]
-    p = np.array([paired_metrics(*draw_networks(rng, 20, 8, 0.998), 200).loc[chosen, "p"].to_numpy() for _ in range(150)])
+    p = np.array(
+        [
+            paired_metrics(*draw_networks(rng, 20, 8, 0.998), 200).loc[chosen, "p"].to_numpy()
+            for _ in range(150)
+        ]
+    )
     assert not np.isnan(p).any() and ((p < 0.05).mean(0) <= 0.09).all(), "Was up to .29"
 
 
@@ -288,7 +406,10 @@ def test_a_real_difference_is_found():
 
 def test_a_network_that_is_always_right_against_one_that_is_always_wrong():
     label = np.tile([0, 1], 20)
-    right, wrong = (pd.DataFrame(dict(label=label, probability=one.astype(float), group=np.arange(40) // 2)) for one in (label, 1 - label))
+    right, wrong = (
+        pd.DataFrame(dict(label=label, probability=one.astype(float), group=np.arange(40) // 2))
+        for one in (label, 1 - label)
+    )
     pair = paired_metrics(right, wrong, 200).loc[["accuracy", "auc"]]
     assert (pair.difference == 1).all() and (pair.p < 0.01).all() and (pair.high == 1).all()
     assert pair.low.to_list() == pytest.approx([2 * 0.025 ** (1 / 20) - 1] * 2)
@@ -305,5 +426,15 @@ def test_networks_with_one_order_and_other_numbers_do_not_differ_in_auc():
 def test_columns_keep_their_names():
     frame = by_groups(20)
     assert list(classification_metrics(frame)) == ["value", "low", "high", "n", "groups", "why"]
-    assert list(paired_metrics(frame, frame)) == ["first", "second", "difference", "low", "high", "p", "n", "groups", "why"]
+    assert list(paired_metrics(frame, frame)) == [
+        "first",
+        "second",
+        "difference",
+        "low",
+        "high",
+        "p",
+        "n",
+        "groups",
+        "why",
+    ]
     assert list(classification_metrics(frame).index) == list(METRICS)

@@ -1,4 +1,5 @@
 "The notebooks are the source: what they export, how they are built, and what makes a chapter run again."
+
 import ast
 import os
 import json
@@ -41,7 +42,9 @@ def test_every_module_comes_from_a_notebook(tmp_path):
         nb_export(PLACES[stem], lib_path=tmp_path / "deepfake_nbs")
     for module in MODULES:
         made, kept = file_of(module, tmp_path / "deepfake_nbs"), file_of(module)
-        assert strip_paths(made) == strip_paths(kept), f"{module}.py was edited by hand, or nbdev-export was forgotten"
+        assert strip_paths(made) == strip_paths(kept), (
+            f"{module}.py was edited by hand, or nbdev-export was forgotten"
+        )
     package = ROOT / "deepfake_nbs"
     exported = {".".join(path.relative_to(package).with_suffix("").parts) for path in package.rglob("*.py")}
     assert {name for name in exported if name.split(".")[-1] not in ("__init__", "_modidx")} == set(MODULES)
@@ -65,9 +68,13 @@ def strip_paths(path):
 def test_cleaning_changes_nothing_and_keeps_the_parameters(tmp_path):
     shutil.copytree(ROOT / "nbs", tmp_path / "nbs")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    subprocess.run([Path(sys.executable).with_name("nbdev-clean"), "--fname", "nbs"], cwd=tmp_path, check=True)
+    subprocess.run(
+        [Path(sys.executable).with_name("nbdev-clean"), "--fname", "nbs"], cwd=tmp_path, check=True
+    )
     for path in CHAPTERS:
-        assert (tmp_path / path.relative_to(ROOT)).read_text() == path.read_text(), f"{path.name}: run nbdev-clean"
+        assert (tmp_path / path.relative_to(ROOT)).read_text() == path.read_text(), (
+            f"{path.name}: run nbdev-clean"
+        )
 
 
 @pytest.mark.parametrize("stem", RESULTS)
@@ -75,11 +82,17 @@ def test_a_results_chapter_takes_profile_and_data_and_defines_nothing(stem):
     cells = code(NOTEBOOKS[stem])
     tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
     assert len(tagged) == 1
-    names = [line.split(":")[0] for line in tagged[0].source.splitlines() if line and not line.startswith("#")]
+    names = [
+        line.split(":")[0] for line in tagged[0].source.splitlines() if line and not line.startswith("#")
+    ]
     assert names[:2] == ["profile", "data"]
     assert 'profile: str = "mini"' in tagged[0].source and 'data: str = "data/miniature"' in tagged[0].source
     for cell in cells:
-        defined = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+        defined = [
+            node
+            for node in ast.walk(ast.parse(cell.source))
+            if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        ]
         assert not defined, f"{stem} defines {[node.name for node in defined]}"
 
 
@@ -103,7 +116,9 @@ def test_a_module_imports_only_modules_with_a_lower_number(module):
 
 @pytest.mark.parametrize("module", MODULES)
 def test_no_module_imports_a_private_name_of_another(module):
-    private = [f"{other}.{name}" for other, name in imports_of(file_of(module)) if name and name.startswith("_")]
+    private = [
+        f"{other}.{name}" for other, name in imports_of(file_of(module)) if name and name.startswith("_")
+    ]
     assert not private
 
 
@@ -113,11 +128,17 @@ def test_exported_functions_are_short_and_public_parameters_are_typed(module):
     for node in ast.walk(tree):
         if not isinstance(node, ast.FunctionDef):
             continue
-        assert node.end_lineno - node.lineno < 60, f"{module}.{node.name} has {node.end_lineno - node.lineno + 1} lines"
+        assert node.end_lineno - node.lineno < 60, (
+            f"{module}.{node.name} has {node.end_lineno - node.lineno + 1} lines"
+        )
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
             assert ast.get_docstring(node), f"{module}.{node.name} has no docstring"
-            bare = [arg.arg for arg in (*node.args.args, *node.args.kwonlyargs) if arg.annotation is None and arg.arg not in ("ax", "self")]
+            bare = [
+                arg.arg
+                for arg in (*node.args.args, *node.args.kwonlyargs)
+                if arg.annotation is None and arg.arg not in ("ax", "self")
+            ]
             assert not bare, f"{module}.{node.name}: {bare} have no type"
 
 
@@ -182,7 +203,10 @@ ROWS = {"06_training_run-1", "06_training_run-8", "06_training_run-1-seed2-publi
         (None, set()),
         ("deepfake_nbs/application.py", {"70a_application", "07_our_faces", "08_demo", "index"}),
         ("nbs/01_datasets.ipynb", {"01_datasets", "index"}),  # the dataset itself was found unchanged
-        ("deepfake_nbs/retrieval.py", {"40a_retrieval", "03_image_retrieval", "70a_application", "07_our_faces", "08_demo", "index"}),
+        (
+            "deepfake_nbs/retrieval.py",
+            {"40a_retrieval", "03_image_retrieval", "70a_application", "07_our_faces", "08_demo", "index"},
+        ),
         ("deepfake_nbs/baselines.py", {"50a_baselines", "04_baselines", "06b_photographs", *TRAINED}),
         ("nbs/06a_classifiers.ipynb", TRAINED),
         ("deepfake_nbs/training.py", {"60d_training", "60g_comparison", *ROWS, *TRAINED}),
@@ -194,7 +218,9 @@ ROWS = {"06_training_run-1", "06_training_run-8", "06_training_run-1-seed2-publi
 )
 def test_a_chapter_runs_again_when_what_it_uses_changed(project, touched, expected):
     if touched:
-        time.sleep(0.1)  # File times are coarse: the touch must not fall into the same tick as the last output
+        time.sleep(
+            0.1
+        )  # File times are coarse: the touch must not fall into the same tick as the last output
         os.utime(project / touched)
     assert make(project) == expected
     assert make(project) == set()
@@ -208,5 +234,9 @@ def test_an_interrupted_report_goes_on(project):
 def test_no_output_names_a_place_on_a_machine():
     for path in sorted((ROOT / "nbs").glob("*.ipynb")):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
-            shown = json.dumps([output.get("data", output.get("text", "")) for output in cell.get("outputs", [])])
-            assert not re.search(r"PosixPath\('/|/(home|root|Users)/", shown), f"{path.name}: {''.join(cell['source'])[:80]}"
+            shown = json.dumps(
+                [output.get("data", output.get("text", "")) for output in cell.get("outputs", [])]
+            )
+            assert not re.search(r"PosixPath\('/|/(home|root|Users)/", shown), (
+                f"{path.name}: {''.join(cell['source'])[:80]}"
+            )

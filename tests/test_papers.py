@@ -13,10 +13,29 @@ from scipy.optimize import linprog
 ROOT = Path(__file__).resolve().parents[1]
 ORIGINAL = ROOT / "papers" / "original"
 CHAPTERS = (
-    "index", "00a_core", "00b_images", "00c_files", "00d_parallel", "00e_metrics", "00l_commands", "10a_datasets", "20a_miniature",
-    "01_datasets", "30a_head_detection", "02_head_detection", "40a_retrieval", "03_image_retrieval", "50a_baselines",
-    "04_baselines", "60a_xception", "60d_training", "06_training_run", "06a_classifiers", "70a_application",
-    "07_our_faces", "08_demo",
+    "index",
+    "00a_core",
+    "00b_images",
+    "00c_files",
+    "00d_parallel",
+    "00e_metrics",
+    "00l_commands",
+    "10a_datasets",
+    "20a_miniature",
+    "01_datasets",
+    "30a_head_detection",
+    "02_head_detection",
+    "40a_retrieval",
+    "03_image_retrieval",
+    "50a_baselines",
+    "04_baselines",
+    "60a_xception",
+    "60d_training",
+    "06_training_run",
+    "06a_classifiers",
+    "70a_application",
+    "07_our_faces",
+    "08_demo",
 )
 
 # A second transcription, by columns, to check the files against.
@@ -62,12 +81,15 @@ def published():
 # The files
 
 
-@pytest.mark.parametrize("name, columns", [
-    ("claims.csv", "id section claim published unit notebook"),
-    ("artifacts.csv", "id kind title section notebook"),
-    ("table1.csv", "row crop net optimiser learning_rate batch_size epochs"),
-    ("table2.csv", "row validation_accuracy test_accuracy precision_0 precision_1 recall_0 recall_1"),
-])
+@pytest.mark.parametrize(
+    "name, columns",
+    [
+        ("claims.csv", "id section claim published unit notebook"),
+        ("artifacts.csv", "id kind title section notebook"),
+        ("table1.csv", "row crop net optimiser learning_rate batch_size epochs"),
+        ("table2.csv", "row validation_accuracy test_accuracy precision_0 precision_1 recall_0 recall_1"),
+    ],
+)
 def test_files_have_their_columns_and_no_empty_cell(name, columns):
     rows = read(name)
     assert list(rows[0]) == columns.split()
@@ -124,7 +146,10 @@ def bibliography():
     parts, entries = re.split(r"^% (?:Part two|The report itself).*$", text, flags=re.M), []
     for part, body in enumerate(parts):
         found = re.findall(r"^@(\w+)\{([^,\s]+),\n(.*?)^\}", body, flags=re.M | re.S)
-        entries += [(part, key, dict(re.findall(r"^\s+(\w+)\s*=\s*\{(.*)\},?$", fields, flags=re.M))) for _, key, fields in found]
+        entries += [
+            (part, key, dict(re.findall(r"^\s+(\w+)\s*=\s*\{(.*)\},?$", fields, flags=re.M)))
+            for _, key, fields in found
+        ]
     return text, entries
 
 
@@ -153,8 +178,10 @@ def test_the_report_cites_seventeen_works_and_is_cited_itself():
 METRICS = ("precision_0", "precision_1", "recall_0", "recall_1")
 # Shares of (real called real, real called fake, fake called fake, fake called real): what each metric divides by what
 PARTS = {
-    "recall_0": ([1, 0, 0, 0], [1, 1, 0, 0]), "recall_1": ([0, 0, 1, 0], [0, 0, 1, 1]),
-    "precision_0": ([1, 0, 0, 0], [1, 0, 0, 1]), "precision_1": ([0, 0, 1, 0], [0, 1, 1, 0]),
+    "recall_0": ([1, 0, 0, 0], [1, 1, 0, 0]),
+    "recall_1": ([0, 0, 1, 0], [0, 0, 1, 1]),
+    "precision_0": ([1, 0, 0, 0], [1, 0, 0, 1]),
+    "precision_1": ([0, 0, 1, 0], [0, 1, 1, 0]),
     "test_accuracy": ([1, 0, 1, 0], [1, 1, 1, 1]),
 }
 
@@ -185,7 +212,14 @@ def real_share(row, metrics, interval=rounded):
         limits += [low * whole - part, part - high * whole]
     ends = []
     for sign in (1, -1):
-        found = linprog(sign * np.array([1.0, 1, 0, 0]), np.array(limits), np.zeros(len(limits)), np.ones((1, 4)), [1], bounds=(0, 1))
+        found = linprog(
+            sign * np.array([1.0, 1, 0, 0]),
+            np.array(limits),
+            np.zeros(len(limits)),
+            np.ones((1, 4)),
+            [1],
+            bounds=(0, 1),
+        )
         if found.status != 0:
             return None
         ends.append(sign * found.fun)
@@ -198,7 +232,13 @@ def rows_of_table_2(but=()):
 
 def test_real_share_finds_the_share_of_a_known_test_set():
     # 300 real, 700 fake; 240 and 630 are right
-    row = dict(recall_0=".8", recall_1=".9", precision_0=f"{240 / 310:.6f}", precision_1=f"{630 / 690:.6f}", test_accuracy=".87")
+    row = dict(
+        recall_0=".8",
+        recall_1=".9",
+        precision_0=f"{240 / 310:.6f}",
+        precision_1=f"{630 / 690:.6f}",
+        test_accuracy=".87",
+    )
     exact = {name: f"{float(value):.6f}" for name, value in row.items()}
     assert real_share(exact, [*METRICS, "test_accuracy"]) == pytest.approx((0.3, 0.3), abs=1e-4)
     assert real_share(exact | {"test_accuracy": ".920000"}, [*METRICS, "test_accuracy"]) is None
@@ -225,21 +265,29 @@ def test_rows_3_and_7_are_impossible_and_the_others_are_not(row):
         assert 0.31 < share[0] < share[1] < 0.35
 
 
-@pytest.mark.parametrize("interval, impossible", [(rounded, {"3", "7"}), (cut, {"7", "8", "9"}), (loose, {"7"})])
+@pytest.mark.parametrize(
+    "interval, impossible", [(rounded, {"3", "7"}), (cut, {"7", "8", "9"}), (loose, {"7"})]
+)
 def test_only_row_7_is_impossible_however_the_digits_were_dropped(interval, impossible):
     rows = read("table2.csv")
-    assert {row["row"] for row in rows if real_share(row, [*METRICS, "test_accuracy"], interval) is None} == impossible
+    assert {
+        row["row"] for row in rows if real_share(row, [*METRICS, "test_accuracy"], interval) is None
+    } == impossible
 
 
 def test_row_3_agrees_once_one_of_three_cells_is_set_aside():
     row = read("table2.csv")[2]
-    agree = {left for left in [*METRICS, "test_accuracy"] if real_share(row, {*METRICS, "test_accuracy"} - {left})}
+    agree = {
+        left for left in [*METRICS, "test_accuracy"] if real_share(row, {*METRICS, "test_accuracy"} - {left})
+    }
     assert agree == {"test_accuracy", "precision_1", "recall_0"}
 
 
 def test_the_eighth_epoch_agrees_only_with_an_accuracy_of_two_digits():
     claims = published()
-    epoch = {name: claims[f"epoch-8-{name}"] for name in METRICS} | {"test_accuracy": claims["epoch-8-accuracy"]}
+    epoch = {name: claims[f"epoch-8-{name}"] for name in METRICS} | {
+        "test_accuracy": claims["epoch-8-accuracy"]
+    }
     low, high = real_share(epoch, METRICS)
     assert 0.325 < low < high < 0.326
     assert real_share(epoch, [*METRICS, "test_accuracy"]) is None
@@ -260,7 +308,10 @@ def test_always_fake_is_about_as_good_as_the_published_svm():
 
 def test_challenge_counts_add_up():
     claims = {id: int(value) for id, value in published().items() if id.startswith("datasets-challenge")}
-    assert claims["datasets-challenge-real"] + claims["datasets-challenge-fake"] == claims["datasets-challenge-images"]
+    assert (
+        claims["datasets-challenge-real"] + claims["datasets-challenge-fake"]
+        == claims["datasets-challenge-images"]
+    )
 
 
 # Citation and licence
@@ -278,4 +329,8 @@ def test_citation_file_is_valid_and_names_no_person_and_no_address():
 
 def test_licence_is_apache_2():
     text = (ROOT / "LICENSE").read_text(encoding="utf-8")
-    assert "Apache License" in text and "Version 2.0, January 2004" in text and "END OF TERMS AND CONDITIONS" in text
+    assert (
+        "Apache License" in text
+        and "Version 2.0, January 2004" in text
+        and "END OF TERMS AND CONDITIONS" in text
+    )

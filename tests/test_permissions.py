@@ -56,8 +56,11 @@ def check_modes(folder, umask, least):
     found = {path.relative_to(folder).as_posix(): path for path in (folder, *folder.rglob("*"))}
     files = [name for name, path in found.items() if path.is_file()]
     assert len(files) >= least, files
-    odd = {name: oct(stat.S_IMODE(path.stat().st_mode)) for name, path in found.items()
-           if stat.S_IMODE(path.stat().st_mode) != (0o666 if path.is_file() else 0o777) & ~umask}
+    odd = {
+        name: oct(stat.S_IMODE(path.stat().st_mode))
+        for name, path in found.items()
+        if stat.S_IMODE(path.stat().st_mode) != (0o666 if path.is_file() else 0o777) & ~umask
+    }
     assert not odd
 
 
@@ -87,7 +90,9 @@ def test_a_head_detector_and_its_checkpoints(tmp_path, umask, monkeypatch):
     optimiser = torch.optim.SGD(model.parameters(), 0.1)
     history = [dict(epoch=1, iteration=1, validation_loss=1.0, validation_ap50=0.1)]
     state = dict(identity={}, progress=dict(history=history))
-    checkpoints.save_checkpoint(run / "head_detection/phase2", model, optimiser, state, heads_training.kept_epochs(history))
+    checkpoints.save_checkpoint(
+        run / "head_detection/phase2", model, optimiser, state, heads_training.kept_epochs(history)
+    )
     checkpoints.save_weights(model, run / "head_detection/phase1/model/model.safetensors")
     core.write_json(run / "head_detection/phase1/model/config.json", {})
     check_modes(run, umask, 7)
@@ -101,9 +106,13 @@ def test_a_head_detector_and_its_checkpoints(tmp_path, umask, monkeypatch):
 def test_a_classifier_and_its_run(tmp_path, umask, monkeypatch):
     noise, run = draw_dataset(tmp_path / "cvcs_dfd", 20), tmp_path / "run"
     frames = list(classifiers_data.read_splits(noise, TINY).values())[:2]
-    task = classifiers_training.classifier_training(TINY, *[classifiers_data.ManifestImages(frame, noise, 32) for frame in frames])
+    task = classifiers_training.classifier_training(
+        TINY, *[classifiers_data.ManifestImages(frame, noise, 32) for frame in frames]
+    )
     state = dict(identity={}, progress=dict(history=[dict(epoch=1, validation_auc=0.5, validation_loss=1.0)]))
-    checkpoints.save_checkpoint(run / "training/1", task.learner.model, task.learner.opt, state, dict(best=1, early=1))
+    checkpoints.save_checkpoint(
+        run / "training/1", task.learner.model, task.learner.opt, state, dict(best=1, early=1)
+    )
     check_modes(run / "training/1", umask, 5)  # last, best, early, optimiser, state
     shutil.rmtree(run / "training/1")
     classifiers_training.train(replace(TINY, epochs=1, image_size=32), noise, run / "training/1")
@@ -124,8 +133,14 @@ def test_a_codebook_and_its_cache(tmp_path, umask):
             ImageDraw.Draw(image).ellipse((x, y, x + 5 + 4 * (i % 2), y + 5), fill="white")
         (folder / split).mkdir(parents=True, exist_ok=True)
         image.save(folder / split / f"{i:06d}.png")
-        rows.append(dict(path=f"{split}/{i:06d}.png", label=i % 2, group=f"g{i // 2}", split=split, sha256=f"{i:064x}"))
-    config = baselines_study.BaselineConfig(n_words=4, kernels=("linear",), C=(1.0,), n_trees=(5,), max_descriptors=500)
+        rows.append(
+            dict(
+                path=f"{split}/{i:06d}.png", label=i % 2, group=f"g{i // 2}", split=split, sha256=f"{i:064x}"
+            )
+        )
+    config = baselines_study.BaselineConfig(
+        n_words=4, kernels=("linear",), C=(1.0,), n_trees=(5,), max_descriptors=500
+    )
     baselines_study.run_baselines(pd.DataFrame(rows), folder, tmp_path / "out", config, tmp_path / "cache")
     check_modes(tmp_path / "out", umask, 6)
     check_modes(tmp_path / "cache", umask, 18)
@@ -144,7 +159,13 @@ def test_datasets_whole_and_cropped_an_index_and_a_head_set(tmp_path, umask, pho
         path.chmod(0o400)
     build.build_cvcs_dfd(photos, run / "cvcs_dfd", workers=1, progress=False)
     cropping.build_cropped_dfd(run / "cvcs_dfd", Everywhere(), run / "cvcs_cropped_dfd", progress=False)
-    search.build_index(retrieval_features.make_feature("thumbnail"), photos, run / "index", cache=run / "vectors", progress=False)
+    search.build_index(
+        retrieval_features.make_feature("thumbnail"),
+        photos,
+        run / "index",
+        cache=run / "vectors",
+        progress=False,
+    )
     check_modes(run, umask, 110)
     drawing.draw_miniature(tmp_path / "drawn", 0, 0, 4, workers=1, progress=False)
     check_modes(tmp_path / "drawn", umask, 12)
@@ -187,6 +208,7 @@ def shared():
 
 def fails_with(function) -> str:
     "What a function raises for somebody who may not read everything: root may, so it runs as another user then."
+
     def run() -> str:
         try:
             function()
@@ -260,14 +282,18 @@ def test_a_file_that_may_not_be_read_is_not_called_missing(things):
     for path, read in things.items():
         path.chmod(0)
         said = fails_with(read)
-        assert said.startswith("PermissionError: ") and "Permission denied" in said and str(path) in said, said
+        assert said.startswith("PermissionError: ") and "Permission denied" in said and str(path) in said, (
+            said
+        )
         path.chmod(0o644)
 
 
 def test_a_folder_that_may_not_be_entered_is_not_called_empty(things, shared):
     reads = {
         shared / "run/models/classifier": lambda: models.find_run(shared / "run"),
-        shared / "run/models/head_detector": lambda: detector.HeadDetector.load(shared / "run" / detector.DETECTOR, "cpu"),
+        shared / "run/models/head_detector": lambda: detector.HeadDetector.load(
+            shared / "run" / detector.DETECTOR, "cpu"
+        ),
         shared / "training": lambda: comparison.finished_rows(shared),
         shared / "training/1": lambda: runs.latest_checkpoint(shared / "training/1"),
         shared / "set": lambda: manifest.read_manifest(shared / "set/manifest.csv"),
@@ -276,7 +302,9 @@ def test_a_folder_that_may_not_be_entered_is_not_called_empty(things, shared):
     for place, read in reads.items():
         place.chmod(0)
         said = fails_with(read)
-        assert said.startswith("PermissionError: ") and "Permission denied" in said and str(place) in said, said
+        assert said.startswith("PermissionError: ") and "Permission denied" in said and str(place) in said, (
+            said
+        )
         place.chmod(0o755)
 
 

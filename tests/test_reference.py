@@ -1,4 +1,5 @@
 "The API reference: every public function with its parameters and what their comments say, made without importing anything."
+
 import ast
 import importlib.util
 import re
@@ -15,7 +16,11 @@ PAGES = reference.pages(ROOT)
 
 def public_names(path):
     kinds = (ast.FunctionDef, ast.ClassDef)
-    return [node.name for node in ast.parse(path.read_text()).body if isinstance(node, kinds) and not node.name.startswith("_")]
+    return [
+        node.name
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, kinds) and not node.name.startswith("_")
+    ]
 
 
 MODULES = [path for path in sorted((ROOT / "deepfake_nbs").rglob("*.py")) if not path.stem.startswith("_")]
@@ -36,8 +41,13 @@ def test_parameters_come_with_type_default_and_comment(tmp_path):
         '    margin: float = 0.2,  # Fraction of the box\n) -> "Image":  # The head\n    "Cut one head out."\n\ndef _hidden(): pass\n'
     )
     text = reference.pages(tmp_path)["heads"]
-    assert "| `image` | `Image` |  | RGB \\| upright |" in text and "| `margin` | `float` | `0.2` | Fraction of the box |" in text
-    assert "| returns | `Image` | | The head |" in text and "Cut one head out." in text and "_hidden" not in text
+    assert (
+        "| `image` | `Image` |  | RGB \\| upright |" in text
+        and "| `margin` | `float` | `0.2` | Fraction of the box |" in text
+    )
+    assert (
+        "| returns | `Image` | | The head |" in text and "Cut one head out." in text and "_hidden" not in text
+    )
     assert "[30f_cropping](../nbs/library/30f_cropping.ipynb)" in text
 
 

@@ -1,4 +1,5 @@
 "Setting up, names of folders, the hook for notebooks, and what `make` says: in copies of the project with stand-ins for python and pip."
+
 import json
 import os
 import re
@@ -43,13 +44,18 @@ class Project:
         for name in ("Makefile", "requirements.lock", "pyproject.toml", "settings.ini"):
             shutil.copy(ROOT / name, self.folder)
         shutil.copytree(ROOT / ".ci", self.folder / ".ci")
-        self.python, self.inside = script(folder / "stand ins" / "python3", OUTSIDE), script(folder / "stand ins" / "inside", INSIDE)
+        self.python, self.inside = (
+            script(folder / "stand ins" / "python3", OUTSIDE),
+            script(folder / "stand ins" / "inside", INSIDE),
+        )
 
     def make(self, *words, **environment):
         self.log.unlink(missing_ok=True)
         more = dict(LOG=str(self.log), REAL=sys.executable, STANDIN=str(self.inside), FAIL="") | environment
         command = ["make", *words, f"PYTHON={self.python}"]
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, env=os.environ | more, check=False)
+        done = subprocess.run(
+            command, cwd=self.folder, capture_output=True, text=True, env=os.environ | more, check=False
+        )
         self.calls = self.log.read_text().splitlines() if self.log.exists() else []
         return done
 
@@ -87,7 +93,10 @@ def test_the_environment_is_made_once_and_follows_the_content_of_the_lock(projec
     own.write_text("kept")
     done = project.make("setup")
     assert done.stdout == done.stderr == "" and project.calls == []
-    for name in ("requirements.lock", "pyproject.toml"):  # As after a checkout of another commit with the same lock
+    for name in (
+        "requirements.lock",
+        "pyproject.toml",
+    ):  # As after a checkout of another commit with the same lock
         os.utime(project.folder / name)
     assert project.make("setup").returncode == 0 and project.calls == []
     with open(project.folder / "pyproject.toml", "a") as file:
@@ -97,7 +106,9 @@ def test_the_environment_is_made_once_and_follows_the_content_of_the_lock(projec
     with open(project.folder / "requirements.lock", "a") as file:
         file.write("\n# changed\n")
     done = project.make("setup")
-    assert kinds(project.calls) == ["--require-hashes", "--editable"] and "not downloaded again" in done.stdout
+    assert (
+        kinds(project.calls) == ["--require-hashes", "--editable"] and "not downloaded again" in done.stdout
+    )
     assert own.read_text() == "kept"
 
 
@@ -105,13 +116,18 @@ def test_a_set_up_that_failed_goes_on(project):
     done = project.make("setup", FAIL="yes")
     assert done.returncode and "goes on from here" in done.stderr and "Traceback" not in done.stderr
     half = project.folder / ".venv" / "lib" / "python3.11" / "site-packages"
-    for name, files in {"whole-1.dist-info": ("METADATA", "RECORD"), "cut-1.dist-info": ("METADATA",)}.items():
+    for name, files in {
+        "whole-1.dist-info": ("METADATA", "RECORD"),
+        "cut-1.dist-info": ("METADATA",),
+    }.items():
         (half / name).mkdir(parents=True)
         for file in files:
             (half / name / file).touch()
     done = project.make("setup")
     assert done.returncode == 0 and kinds(project.calls) == ALL[1:]  # The environment itself was there
-    assert [path.name for path in half.iterdir()] == ["whole-1.dist-info"]  # pip would have taken the other for installed
+    assert [path.name for path in half.iterdir()] == [
+        "whole-1.dist-info"
+    ]  # pip would have taken the other for installed
     project.make("setup")
     assert project.calls == []
 
@@ -133,7 +149,12 @@ def test_a_link_is_followed_and_never_emptied(project, tmp_path):
     link, place = project.folder / ".venv", tmp_path / "elsewhere"
     link.symlink_to(place)
     done = project.make("setup")
-    assert done.returncode and "is a link to" in done.stderr and "does not exist" in done.stderr and project.calls == []
+    assert (
+        done.returncode
+        and "is a link to" in done.stderr
+        and "does not exist" in done.stderr
+        and project.calls == []
+    )
     place.mkdir()
     assert project.make("setup").returncode == 0 and kinds(project.calls) == ALL and link.is_symlink()
     (place / "foreign.txt").write_text("kept")
@@ -141,7 +162,11 @@ def test_a_link_is_followed_and_never_emptied(project, tmp_path):
     assert project.make("setup").returncode == 0 and kinds(project.calls) == ALL[1:]
     assert (place / "foreign.txt").read_text() == "kept" and link.is_symlink()
     project.mark.unlink()
-    assert project.make("setup").returncode and project.calls == [] and (place / "foreign.txt").read_text() == "kept"
+    assert (
+        project.make("setup").returncode
+        and project.calls == []
+        and (place / "foreign.txt").read_text() == "kept"
+    )
 
 
 def test_a_python_that_is_gone_is_replaced(project):
@@ -153,16 +178,34 @@ def test_a_python_that_is_gone_is_replaced(project):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_set_up_that_is_stopped_says_so_in_one_line_and_goes_on(project, number):
     script(project.inside, 'case "$2" in pip) exec sleep 600 ;; esac')
-    environment = os.environ | dict(LOG=str(project.log), REAL=sys.executable, STANDIN=str(project.inside), FAIL="")
-    process = subprocess.Popen(["make", "setup", f"PYTHON={project.python}"], cwd=project.folder, text=True, env=environment,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    environment = os.environ | dict(
+        LOG=str(project.log), REAL=sys.executable, STANDIN=str(project.inside), FAIL=""
+    )
+    process = subprocess.Popen(
+        ["make", "setup", f"PYTHON={project.python}"],
+        cwd=project.folder,
+        text=True,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
     assert process.stdout.readline().startswith("Setting up .venv")
-    while process.poll() is None and not project.mark.exists():  # Before, there is nothing that could be half made
+    while (
+        process.poll() is None and not project.mark.exists()
+    ):  # Before, there is nothing that could be half made
         pass
-    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)  # A terminal asks all of them, `kill` make alone
+    (os.killpg if number == signal.SIGINT else os.kill)(
+        process.pid, number
+    )  # A terminal asks all of them, `kill` make alone
     said = process.communicate(timeout=60)[1].splitlines()
-    assert said[0] == "Setting up .venv was stopped; the next make goes on from here" and all("make: ***" in line for line in said[1:])
-    assert project.mark.read_text() in ("", "unfinished yes\n") and not (project.folder / ".venv" / "lib").exists()
+    assert said[0] == "Setting up .venv was stopped; the next make goes on from here" and all(
+        "make: ***" in line for line in said[1:]
+    )
+    assert (
+        project.mark.read_text() in ("", "unfinished yes\n")
+        and not (project.folder / ".venv" / "lib").exists()
+    )
     script(project.inside, INSIDE)
     script(project.folder / ".venv" / "bin" / "python", INSIDE)
     assert project.make("setup").returncode == 0 and kinds(project.calls)[-2:] == ALL[1:]
@@ -187,11 +230,20 @@ def test_a_folder_that_make_cannot_name_is_refused_by_every_command_alike(projec
         assert done.returncode == 2 and done.stdout == "" and project.calls == []
         said.add(done.stderr)
     shown = "a blank" if sign.isspace() else sign
-    assert len(said) == 1 and f"DATA holds {shown}, which make cannot handle; expected a folder, or a symbolic link" in said.pop()
+    assert (
+        len(said) == 1
+        and f"DATA holds {shown}, which make cannot handle; expected a folder, or a symbolic link"
+        in said.pop()
+    )
 
 
-NAMES = {"data/miniature": "miniature", "./data/../data/miniature/": "miniature", "../sets/größe-1.2_x+y@z,w~": "größe-1.2_x+y@z,w~",
-         "/sets/写真": "写真", "data": "data"}
+NAMES = {
+    "data/miniature": "miniature",
+    "./data/../data/miniature/": "miniature",
+    "../sets/größe-1.2_x+y@z,w~": "größe-1.2_x+y@z,w~",
+    "/sets/写真": "写真",
+    "data": "data",
+}
 
 
 @pytest.mark.parametrize("data", NAMES)
@@ -207,7 +259,10 @@ def test_the_run_is_named_as_the_package_names_it(full, data):
 
 def test_the_project_may_lie_in_a_folder_with_a_blank_but_its_name_names_no_run(project):
     done = project.make("-n", "-o", "setup", "pages", "DATA=.")
-    assert done.returncode == 2 and "DATA is the folder 'my project', a name that make cannot handle" in done.stderr
+    assert (
+        done.returncode == 2
+        and "DATA is the folder 'my project', a name that make cannot handle" in done.stderr
+    )
 
 
 # --- What make says ---------------------------------------------------------------------------------------------------
@@ -230,15 +285,20 @@ def test_a_report_hands_its_plan_to_its_pages(full):
         (run / name).touch()
     for path in full.folder.rglob("*"):  # All inputs are older than all outputs
         os.utime(path, (1e9, 1e9))
-    script(full.folder / ".venv/bin/python", 'case "$2" in *findings*) echo "Leakage: none" ;; *runs*) echo 1 8-published ;; esac')
+    script(
+        full.folder / ".venv/bin/python",
+        'case "$2" in *findings*) echo "Leakage: none" ;; *runs*) echo 1 8-published ;; esac',
+    )
     command = ["-o", "setup", "-o", "prepare", "report", "RUNNER=./fake"]
     lines = full.make(*command).stdout.splitlines()
     ran = [line for line in lines if ".ipynb of " in line]
     first = "data/runs/smoke-miniature/nbs/01_datasets.ipynb"
     assert ran[0] == f"{first} of {len(ran)}: {first}" and len(ran) == len(set(ran))
-    assert len(ran) == len(list((ROOT / "nbs").glob("*.ipynb"))), "no heads, so one page less; one page runs twice"
+    assert len(ran) == len(list((ROOT / "nbs").glob("*.ipynb"))), (
+        "no heads, so one page less; one page runs twice"
+    )
     assert sum("06_training_run" in line for line in ran) == 2
-    assert "Leakage: none" in lines[lines.index(ran[-1]):] and "Done: data/runs/smoke-miniature" in lines[-5]
+    assert "Leakage: none" in lines[lines.index(ran[-1]) :] and "Done: data/runs/smoke-miniature" in lines[-5]
     (run / "nbs" / "08_demo.ipynb").unlink()
     again = [line for line in full.make(*command).stdout.splitlines() if ".ipynb of " in line]
     assert [line.partition(" of ")[0].rpartition("/")[2] for line in again] == ["08_demo.ipynb"]
@@ -271,7 +331,16 @@ def test_saving_a_page_that_was_only_looked_at_changes_nothing(tmp_path):
 
 def test_the_hook_cleans_what_is_committed_and_no_more(tmp_path):
     def git(*words):
-        hooked = ["git", "-c", "user.name=a", "-c", "user.email=a@b.example", "-c", "core.hooksPath=.githooks", *words]
+        hooked = [
+            "git",
+            "-c",
+            "user.name=a",
+            "-c",
+            "user.email=a@b.example",
+            "-c",
+            "core.hooksPath=.githooks",
+            *words,
+        ]
         return subprocess.run(hooked, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
 
     shutil.copytree(ROOT / ".githooks", tmp_path / ".githooks")
@@ -290,7 +359,9 @@ def test_the_hook_cleans_what_is_committed_and_no_more(tmp_path):
     git("add", "-A")
     git("commit", "-qm", "second")
     assert "ipykernel" not in page.read_text() and "# Ethics\\n" in page.read_text()
-    assert git("status", "--porcelain") == "" and git("show", "--stat", "--format=", "HEAD").count("ipynb") == 1
+    assert (
+        git("status", "--porcelain") == "" and git("show", "--stat", "--format=", "HEAD").count("ipynb") == 1
+    )
 
 
 # --- What the README says ---------------------------------------------------------------------------------------------
@@ -302,7 +373,9 @@ def test_the_readme_names_commands_and_files_that_exist():
     assert set(re.findall(r"\bmake ([a-z]+)", text)) - {"the"} <= targets
     for name in re.findall(r"nbs/(\w+)\.ipynb", text):
         assert (ROOT / "nbs" / f"{name}.ipynb").is_file()
-    assert "papermill nbs/" not in text, "papermill only prints a notice when a parameter is misspelt; the runner refuses it"
+    assert "papermill nbs/" not in text, (
+        "papermill only prints a notice when a parameter is misspelt; the runner refuses it"
+    )
     for command in re.findall(r"deepfake-nbs-chapter (nbs/\S+) \S+((?:\s+\\?\s*-p \w+ \S+)+)", text):
         cells = nbformat.read(ROOT / command[0], 4).cells
         known = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
@@ -315,5 +388,7 @@ def test_the_size_of_the_environment_is_what_the_readme_says():
     site = Path(nbformat.__file__).parent.parent
     size = sum(path.lstat().st_size for path in site.rglob("*") if not path.is_dir())
     if not (site / "nvidia").is_dir():
-        pytest.skip("the libraries for GPUs are not installed here: the environment is smaller than the README says")
+        pytest.skip(
+            "the libraries for GPUs are not installed here: the environment is smaller than the README says"
+        )
     assert said * 0.75 < size / 1e9 < said * 1.15

@@ -15,8 +15,16 @@ from fastcore.nbio import nb_frontmatter, read_nb
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
 LIBRARY = sorted((ROOT / "nbs" / "library").glob("*.ipynb"))
-LAST = ["conclusions", "all_numbers", "ethics", "glossary"]  # Pages without a number in their name, in reading order
-PAGES = sorted((ROOT / "nbs").glob("*.ipynb"), key=lambda path: (path.stem != "index", path.stem in LAST and LAST.index(path.stem) + 1, path.stem))
+LAST = [
+    "conclusions",
+    "all_numbers",
+    "ethics",
+    "glossary",
+]  # Pages without a number in their name, in reading order
+PAGES = sorted(
+    (ROOT / "nbs").glob("*.ipynb"),
+    key=lambda path: (path.stem != "index", path.stem in LAST and LAST.index(path.stem) + 1, path.stem),
+)
 NOTEBOOKS = [*PAGES, *LIBRARY]
 NAMES = [path.relative_to(ROOT).as_posix() for path in NOTEBOOKS]
 REFERENCE_PAGES = "reference/*.qmd"
@@ -48,7 +56,11 @@ def outputs(path, *kinds):
     for cell in code(path):
         for output in cell.get("outputs", []):
             data = output.get("data", {}) | ({"stream": output["text"]} if "text" in output else {})
-            texts += ["".join(text) for kind, text in data.items() if kind in kinds and isinstance(text, (str, list))]
+            texts += [
+                "".join(text)
+                for kind, text in data.items()
+                if kind in kinds and isinstance(text, (str, list))
+            ]
     return texts
 
 
@@ -64,7 +76,9 @@ def directives(source):
 
 
 def labels(path):
-    of_cells = [directives(cell["source"])["label"] for cell in code(path) if "label" in directives(cell["source"])]
+    of_cells = [
+        directives(cell["source"])["label"] for cell in code(path) if "label" in directives(cell["source"])
+    ]
     return of_cells + re.findall(rf"\{{[^}}\n]*#({REFERENCE}[\w-]+)", prose(path))
 
 
@@ -72,15 +86,25 @@ def anchors(path):
     "Ids that Pandoc gives to the headings of a page."
     found = set(labels(path))
     written = "\n\n".join(cell["source"] for cell in cells(path) if cell["cell_type"] == "markdown")
-    for heading in re.findall(r"^#{1,6}\s+(.*)$", re.sub(r"^(```|~~~).*?^\1[ ]*$", "", written, flags=re.M | re.S), flags=re.M):
+    for heading in re.findall(
+        r"^#{1,6}\s+(.*)$", re.sub(r"^(```|~~~).*?^\1[ ]*$", "", written, flags=re.M | re.S), flags=re.M
+    ):
         explicit = re.search(r"\{[^}]*#([\w-]+)", heading)
         text = re.sub(r"\[([^\]]*)\]\([^)]*\)|\{.*?\}|[`*]", r"\1", heading).strip().lower()
-        found.add(explicit[1] if explicit else re.sub(r"\s+", "-", re.sub(r"[^\w\s.-]", "", re.sub(r"^[^a-z]+", "", text))))
+        found.add(
+            explicit[1]
+            if explicit
+            else re.sub(r"\s+", "-", re.sub(r"[^\w\s.-]", "", re.sub(r"^[^a-z]+", "", text)))
+        )
     return found
 
 
 def bibliography_keys():
-    return set(re.findall(r"^@\w+\{([^,\s]+),", (ROOT / CONFIG["bibliography"]).read_text(encoding="utf-8"), flags=re.M))
+    return set(
+        re.findall(
+            r"^@\w+\{([^,\s]+),", (ROOT / CONFIG["bibliography"]).read_text(encoding="utf-8"), flags=re.M
+        )
+    )
 
 
 def sidebar_pages(contents):
@@ -92,21 +116,36 @@ def sidebar_pages(contents):
 
 
 # Addresses of the site before the library stood apart
-MOVED = dict([
-    ("00_core", "nbs/library/00a_core.ipynb"), ("00b_images", "nbs/library/00b_images.ipynb"), ("00c_files", "nbs/library/00c_files.ipynb"),
-    ("00d_parallel", "nbs/library/00d_parallel.ipynb"), ("00e_metrics", "nbs/library/00e_metrics.ipynb"),
-    ("00l_commands", "nbs/library/00l_commands.ipynb"), ("01a_miniature", "nbs/library/20a_people.ipynb"),
-    ("01b_dataset_results", "nbs/01_datasets.ipynb"), ("02a_head_detection_results", "nbs/02_head_detection.ipynb"),
-    ("03_retrieval", "nbs/library/40a_features.ipynb"), ("03a_retrieval_results", "nbs/03_image_retrieval.ipynb"),
-    ("04a_baseline_results", "nbs/04_baselines.ipynb"), ("05_xception", "nbs/library/60a_xception.ipynb"),
-    ("06_training", "nbs/library/60d_training.ipynb"), ("06a_training_run", "nbs/06_training_run.ipynb"),
-    ("06b_training_results", "nbs/06a_classifiers.ipynb"), ("06c_comparison", "nbs/library/60g_comparison.ipynb"),
-    ("06d_photographs", "nbs/06b_photographs.ipynb"), ("07_application", "nbs/library/70c_pipeline.ipynb"),
-    ("07a_our_faces", "nbs/07_our_faces.ipynb"), ("09_ethics", "nbs/ethics.ipynb"),
-])
+MOVED = dict(
+    [
+        ("00_core", "nbs/library/00a_core.ipynb"),
+        ("00b_images", "nbs/library/00b_images.ipynb"),
+        ("00c_files", "nbs/library/00c_files.ipynb"),
+        ("00d_parallel", "nbs/library/00d_parallel.ipynb"),
+        ("00e_metrics", "nbs/library/00e_metrics.ipynb"),
+        ("00l_commands", "nbs/library/00l_commands.ipynb"),
+        ("01a_miniature", "nbs/library/20a_people.ipynb"),
+        ("01b_dataset_results", "nbs/01_datasets.ipynb"),
+        ("02a_head_detection_results", "nbs/02_head_detection.ipynb"),
+        ("03_retrieval", "nbs/library/40a_features.ipynb"),
+        ("03a_retrieval_results", "nbs/03_image_retrieval.ipynb"),
+        ("04a_baseline_results", "nbs/04_baselines.ipynb"),
+        ("05_xception", "nbs/library/60a_xception.ipynb"),
+        ("06_training", "nbs/library/60d_training.ipynb"),
+        ("06a_training_run", "nbs/06_training_run.ipynb"),
+        ("06b_training_results", "nbs/06a_classifiers.ipynb"),
+        ("06c_comparison", "nbs/library/60g_comparison.ipynb"),
+        ("06d_photographs", "nbs/06b_photographs.ipynb"),
+        ("07_application", "nbs/library/70c_pipeline.ipynb"),
+        ("07a_our_faces", "nbs/07_our_faces.ipynb"),
+        ("09_ethics", "nbs/ethics.ipynb"),
+    ]
+)
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-results_chapters = pytest.mark.parametrize("path", [p for p in NOTEBOOKS if code(p) and not is_chapter_with_module(p)], ids=lambda path: path.stem)
+results_chapters = pytest.mark.parametrize(
+    "path", [p for p in NOTEBOOKS if code(p) and not is_chapter_with_module(p)], ids=lambda path: path.stem
+)
 
 
 # _quarto.yml
@@ -114,14 +153,26 @@ results_chapters = pytest.mark.parametrize("path", [p for p in NOTEBOOKS if code
 
 def test_every_notebook_is_a_page_and_every_page_a_notebook_in_reading_order():
     assert CONFIG["project"]["render"] == [*NAMES, REFERENCE_PAGES]
-    assert CONFIG["project"]["pre-render"] == "python3 .ci/reference.py" and (ROOT / ".ci" / "reference.py").is_file()
+    assert (
+        CONFIG["project"]["pre-render"] == "python3 .ci/reference.py"
+        and (ROOT / ".ci" / "reference.py").is_file()
+    )
 
 
 def test_the_sidebar_has_two_parts_and_holds_every_page_in_the_same_order():
     front, report, library = CONFIG["website"]["sidebar"]["contents"]
-    assert (front, report["section"], library["section"]) == ("nbs/index.ipynb", "The report", "How it is built")
-    assert ["nbs/index.ipynb", *sidebar_pages(report["contents"])] == [path.relative_to(ROOT).as_posix() for path in PAGES]
-    assert list(sidebar_pages(library["contents"])) == [*(path.relative_to(ROOT).as_posix() for path in LIBRARY), REFERENCE_PAGES]
+    assert (front, report["section"], library["section"]) == (
+        "nbs/index.ipynb",
+        "The report",
+        "How it is built",
+    )
+    assert ["nbs/index.ipynb", *sidebar_pages(report["contents"])] == [
+        path.relative_to(ROOT).as_posix() for path in PAGES
+    ]
+    assert list(sidebar_pages(library["contents"])) == [
+        *(path.relative_to(ROOT).as_posix() for path in LIBRARY),
+        REFERENCE_PAGES,
+    ]
 
 
 @pytest.mark.parametrize("old, new", MOVED.items())
@@ -148,8 +199,15 @@ def test_files_that_the_configuration_names_exist():
 
 
 def test_the_front_page_lists_every_page_in_reading_order():
-    text = "\n".join(cell["source"] for cell in cells(ROOT / "nbs/index.ipynb") if re.search(r"^\| (page|room) \|", cell["source"], re.M))
-    assert ["nbs/index.ipynb", *(f"nbs/{name}" for name in re.findall(r"\]\(([\w/]+\.ipynb)\)", text))] == NAMES
+    text = "\n".join(
+        cell["source"]
+        for cell in cells(ROOT / "nbs/index.ipynb")
+        if re.search(r"^\| (page|room) \|", cell["source"], re.M)
+    )
+    assert [
+        "nbs/index.ipynb",
+        *(f"nbs/{name}" for name in re.findall(r"\]\(([\w/]+\.ipynb)\)", text)),
+    ] == NAMES
 
 
 def test_links_and_pictures_of_the_readme_are_there():
@@ -168,13 +226,21 @@ def test_links_and_pictures_of_the_readme_are_there():
 
 @every_notebook
 def test_it_is_small(path):
-    assert path.stat().st_size <= LARGEST, f"{path.name}: {path.stat().st_size} bytes; expected at most {LARGEST}"
+    assert path.stat().st_size <= LARGEST, (
+        f"{path.name}: {path.stat().st_size} bytes; expected at most {LARGEST}"
+    )
 
 
 @every_notebook
 def test_it_has_one_title_with_a_subtitle(path):
-    markdown = [cell["source"] for cell in cells(path) if cell["cell_type"] == "markdown" and not cell["source"].startswith("---")]
-    assert re.match(r"# \S.*\n+> \S", markdown[0]), f"{path.name}: expected '# Title' and '> subtitle' in the first markdown cell"
+    markdown = [
+        cell["source"]
+        for cell in cells(path)
+        if cell["cell_type"] == "markdown" and not cell["source"].startswith("---")
+    ]
+    assert re.match(r"# \S.*\n+> \S", markdown[0]), (
+        f"{path.name}: expected '# Title' and '> subtitle' in the first markdown cell"
+    )
     assert len(re.findall(r"^# ", "\n".join(without_code(text) for text in markdown), flags=re.M)) == 1
 
 
@@ -182,7 +248,9 @@ def test_it_has_one_title_with_a_subtitle(path):
 def test_its_directives_are_in_colon_form(path):
     for cell in code(path):
         for line in re.findall(r"^#\|.*$", cell["source"], flags=re.M):
-            assert re.fullmatch(r"#\| [\w-]+:( \S.*)?|#\|\s+- \S.*", line), f"{path.name}: {line!r}; Quarto would print it"
+            assert re.fullmatch(r"#\| [\w-]+:( \S.*)?|#\|\s+- \S.*", line), (
+                f"{path.name}: {line!r}; Quarto would print it"
+            )
 
 
 @every_notebook
@@ -192,9 +260,13 @@ def test_its_labels_are_lower_case_and_their_captions_are_there(path):
         if "label" not in found:
             continue
         label = found["label"]
-        assert re.fullmatch(rf"{REFERENCE}[a-z0-9-]+", label), f"{path.name}: label {label!r}; expected fig-... or tbl-..., lower case"
+        assert re.fullmatch(rf"{REFERENCE}[a-z0-9-]+", label), (
+            f"{path.name}: label {label!r}; expected fig-... or tbl-..., lower case"
+        )
         if label.startswith("fig-"):
-            assert found.get("fig-cap") and found.get("fig-alt"), f"{path.name}: {label} needs fig-cap and fig-alt"
+            assert found.get("fig-cap") and found.get("fig-alt"), (
+                f"{path.name}: {label} needs fig-cap and fig-alt"
+            )
         if label.startswith("tbl-"):
             assert found.get("tbl-cap"), f"{path.name}: {label} needs tbl-cap"
 
@@ -210,20 +282,34 @@ def test_labels_are_unique_over_all_pages():
 @every_notebook
 def test_its_references_and_citations_resolve(path):
     keys, here = bibliography_keys(), set(labels(path))
-    for key in re.findall(r"(?<![\w.@\\])@([A-Za-z](?:[\w:-]*\w)?)", re.sub(r"\]\([^)]*\)|<[^>]*>", "]", prose(path))):
+    for key in re.findall(
+        r"(?<![\w.@\\])@([A-Za-z](?:[\w:-]*\w)?)", re.sub(r"\]\([^)]*\)|<[^>]*>", "]", prose(path))
+    ):
         if re.match(REFERENCE, key):
             assert key in here, f"{path.name}: @{key} is no label of this page"
         else:
             assert key in keys, f"{path.name}: @{key} is not in {CONFIG['bibliography']}"
 
 
-@pytest.mark.parametrize("stem", [  # Not the demo: as a page of Voila it would show the reference as it is written
-    "all_numbers", "01_datasets", "02_head_detection", "03_image_retrieval", "04_baselines", "06a_classifiers",
-    "06b_photographs", "07_our_faces", "ethics",
-])
+@pytest.mark.parametrize(
+    "stem",
+    [  # Not the demo: as a page of Voila it would show the reference as it is written
+        "all_numbers",
+        "01_datasets",
+        "02_head_detection",
+        "03_image_retrieval",
+        "04_baselines",
+        "06a_classifiers",
+        "06b_photographs",
+        "07_our_faces",
+        "ethics",
+    ],
+)
 def test_its_prose_refers_to_its_figures_and_tables(stem):
     path = ROOT / "nbs" / f"{stem}.ipynb"
-    written = "\n".join(without_code(cell["source"]) for cell in cells(path) if cell["cell_type"] == "markdown")
+    written = "\n".join(
+        without_code(cell["source"]) for cell in cells(path) if cell["cell_type"] == "markdown"
+    )
     named = set(re.findall(r"(?:@|\]\(#)((?:fig|tbl)-[a-z0-9-]*[a-z0-9])", written))
     assert named & set(labels(path)), f"{path.name}: its text refers to no figure or table"
 
@@ -239,9 +325,13 @@ def test_its_internal_links_resolve(path):
         assert found.is_relative_to(ROOT), f"{path.name}: link to {target} leaves the project"
         if found.suffix in {".ipynb", ".md", ".qmd"}:
             page = found.relative_to(ROOT).as_posix()
-            assert page in CONFIG["project"]["render"], f"{path.name}: link to {target}, which is no page of the site"
+            assert page in CONFIG["project"]["render"], (
+                f"{path.name}: link to {target}, which is no page of the site"
+            )
         if anchor and found.suffix == ".ipynb":
-            assert anchor in anchors(found), f"{path.name}: link to {target}; {found.name} has no such heading"
+            assert anchor in anchors(found), (
+                f"{path.name}: link to {target}; {found.name} has no such heading"
+            )
 
 
 @every_notebook
@@ -255,10 +345,15 @@ def test_its_divs_are_balanced(path):
 
 @every_notebook
 def test_it_names_no_path_of_a_machine(path):
-    shown = [cell["source"] for cell in cells(path)] + outputs(path, "stream", "text/plain", "text/html", "text/markdown")
+    shown = [cell["source"] for cell in cells(path)] + outputs(
+        path, "stream", "text/plain", "text/html", "text/markdown"
+    )
     for text in shown:
-        found = re.search(r"(?<![\w.:/])/(?:home|root|Users|work|tmp|mnt|opt|usr|var)/[\w.-]+|\b[A-Z]:\\\w|file://|site-packages", text)
-        assert not found, f"{path.name}: {text[max(found.start() - 40, 0):found.end() + 40]!r}"
+        found = re.search(
+            r"(?<![\w.:/])/(?:home|root|Users|work|tmp|mnt|opt|usr|var)/[\w.-]+|\b[A-Z]:\\\w|file://|site-packages",
+            text,
+        )
+        assert not found, f"{path.name}: {text[max(found.start() - 40, 0) : found.end() + 40]!r}"
 
 
 @every_notebook
@@ -266,7 +361,9 @@ def test_it_stores_no_error(path):
     for cell in code(path):
         for output in cell.get("outputs", []):
             assert output["output_type"] != "error", f"{path.name}: {output['ename']}: {output['evalue']}"
-    assert not any("Traceback (most recent call last)" in text for text in outputs(path, "stream", "text/plain"))
+    assert not any(
+        "Traceback (most recent call last)" in text for text in outputs(path, "stream", "text/plain")
+    )
 
 
 @every_notebook
@@ -284,7 +381,9 @@ def test_a_results_chapter_starts_with_its_parameters(path):
     tagged = [cell["source"] for cell in code(path) if "parameters" in cell["metadata"].get("tags", [])]
     assert len(tagged) == 1, f"{path.name}: {len(tagged)} cells tagged 'parameters'; expected one"
     lines = ast.parse(tagged[0]).body
-    assert all(isinstance(line, ast.AnnAssign) for line in lines), f"{path.name}: expected 'name: type = value' lines only"
+    assert all(isinstance(line, ast.AnnAssign) for line in lines), (
+        f"{path.name}: expected 'name: type = value' lines only"
+    )
     assert [line.target.id for line in lines[:2]] == ["profile", "data"]
     assert [ast.literal_eval(line.value) for line in lines[:2]] == ["mini", "data/miniature"]
     for line in lines:
@@ -305,7 +404,11 @@ def test_a_results_chapter_is_left_alone_by_nbdev_test_and_does_not_say_so_on_th
 def test_a_results_chapter_defines_nothing(path):
     for cell in code(path):
         source = "\n".join(line for line in cell["source"].splitlines() if not line.startswith(("%", "!")))
-        defined = [node.name for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+        defined = [
+            node.name
+            for node in ast.walk(ast.parse(source))
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+        ]
         assert not defined, f"{path.name}: defines {defined}"
 
 
@@ -346,12 +449,17 @@ def all_numbers(tmp_path, monkeypatch):
             shutil.copy(ROOT / "papers" / "results" / name, tmp_path / "papers" / "results")
         folder = tmp_path / "data" / "runs" / "mini-miniature"
         folder.mkdir(parents=True)
-        ours, published = kept_results("mini-miniature.csv"), read_rows(ROOT / "papers" / "original" / "claims.csv")
+        ours, published = (
+            kept_results("mini-miniature.csv"),
+            read_rows(ROOT / "papers" / "original" / "claims.csv"),
+        )
         columns = ["id", "published", "measured", "low", "high", "n", "protocol", "data", "status"]
         with open(folder / "claims.csv", "w", encoding="utf-8", newline="") as file:
             table = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
             table.writeheader()
-            table.writerows(row | dict(status="not yet") | ours.get(name, {}) for name, row in published.items())
+            table.writerows(
+                row | dict(status="not yet") | ours.get(name, {}) for name, row in published.items()
+            )
         monkeypatch.chdir(tmp_path)
         space, values = run_page(ROOT / "nbs/all_numbers.ipynb", **parameters)
         return space, [value.data for value in values if hasattr(value, "data")]
@@ -362,8 +470,13 @@ def all_numbers(tmp_path, monkeypatch):
 def test_the_sentence_above_the_table_of_all_numbers_is_what_the_table_counts(all_numbers):
     space, shown = all_numbers()
     sentence = next(text for text in shown if "published results" in text)
-    measured, published = (int(word) for word in re.search(r"(\d+) of (\d+) published results", sentence).groups())
-    assert (measured, published) == (space["progress"]["measured"].sum(), space["progress"]["published"].sum())
+    measured, published = (
+        int(word) for word in re.search(r"(\d+) of (\d+) published results", sentence).groups()
+    )
+    assert (measured, published) == (
+        space["progress"]["measured"].sum(),
+        space["progress"]["published"].sum(),
+    )
     gaps = {row["id"] for _, row in space["claims"].iterrows() if row["status"] != "measured"}
     untrained = re.search(r"does not train runs? ([\d, ]+):|trains every", sentence)[1] or ""
     assert untrained == ", ".join(str(row) for row in range(1, 10) if f"table2-{row}-test_accuracy" in gaps)
@@ -375,8 +488,13 @@ def test_the_page_puts_numbers_of_photographs_beside_those_of_the_embedded_data(
     for name, row in claims.items():
         profile = next((profile for profile in ("mini", "smoke") if name in kept[profile]), "")
         expected = kept[profile][name] if profile else dict.fromkeys(["measured", "low", "high", "n"], "")
-        assert row["real profile"] == profile and all(row[f"real {key}"] == expected[key] for key in ("measured", "low", "high", "n"))
-    assert claims["baselines-svm-accuracy"]["real measured"] not in ("", claims["baselines-svm-accuracy"]["measured"])
+        assert row["real profile"] == profile and all(
+            row[f"real {key}"] == expected[key] for key in ("measured", "low", "high", "n")
+        )
+    assert claims["baselines-svm-accuracy"]["real measured"] not in (
+        "",
+        claims["baselines-svm-accuracy"]["measured"],
+    )
     assert list(claims) == list(read_rows(ROOT / "papers/original/claims.csv"))
 
 
@@ -388,7 +506,9 @@ def test_the_page_does_without_them_and_without_a_run(all_numbers):
 # The workflows
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / ".github" / "workflows").glob("*.yml")), ids=lambda path: path.name
+)
 def test_workflows_hold_no_secret_and_ask_for_little(path):
     text = path.read_text(encoding="utf-8")
     workflow = yaml.safe_load(text)

@@ -57,11 +57,25 @@ def invoke(*words):
 
 def judged(done):
     "Names of the photographs in the table."
-    return [line.split("  ")[-1].rpartition("/")[2] for line in done.stdout.splitlines()[4:] if not line.startswith(" " * 25)]
+    return [
+        line.split("  ")[-1].rpartition("/")[2]
+        for line in done.stdout.splitlines()[4:]
+        if not line.startswith(" " * 25)
+    ]
 
 
 def test_every_image_of_a_folder_and_nothing_else(run, tmp_path):
-    names = ("a.jpg", "b.jfif", "c.jpe", "d.JPEG", "e", "f.jpg_large", "h.jpg?width=600", "sub/g.apng", "sub/i.JPG")
+    names = (
+        "a.jpg",
+        "b.jfif",
+        "c.jpe",
+        "d.JPEG",
+        "e",
+        "f.jpg_large",
+        "h.jpg?width=600",
+        "sub/g.apng",
+        "sub/i.JPG",
+    )
     for name in (*names, "._a.jpg", ".ipynb_checkpoints/a.jpg", "__MACOSX/a.jpg", ".thumbnails/a.jpg"):
         draw(tmp_path / "album" / name, "PNG" if name.endswith("apng") else "JPEG")
     draw(tmp_path / "elsewhere" / "linked.jpg")
@@ -70,7 +84,9 @@ def test_every_image_of_a_folder_and_nothing_else(run, tmp_path):
     for name in ("notes.txt", "more.txt", "IMG_1.HEIC"):
         (tmp_path / "album" / name).write_text("no image")
     done = invoke("check", tmp_path / "album", "--run", run)
-    assert done.exit_code == 0 and sorted(judged(done)) == sorted(name.rpartition("/")[2] for name in (*names, "linked.jpg"))
+    assert done.exit_code == 0 and sorted(judged(done)) == sorted(
+        name.rpartition("/")[2] for name in (*names, "linked.jpg")
+    )
     assert done.stderr == "deepfake-nbs: passed over: 3 files that are no images (2 .txt, 1 .heic)\n"
 
 
@@ -78,8 +94,17 @@ def test_the_cases_that_came_as_they_are(run):
     if not CASES.is_dir():
         pytest.skip("../shared/cases is not on this machine")
     done = invoke("check", CASES / "folder-endings", "--run", run)
-    assert done.exit_code == 0 and {"a.jpg", "b.jfif", "c.jpe", "d.JPEG", "e", "f.jpg_large", "g.apng", "h.png?width=600", "i.mpo"} <= {
-        *judged(done)}
+    assert done.exit_code == 0 and {
+        "a.jpg",
+        "b.jfif",
+        "c.jpe",
+        "d.JPEG",
+        "e",
+        "f.jpg_large",
+        "g.apng",
+        "h.png?width=600",
+        "i.mpo",
+    } <= {*judged(done)}
     assert judged(invoke("check", CASES / "folder-hidden", "--run", run)) == ["a.jpg"]
 
 
@@ -107,7 +132,11 @@ def test_retrieve_names_what_it_does_not_take(run, tmp_path, video):
     found = find_photographs([tmp_path / "album"], videos=False)
     assert (found.images, found.unreadable) == ([tmp_path / "album" / "a.png"], unread)
     done = invoke("retrieve", tmp_path / "album", "--gallery", tmp_path / "gallery", "--run", run)
-    assert done.exit_code == 1 and "pipe.jpg: " in done.stderr and "passed over: 1 video (clip.mp4)" in done.stderr
+    assert (
+        done.exit_code == 1
+        and "pipe.jpg: " in done.stderr
+        and "passed over: 1 video (clip.mp4)" in done.stderr
+    )
 
 
 def test_check_and_retrieve_give_one_reason_for_what_cannot_be_read(run, tmp_path, monkeypatch):
@@ -116,27 +145,50 @@ def test_check_and_retrieve_give_one_reason_for_what_cannot_be_read(run, tmp_pat
     os.symlink("nowhere", tmp_path / "album" / "gone.jpg")
     walk = os.walk
 
-    def locked(folder, **more):  # As os.walk reports a folder that may not be entered, which nothing hides from root
+    def locked(
+        folder, **more
+    ):  # As os.walk reports a folder that may not be entered, which nothing hides from root
         more["onerror"](PermissionError(13, "Permission denied", os.path.join(folder, "locked")))
         return walk(folder, **more)
 
     monkeypatch.setattr("deepfake_nbs.files.os.walk", locked)
-    for command, word in ((("check",), "checked"), (("retrieve", "--gallery", tmp_path / "index"), "searched")):
+    for command, word in (
+        (("check",), "checked"),
+        (("retrieve", "--gallery", tmp_path / "index"), "searched"),
+    ):
         monkeypatch.setattr("deepfake_nbs.files.os.walk", walk)
         assert invoke("index", tmp_path / "gallery", tmp_path / "index").exit_code == 0
         monkeypatch.setattr("deepfake_nbs.files.os.walk", locked)
         done = invoke(*command, tmp_path / "album", "--run", run)
-        assert (done.exit_code, sorted(done.stderr.splitlines())) == (1, [
-            f"not {word}: {tmp_path}/album/gone.jpg: a link to a file that is not there",
-            f"not {word}: {tmp_path}/album/locked: cannot be read (Permission denied)",
-        ])
+        assert (done.exit_code, sorted(done.stderr.splitlines())) == (
+            1,
+            [
+                f"not {word}: {tmp_path}/album/gone.jpg: a link to a file that is not there",
+                f"not {word}: {tmp_path}/album/locked: cannot be read (Permission denied)",
+            ],
+        )
 
 
-@pytest.mark.parametrize("words", [
-    ("check", ""), ("retrieve", "", "--gallery", "g"), ("retrieve", "a", "--gallery", ""), ("index", "", "o"), ("index", "g", ""),
-    *((*words, "--run", "") for words in (("check", "a"), ("retrieve", "a", "--gallery", "g"), ("index", "g", "o"), ("crop", "d", "o"),
-                                          ("export", "o"))),
-])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("check", ""),
+        ("retrieve", "", "--gallery", "g"),
+        ("retrieve", "a", "--gallery", ""),
+        ("index", "", "o"),
+        ("index", "g", ""),
+        *(
+            (*words, "--run", "")
+            for words in (
+                ("check", "a"),
+                ("retrieve", "a", "--gallery", "g"),
+                ("index", "g", "o"),
+                ("crop", "d", "o"),
+                ("export", "o"),
+            )
+        ),
+    ],
+)
 def test_an_empty_name_is_never_the_folder_one_stands_in(words):
     done = invoke(*words)
     assert done.exit_code == 2 and "an empty name; expected a file or a folder" in done.stderr
@@ -147,9 +199,16 @@ def test_home_stands_for_the_folder_in_every_word_of_every_command(run, tmp_path
     monkeypatch.chdir(tmp_path)
     for name in ("album/a.png", "album/b.png", "~$letter.png"):
         draw(tmp_path / name, "PNG")
-    assert invoke("index", "~/album", "~/index").exit_code == 0 and (tmp_path / "index" / "config.json").is_file()
+    assert (
+        invoke("index", "~/album", "~/index").exit_code == 0
+        and (tmp_path / "index" / "config.json").is_file()
+    )
     done = invoke("retrieve", "~/album/a.png", "~$letter.png", "--gallery", "~/index", "--run", run)
-    assert done.exit_code == 0 and f"{tmp_path}/album/a.png\n" in done.stdout and "\n~$letter.png\n" in done.stdout
+    assert (
+        done.exit_code == 0
+        and f"{tmp_path}/album/a.png\n" in done.stdout
+        and "\n~$letter.png\n" in done.stdout
+    )
     assert invoke("check", "~/album", "--save=~/evidence", "--run", run).exit_code == 0
     assert len(list((tmp_path / "evidence").iterdir())) == 4 and not (tmp_path / "~").exists()
 
@@ -167,7 +226,10 @@ def test_index_refuses_an_unknown_word_before_it_reads_an_image(tmp_path, option
     draw(tmp_path / "gallery" / "a.png", "PNG")
     done = invoke("index", tmp_path / "gallery", tmp_path / "out", option, value)
     known = {"--kind": "flat, hnsw, ivfpq", "--similarity": "cosine, euclidean, whitened"}[option]
-    assert (done.exit_code, done.stderr) == (2, f"deepfake-nbs: {option[2:]} 'nonsense': unknown; expected one of {known}\n")
+    assert (done.exit_code, done.stderr) == (
+        2,
+        f"deepfake-nbs: {option[2:]} 'nonsense': unknown; expected one of {known}\n",
+    )
     assert os.listdir(tmp_path) == ["gallery"]
 
 
@@ -175,14 +237,27 @@ def test_a_folder_without_images_says_what_it_holds(run, tmp_path):
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters" / "a.txt").write_text("x")
     done = invoke("check", tmp_path / "letters", "--run", run)
-    said = f"deepfake-nbs: {tmp_path}/letters: no image in this folder, but 1 file that is no image (1 .txt)\n"
+    said = (
+        f"deepfake-nbs: {tmp_path}/letters: no image in this folder, but 1 file that is no image (1 .txt)\n"
+    )
     assert (done.exit_code, done.stderr) == (2, said)
 
 
-@pytest.mark.parametrize("words", [("check", ""), ("check", "{photo}", "--run", ""), ("check", "{photo}", "--gallery", ""),
-                                   ("check", "{photo}", "--save", ""), ("check", "{photo}", "--model", ""), ("export", ""),
-                                   ("retrieve", "", "--gallery", "{photo}"), ("retrieve", "{photo}", "--gallery", "{photo}", "--run", ""),
-                                   ("index", "{photo}", "out", "--run", ""), ("crop", "{photo}", "out", "--run", "")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("check", ""),
+        ("check", "{photo}", "--run", ""),
+        ("check", "{photo}", "--gallery", ""),
+        ("check", "{photo}", "--save", ""),
+        ("check", "{photo}", "--model", ""),
+        ("export", ""),
+        ("retrieve", "", "--gallery", "{photo}"),
+        ("retrieve", "{photo}", "--gallery", "{photo}", "--run", ""),
+        ("index", "{photo}", "out", "--run", ""),
+        ("crop", "{photo}", "out", "--run", ""),
+    ],
+)
 def test_an_empty_name_is_an_error(run, tmp_path, words, monkeypatch):
     monkeypatch.chdir(tmp_path)  # Where an empty name would mean this folder
     photo = draw(tmp_path / "a.jpg")
@@ -197,10 +272,22 @@ def test_videos_are_judged_by_name_and_in_folders(run, tmp_path, video):
     (album / "broken.MOV").write_bytes(b"no film")
     done = invoke("check", album, "--run", run, "--save", tmp_path / "saved")
     lines = done.stdout.splitlines()
-    assert done.exit_code == 1 and "clip.mp4 (video, mean of 10 frames)" in done.stdout and "broken.MOV" in done.stderr
+    assert (
+        done.exit_code == 1
+        and "clip.mp4 (video, mean of 10 frames)" in done.stdout
+        and "broken.MOV" in done.stderr
+    )
     right = Pipeline.load(run).check_video(album / "clip.mp4")
-    assert float(lines[-1].split()[0]) == pytest.approx(right.mean, abs=6e-4) and lines[-1].split()[1] == right.verdict
-    assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == ["0000-a.json", "0000-a.png", "0002-clip.json", "0002-clip.png"]
+    assert (
+        float(lines[-1].split()[0]) == pytest.approx(right.mean, abs=6e-4)
+        and lines[-1].split()[1] == right.verdict
+    )
+    assert sorted(path.name for path in (tmp_path / "saved").iterdir()) == [
+        "0000-a.json",
+        "0000-a.png",
+        "0002-clip.json",
+        "0002-clip.png",
+    ]
     done = invoke("check", album / "clip.mp4", "--run", run, "--json")
     assert done.exit_code == 0 and json.loads(done.stdout)["mean"] == pytest.approx(right.mean)
     assert json.loads(done.stdout)["video"] == str(album / "clip.mp4")
@@ -216,10 +303,17 @@ def test_names_never_reach_the_terminal_raw(run, tmp_path):
     draw(tmp_path / f"{ODD}.png", "PNG")
     (tmp_path / f"{ODD}.mp4").write_text("no film")
     (tmp_path / f"{ODD}.pdf").write_text("a letter")
-    for words in (("check", tmp_path), ("check", tmp_path / f"{ODD}.gone"), ("check", tmp_path, "--run", tmp_path / ODD),
-                  ("check", tmp_path, "--model", tmp_path / ODD), ("check", tmp_path, "--gallery", tmp_path / ODD),
-                  ("retrieve", tmp_path, "--gallery", tmp_path / ODD), ("export", tmp_path / "out", "--run", tmp_path / ODD),
-                  ("check", tmp_path, "--backend", ODD), ("check", tmp_path, "--save", tmp_path / f"{ODD}.png")):
+    for words in (
+        ("check", tmp_path),
+        ("check", tmp_path / f"{ODD}.gone"),
+        ("check", tmp_path, "--run", tmp_path / ODD),
+        ("check", tmp_path, "--model", tmp_path / ODD),
+        ("check", tmp_path, "--gallery", tmp_path / ODD),
+        ("retrieve", tmp_path, "--gallery", tmp_path / ODD),
+        ("export", tmp_path / "out", "--run", tmp_path / ODD),
+        ("check", tmp_path, "--backend", ODD),
+        ("check", tmp_path, "--save", tmp_path / f"{ODD}.png"),
+    ):
         done = invoke(*words, *([] if "--run" in words else ["--run", run]))
         assert done.exit_code in (1, 2) and done.stderr, words
         assert all(line.isprintable() for line in done.output.split("\n")), (words, done.output)
@@ -228,12 +322,23 @@ def test_names_never_reach_the_terminal_raw(run, tmp_path):
 
 def test_long_names_and_choices_stay_readable(run, tmp_path):
     photo, long = draw(tmp_path / "a.jpg"), "x/" * 3150
-    for words in (("check", long, photo), ("check", photo, "--run", long), ("check", photo, "--model", long),
-                  ("check", photo, "--gallery", long), ("check", photo, "--save", long * 2), ("check", photo, "--backend", long)):
+    for words in (
+        ("check", long, photo),
+        ("check", photo, "--run", long),
+        ("check", photo, "--model", long),
+        ("check", photo, "--gallery", long),
+        ("check", photo, "--save", long * 2),
+        ("check", photo, "--backend", long),
+    ):
         done = invoke(*words, *([] if "--run" in words else ["--run", run]))
-        assert done.exit_code in (1, 2) and done.stderr.count("\n") == 1 and len(done.stderr) < 600, (words[2:], done.stderr)
+        assert done.exit_code in (1, 2) and done.stderr.count("\n") == 1 and len(done.stderr) < 600, (
+            words[2:],
+            done.stderr,
+        )
     done = invoke("check", long, photo, "--run", run)
-    assert done.exit_code == 1 and judged(done) == ["a.jpg"] and done.stderr.endswith("(File name too long)\n")
+    assert (
+        done.exit_code == 1 and judged(done) == ["a.jpg"] and done.stderr.endswith("(File name too long)\n")
+    )
 
 
 def test_a_folder_that_may_not_be_entered_is_one_line(run, tmp_path, monkeypatch):
@@ -269,16 +374,22 @@ def test_evidence_on_a_full_disk_is_whole_or_absent(run, tmp_path):
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 255, (200, 300, 3), np.uint8)).save(tmp_path / "a.png")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))  # A file that grows beyond it cannot be written, as on a full disk
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (20_000, hard)
+    )  # A file that grows beyond it cannot be written, as on a full disk
     try:
         done = invoke("check", tmp_path / "a.png", "--run", run, "--save", tmp_path / "saved")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert done.exit_code == 1 and done.stderr.startswith(f"not saved: {tmp_path}/a.png: {tmp_path}/saved/0000-a.png: File too large")
+    assert done.exit_code == 1 and done.stderr.startswith(
+        f"not saved: {tmp_path}/a.png: {tmp_path}/saved/0000-a.png: File too large"
+    )
     assert [path.name for path in (tmp_path / "saved").iterdir()] == ["0000-a.json"]
 
 
-@pytest.mark.parametrize("limits", [(0.7, 0.3), (float("nan"), 1.0), (0.0, float("inf")), ("a", 1.0), (None, 0.5)])
+@pytest.mark.parametrize(
+    "limits", [(0.7, 0.3), (float("nan"), 1.0), (0.0, float("inf")), ("a", 1.0), (None, 0.5)]
+)
 def test_thresholds_of_nonsense_by_hand(run, tmp_path, limits):
     answer = Pipeline.load(run).check(draw(tmp_path / "a.jpg"))
     with pytest.raises(ValueError, match="thresholds are"):
@@ -322,7 +433,9 @@ def test_a_header_says_how_much_a_photograph_will_hold(tmp_path):
     assert count_pixels(draw(tmp_path / "a.jpg", size=(300, 200))) == 60_000
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "broken.jpg").write_text("no image")
-    assert [count_pixels(tmp_path / name) for name in ("pipe.jpg", "broken.jpg", "gone.jpg", "\0", ".")] == [0] * 5
+    assert [count_pixels(tmp_path / name) for name in ("pipe.jpg", "broken.jpg", "gone.jpg", "\0", ".")] == [
+        0
+    ] * 5
     with open(tmp_path / "sparse.webp", "wb") as file:
         file.write(b"RIFF\xff\xff\xff\xbfWEBPVP8 ")
         file.truncate(3 * 2**30)
@@ -331,7 +444,11 @@ def test_a_header_says_how_much_a_photograph_will_hold(tmp_path):
 
 def test_judged_photographs_are_let_go(run, tmp_path, monkeypatch):
     kept, finish = [], stages.finish_photo
-    monkeypatch.setattr(stages, "finish_photo", lambda photo, *more: kept.append((photo.image, photo.square)) or finish(photo, *more))
+    monkeypatch.setattr(
+        stages,
+        "finish_photo",
+        lambda photo, *more: kept.append((photo.image, photo.square)) or finish(photo, *more),
+    )
     assert len(list(Pipeline.load(run).check_many([draw(tmp_path / f"{i}.jpg") for i in range(6)]))) == 6
     assert kept == [(None, None)] * 6
 
@@ -353,10 +470,16 @@ def test_07a_walks_as_check_does(root, tmp_path, video, monkeypatch, capsys):
     notebook = root / "nbs" / "07_our_faces.ipynb"
     cells = {cell["id"]: "".join(cell["source"]) for cell in json.loads(notebook.read_text())["cells"]}
     pipeline = Pipeline.load(untrained_run(tmp_path / "run", head_threshold=None, crop=False))
-    names = dict(photographs=str(album), trained=True, pipeline=pipeline, gallery=None, display=lambda shown: None)
+    names = dict(
+        photographs=str(album), trained=True, pipeline=pipeline, gallery=None, display=lambda shown: None
+    )
     exec(cells["c003"].replace("Markdown, display", "Markdown"), names)
     exec(cells["c021"].replace("Markdown(", "said = (", 1), names)
-    assert [Path(photo.name).name for photo in names["own"]] == ["a.jfif", "b"] and len(names["classified"]) == 2
-    assert names["said"].split("\n") == ["- not classified: a device, a pipe or a socket; expected an ordinary file (`pipe.jpg`)",
-                                         "- a video, for `deepfake-nbs check`: `clip.mp4`",
-                                         "- passed over: 1 file that is no image (1 .txt)"]
+    assert [Path(photo.name).name for photo in names["own"]] == ["a.jfif", "b"] and len(
+        names["classified"]
+    ) == 2
+    assert names["said"].split("\n") == [
+        "- not classified: a device, a pipe or a socket; expected an ordinary file (`pipe.jpg`)",
+        "- a video, for `deepfake-nbs check`: `clip.mp4`",
+        "- passed over: 1 file that is no image (1 .txt)",
+    ]

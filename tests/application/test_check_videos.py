@@ -23,20 +23,32 @@ def give_heads(pipeline, *boxes):
 
 def test_a_video_gives_a_distribution_and_its_mean(heads_run, video):
     answer = give_heads(Pipeline.load(heads_run), (5.0, 5.0, 45.0, 50.0)).check_video(video, n_frames=6)
-    assert len(answer.frames) == len(answer.probabilities) == 6 and answer.mean == pytest.approx(np.mean(answer.probabilities))
-    assert answer.quartiles[0] <= answer.quartiles[1] <= answer.quartiles[2] and answer.verdict and answer.plot().axes
+    assert len(answer.frames) == len(answer.probabilities) == 6 and answer.mean == pytest.approx(
+        np.mean(answer.probabilities)
+    )
+    assert (
+        answer.quartiles[0] <= answer.quartiles[1] <= answer.quartiles[2]
+        and answer.verdict
+        and answer.plot().axes
+    )
     assert json.loads(json.dumps(answer.to_dict())) == answer.to_dict()
 
 
 def test_a_video_without_heads_gets_no_verdict(tmp_path, video):
     answer = Pipeline.load(untrained_run(tmp_path, head_threshold=1.0)).check_video(video, n_frames=4)
-    assert answer.verdict is answer.mean is answer.quartiles is None and "no head" in answer.reason and answer.plot().axes
+    assert (
+        answer.verdict is answer.mean is answer.quartiles is None
+        and "no head" in answer.reason
+        and answer.plot().axes
+    )
 
 
 def test_frames_that_a_network_of_heads_judged_whole_are_told(tmp_path, video):
     pipeline = Pipeline.load(untrained_run(tmp_path, head_threshold=1.0))
     answer = pipeline.check_video(video, n_frames=4, whole=True)
-    assert answer.verdict and any("4 frames without a head" in note and "out of distribution" in note for note in answer.notes)
+    assert answer.verdict and any(
+        "4 frames without a head" in note and "out of distribution" in note for note in answer.notes
+    )
     assert not any("out of distribution" in note for note in pipeline.check_video(video, n_frames=4).notes)
 
 
@@ -55,7 +67,11 @@ def test_a_video_of_one_frame_is_judged(heads_run, tmp_path):
     writer.write(np.full((64, 96, 3), 90, np.uint8))
     writer.release()
     answer = give_heads(Pipeline.load(heads_run), (5.0, 5.0, 45.0, 50.0)).check_video(tmp_path / "one.mp4")
-    assert answer.frames == (0,) and answer.mean == answer.probabilities[0] and answer.quartiles == (answer.mean,) * 3
+    assert (
+        answer.frames == (0,)
+        and answer.mean == answer.probabilities[0]
+        and answer.quartiles == (answer.mean,) * 3
+    )
     assert answer.verdict and answer._repr_png_()
 
 
@@ -72,7 +88,9 @@ def test_every_bad_video_is_one_error_that_names_it(heads_run, tmp_path, video):
     for name in ("cut.mp4", "empty.mp4", "folder.mp4", "pipe.mp4", "link.mp4", "missing.mp4", *odd):
         with pytest.raises(VideoError) as error:
             pipeline.check_video(tmp_path / name)
-        assert str(error.value).isprintable() and error.value.path == str(tmp_path / name) and error.value.reason
+        assert (
+            str(error.value).isprintable() and error.value.path == str(tmp_path / name) and error.value.reason
+        )
     with pytest.raises(ValueError, match="n_frames is 0; expected at least 1"):
         pipeline.check_video(video, n_frames=0)
 
@@ -83,7 +101,10 @@ def test_a_video_of_any_name_is_judged_and_drawn(heads_run, tmp_path, video, mon
     monkeypatch.chdir(tmp_path)
     answer = Pipeline.load(heads_run).check_video(name, n_frames=2, whole=True)
     assert answer.video == name and answer.frames == (7, 22) and answer._repr_png_()
-    assert answer.plot().axes[0].get_title().isprintable() and json.loads(json.dumps(answer.to_dict()))["video"] == name
+    assert (
+        answer.plot().axes[0].get_title().isprintable()
+        and json.loads(json.dumps(answer.to_dict()))["video"] == name
+    )
 
 
 def test_names_are_drawn_as_they_are(heads_run, photos, video):

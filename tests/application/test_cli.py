@@ -29,7 +29,11 @@ def test_unreadable_photographs_stop_nothing(run, photos, tmp_path):
     answers = list(Pipeline.load(run).check_many(paths))
     assert [isinstance(answer, ImageError) for answer in answers] == [True, False, True]
     result = invoke("check", *paths, "--run", run)
-    assert result.exit_code == 1 and "text.jpg: not an image" in result.stderr and "missing.png: no such file" in result.stderr
+    assert (
+        result.exit_code == 1
+        and "text.jpg: not an image" in result.stderr
+        and "missing.png: no such file" in result.stderr
+    )
     assert "00.png" in result.stdout and "text.jpg" not in result.stdout
 
 
@@ -37,7 +41,10 @@ def test_a_folder_and_json(run, photos):
     result = invoke("check", photos, "--run", run, "--json")
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert result.exit_code == 0 and len(lines) == 20
-    assert all(0 <= line["probability"] <= 1 and line["classifier"]["net"] == "light" and line["versions"]["torch"] for line in lines)
+    assert all(
+        0 <= line["probability"] <= 1 and line["classifier"]["net"] == "light" and line["versions"]["torch"]
+        for line in lines
+    )
 
 
 def test_wrong_usage(run, tmp_path, photos, monkeypatch, root):
@@ -66,7 +73,9 @@ def test_build_and_audit_commands(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("do not touch")
     refused = invoke("build", tmp_path / "data", tmp_path / "mine")
-    assert refused.exit_code == 2 and "mine" in refused.stderr and (tmp_path / "mine" / "thesis.txt").is_file()
+    assert (
+        refused.exit_code == 2 and "mine" in refused.stderr and (tmp_path / "mine" / "thesis.txt").is_file()
+    )
     assert invoke("build", tmp_path / "data", tmp_path / "o", "--fractions", "1,2").exit_code == 2
 
 
@@ -86,11 +95,15 @@ def test_json_stays_clean_beside_unreadable_files(run, photos, tmp_path):
     assert result.exit_code == 1 and [line["photo"] for line in lines] == [str(tmp_path / "two\nlines.png")]
     assert "broken.jpg" in result.stderr and "folder.jpg" not in result.stderr
     table = invoke("check", tmp_path, "--run", run).stdout.splitlines()
-    assert sum("lines.png" in line for line in table) == 1 and not any(line.startswith("lines.png") for line in table)
+    assert sum("lines.png" in line for line in table) == 1 and not any(
+        line.startswith("lines.png") for line in table
+    )
 
 
 def test_saved_evidence(heads_run, photos, tmp_path):
-    result = invoke("check", *sorted(photos.iterdir())[:2], "--run", heads_run, "--save", tmp_path / "evidence")
+    result = invoke(
+        "check", *sorted(photos.iterdir())[:2], "--run", heads_run, "--save", tmp_path / "evidence"
+    )
     assert result.exit_code == 0
     names = sorted(path.name for path in (tmp_path / "evidence").iterdir())
     assert names == ["0000-00.json", "0000-00.png", "0001-01.json", "0001-01.png"]
@@ -104,11 +117,18 @@ def test_evidence_that_cannot_be_saved_stops_nothing(heads_run, photos, tmp_path
         (some / f"{name}.png").write_bytes(sorted(photos.iterdir())[0].read_bytes())
     result = invoke("check", some, "--run", heads_run, "--save", tmp_path / "saved")
     assert result.exit_code == 0, result.output
-    assert len(list((tmp_path / "saved").glob("*.json"))) == len(list((tmp_path / "saved").glob("*.png"))) == 4
+    assert (
+        len(list((tmp_path / "saved").glob("*.json"))) == len(list((tmp_path / "saved").glob("*.png"))) == 4
+    )
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "0001-b $\\frac$.png").mkdir()  # Something stands where one picture shall be
     result = invoke("check", some, "--run", heads_run, "--save", tmp_path / "full")
-    assert result.exit_code == 1 and "not saved: " in result.stderr and "frac" in result.stderr and "Traceback" not in result.output
+    assert (
+        result.exit_code == 1
+        and "not saved: " in result.stderr
+        and "frac" in result.stderr
+        and "Traceback" not in result.output
+    )
     assert (tmp_path / "full" / "0002-z.png").is_file(), "the next ones are judged and saved all the same"
 
 
@@ -128,10 +148,14 @@ def test_all_commands_stand_below_one():
         assert f"\n  {name} " in listed and invoke(name, "--help").exit_code == 0
 
 
-@pytest.mark.parametrize("words, said", [
-    (["a.ipynb"], "1 files are named; expected two"), (["a", "b", "-p", "row"], "-p takes two words"),
-    (["a", "b", "--parametre", "row", "8"], "no such option: --parametre"),
-])
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["a.ipynb"], "1 files are named; expected two"),
+        (["a", "b", "-p", "row"], "-p takes two words"),
+        (["a", "b", "--parametre", "row", "8"], "no such option: --parametre"),
+    ],
+)
 def test_words_of_a_page_that_make_no_sense(words, said):
     done = invoke("run", *words)
     assert done.exit_code == 2 and said in done.output
@@ -140,5 +164,10 @@ def test_words_of_a_page_that_make_no_sense(words, said):
 def test_a_page_gets_its_parameters(monkeypatch):
     got = []
     monkeypatch.setattr("deepfake_nbs.application.cli.run_notebook", lambda *words: got.append(words))
-    assert invoke("run", "-p", "row", 8, "nbs/a.ipynb", "--parameter", "learning_rate", "-1", "out.ipynb").exit_code == 0
+    assert (
+        invoke(
+            "run", "-p", "row", 8, "nbs/a.ipynb", "--parameter", "learning_rate", "-1", "out.ipynb"
+        ).exit_code
+        == 0
+    )
     assert got == [("nbs/a.ipynb", "out.ipynb", {"row": "8", "learning_rate": "-1"})]

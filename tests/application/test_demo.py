@@ -66,7 +66,11 @@ def upload(demo, name, content):
 def test_an_upload_is_judged_and_only_its_pixels_stay(run, photo):
     demo = Demo(run)
     upload(demo, photo.name, photo.read_bytes())
-    assert demo.evidence.verdict == "fake" and "fake" in demo.answer.value and demo.picture.value[:4] == b"\x89PNG"
+    assert (
+        demo.evidence.verdict == "fake"
+        and "fake" in demo.answer.value
+        and demo.picture.value[:4] == b"\x89PNG"
+    )
     assert not demo.image.info and not demo.image.getexif() and demo.upload.value == ()
     assert "&amp; &lt;yours&gt;" in demo.answer.value and "<yours>" not in demo.answer.value
 
@@ -81,7 +85,9 @@ def test_a_broken_upload_gets_a_sentence_and_no_old_verdict(run, photo, content)
     upload(demo, photo.name, photo.read_bytes())
     upload(demo, "broken.jpg", content)
     assert "cannot be checked" in demo.answer.value and "broken.jpg" in demo.answer.value
-    assert "verdict" not in demo.answer.value and "Traceback" not in demo.answer.value and demo.evidence is None
+    assert (
+        "verdict" not in demo.answer.value and "Traceback" not in demo.answer.value and demo.evidence is None
+    )
 
 
 def test_thresholds_change_words_and_judge_nothing_again(run, photo, monkeypatch):
@@ -97,7 +103,9 @@ def test_thresholds_change_words_and_judge_nothing_again(run, photo, monkeypatch
 
 def test_the_gallery_is_used_when_asked(run, photo, tmp_path):
     for i in range(3):
-        Image.fromarray(np.random.default_rng(i).integers(0, 255, (9, 9, 3), np.uint8)).save(tmp_path / f"{i}.png")
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (9, 9, 3), np.uint8)).save(
+            tmp_path / f"{i}.png"
+        )
     demo = Demo(run, gallery=tmp_path)
     upload(demo, photo.name, photo.read_bytes())
     assert not demo.evidence.matches
@@ -128,25 +136,45 @@ def test_the_page_of_a_run_without_networks_says_so_and_runs_to_its_end(tmp_path
     monkeypatch.setenv("DEEPFAKE_NBS_RUN", str(tmp_path / name))
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    page = papermill.execute_notebook(ROOT / "nbs/08_demo.ipynb", tmp_path / "out.ipynb", cwd=ROOT / "nbs", progress_bar=False)
+    page = papermill.execute_notebook(
+        ROOT / "nbs/08_demo.ipynb", tmp_path / "out.ipynb", cwd=ROOT / "nbs", progress_bar=False
+    )
     shown = json.dumps([cell.get("outputs", []) for cell in page.cells])
     assert "keeps no example" in shown and "Traceback" not in shown
     answers = page.metadata["widgets"]["application/vnd.jupyter.widget-state+json"]["state"].values()
-    assert any(name in str(one["state"].get("value")) for one in answers), "one widget holds the sentence that names the folder"
+    assert any(name in str(one["state"].get("value")) for one in answers), (
+        "one widget holds the sentence that names the folder"
+    )
 
 
 @pytest.mark.parametrize("there", [True, False])
 def test_make_demo_takes_the_run_that_was_named_and_makes_no_report(run, tmp_path, there):
     for name in ("Makefile", "requirements.lock", "pyproject.toml", "settings.ini"):
         shutil.copy(ROOT / name, tmp_path)
-    for name, script in (("python", f'exec "{sys.executable}" "$@"'), ("voila", 'echo "voila $DEEPFAKE_NBS_RUN"')):
+    for name, script in (
+        ("python", f'exec "{sys.executable}" "$@"'),
+        ("voila", 'echo "voila $DEEPFAKE_NBS_RUN"'),
+    ):
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
     named = run if there else tmp_path / "nowhere"
     command = ["make", "-o", "setup", "demo", "BIN=.", f"DEMO_RUN={named}"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=False)
-    assert "make report" not in done.stdout and "Done:" not in done.stdout and (done.returncode == 0) == there, done.stdout + done.stderr
-    assert f"voila {run}" in done.stdout if there else "nowhere: holds no" in done.stderr and "voila" not in done.stdout
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert (
+        "make report" not in done.stdout and "Done:" not in done.stdout and (done.returncode == 0) == there
+    ), done.stdout + done.stderr
+    assert (
+        f"voila {run}" in done.stdout
+        if there
+        else "nowhere: holds no" in done.stderr and "voila" not in done.stdout
+    )
 
 
 def test_a_signal_that_make_passes_on_reaches_the_demo_itself(tmp_path):
@@ -155,8 +183,14 @@ def test_a_signal_that_make_passes_on_reaches_the_demo_itself(tmp_path):
     for name, script in (("python", "exit 0"), ("voila", "echo started; exec sleep 600")):
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
-    process = subprocess.Popen(["make", "-s", "-o", "setup", "demo", "BIN=."], cwd=tmp_path, text=True, stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, start_new_session=True)
+    process = subprocess.Popen(
+        ["make", "-s", "-o", "setup", "demo", "BIN=."],
+        cwd=tmp_path,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
     try:
         while "started" not in process.stdout.readline():
             assert process.poll() is None
@@ -217,7 +251,9 @@ def page(run, tmp_path_factory):
 
 @pytest.fixture
 def browser(tmp_path):
-    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: the demo was not tried in a browser")
+    selenium = pytest.importorskip(
+        "selenium.webdriver", reason="selenium is not installed: the demo was not tried in a browser"
+    )
     chromium, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
     if not chromium or not driver:
         pytest.skip("no chromium with chromedriver on PATH: the demo was not tried in a browser")
@@ -234,14 +270,17 @@ def browser(tmp_path):
 
 
 def text_of(browser, selector):
-    return browser.execute_script("let e = document.querySelector(arguments[0]); return e ? e.innerText : ''", selector)
+    return browser.execute_script(
+        "let e = document.querySelector(arguments[0]); return e ? e.innerText : ''", selector
+    )
 
 
 def requested(browser):
     "Addresses that the browser asked; those that the page's own policy stopped were never asked."
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     of_kind = {
-        kind: [one["params"] for one in messages if one["method"] == f"Network.{kind}"] for kind in ("requestWillBeSent", "loadingFailed")
+        kind: [one["params"] for one in messages if one["method"] == f"Network.{kind}"]
+        for kind in ("requestWillBeSent", "loadingFailed")
     }
     stopped = {one["requestId"] for one in of_kind["loadingFailed"] if one.get("blockedReason") == "csp"}
     return {one["request"]["url"] for one in of_kind["requestWillBeSent"] if one["requestId"] not in stopped}
@@ -253,7 +292,11 @@ SHOW_FILE_INPUT = "HTMLInputElement.prototype.click = function () { this.type ==
 
 def choose_file(browser, path):
     browser.execute_script(SHOW_FILE_INPUT)
-    wait(lambda: [b for b in browser.find_elements("css selector", "button") if "Upload a photograph" in b.text])[0].click()
+    wait(
+        lambda: [
+            b for b in browser.find_elements("css selector", "button") if "Upload a photograph" in b.text
+        ]
+    )[0].click()
     wait(lambda: browser.find_elements("css selector", "input[type=file]"))[-1].send_keys(str(path))
 
 
@@ -269,7 +312,9 @@ def test_a_photograph_is_uploaded_and_judged_in_a_browser(browser, page, photo, 
     assert all(stage in text_of(browser, ".time") for stage in ("read", "heads", "classify"))
     assert "mine & <yours>.jpg" in text_of(browser, ".evidence")
     shown = wait(
-        lambda: browser.execute_script("return [...document.images].filter(i => i.naturalWidth > 500 && i.offsetWidth > 0).length")
+        lambda: browser.execute_script(
+            "return [...document.images].filter(i => i.naturalWidth > 500 && i.offsetWidth > 0).length"
+        )
     )
     assert shown >= 1
     screenshot = browser.get_screenshot_as_png()
@@ -284,6 +329,8 @@ def test_a_photograph_is_uploaded_and_judged_in_a_browser(browser, page, photo, 
     assert not text_of(browser, ".verdict") and "Traceback" not in text_of(browser, "body")
 
     elsewhere = {
-        url for url in requested(browser) if not url.startswith((page, page.replace("http", "ws", 1), "data:", "blob:", "chrome", "about:"))
+        url
+        for url in requested(browser)
+        if not url.startswith((page, page.replace("http", "ws", 1), "data:", "blob:", "chrome", "about:"))
     }
     assert not elsewhere, f"the page asked other machines for something: {elsewhere}"

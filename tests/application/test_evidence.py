@@ -30,9 +30,14 @@ def give_heads(pipeline, *boxes):
 def test_thresholds_by_hand():
     label = [0] * 20 + [1] * 20
     probability = [0.1] * 10 + [0.5] * 8 + [0.6, 0.65] + [0.6] * 10 + [0.9] * 10
-    chosen = choose_thresholds(label, probability)  # From 0.6: 20 of 22 right; from 0.5: 20 of 30. Up to 0.5: 18 of 18; up to 0.6: 19 of 29
+    chosen = choose_thresholds(
+        label, probability
+    )  # From 0.6: 20 of 22 right; from 0.5: 20 of 30. Up to 0.5: 18 of 18; up to 0.6: 19 of 29
     assert (chosen.real_below, chosen.fake_above) == (0.5, 0.6)
-    assert (choose_thresholds(label, probability, least=21).real_below, choose_thresholds(label, probability, least=23).fake_above) == (
+    assert (
+        choose_thresholds(label, probability, least=21).real_below,
+        choose_thresholds(label, probability, least=23).fake_above,
+    ) == (
         None,
         None,
     )
@@ -40,18 +45,24 @@ def test_thresholds_by_hand():
 
 def test_both_classes_weigh_the_same():
     label, probability = [1] * 90 + [0] * 10, [0.8] * 90 + [0.8] * 5 + [0.1] * 5
-    assert choose_thresholds(label, probability).fake_above is None  # 90 of 95 in numbers, but every second real picture is called fake
+    assert (
+        choose_thresholds(label, probability).fake_above is None
+    )  # 90 of 95 in numbers, but every second real picture is called fake
 
 
 def test_a_gap_that_nobody_needs_is_closed():
-    chosen = choose_thresholds([0] * 20 + [1] * 20, np.concatenate([np.linspace(0.1, 0.45, 20), np.linspace(0.55, 0.9, 20)]))
+    chosen = choose_thresholds(
+        [0] * 20 + [1] * 20, np.concatenate([np.linspace(0.1, 0.45, 20), np.linspace(0.55, 0.9, 20)])
+    )
     assert chosen.real_below == chosen.fake_above and chosen.verdict(0.46) in ("real", "fake")
 
 
 @pytest.mark.parametrize("label", [[0] * 30, [1] * 30])
 def test_one_class_sets_no_threshold(label):
     chosen = choose_thresholds(label, np.linspace(0, 1, 30))
-    assert chosen.real_below is chosen.fake_above is None and {chosen.verdict(p) for p in (0, 0.5, 1)} == {"unsure"}
+    assert chosen.real_below is chosen.fake_above is None and {chosen.verdict(p) for p in (0, 0.5, 1)} == {
+        "unsure"
+    }
 
 
 def write_training(run, weights, n=20):
@@ -82,7 +93,10 @@ def test_thresholds_come_from_validation_and_are_kept_under_the_weights(tmp_path
         (lambda text: text.replace(",0.2,", ",,"), "row 2: label or probability is no number"),
         (lambda text: text.replace(",0.2,", ",nan,"), "row 2: label 0, probability nan"),
         (lambda text: text.replace(",1,0.7,", ",2,0.7,"), "row 3: label 2"),
-        (lambda text: text.replace("g,validation", "g\0\xff,validation").encode("latin-1"), "not a table in UTF-8"),
+        (
+            lambda text: text.replace("g,validation", "g\0\xff,validation").encode("latin-1"),
+            "not a table in UTF-8",
+        ),
     ],
 )
 def test_damaged_predictions_are_named(tmp_path, photos, damage, words):
@@ -129,7 +143,9 @@ def test_broken_thresholds_are_named(tmp_path, photos, text):
 
 def test_evidence_is_plain_data_and_thresholds_change_words_only(heads_run, photos):
     answer = give_heads(Pipeline.load(heads_run), (5.0, 5.0, 25.0, 30.0)).check(sorted(photos.iterdir())[0])
-    assert json.loads(json.dumps(answer.to_dict())) == answer.to_dict() and answer.to_dict()["heads"][0]["box"] == [5.0, 5.0, 25.0, 30.0]
+    assert json.loads(json.dumps(answer.to_dict())) == answer.to_dict() and answer.to_dict()["heads"][0][
+        "box"
+    ] == [5.0, 5.0, 25.0, 30.0]
     said = answer.with_thresholds(0.0, 0.0)
     assert said.verdict == said.heads[0].verdict == "fake" and said.probability == answer.probability
     assert replace(answer, probability=None, heads=()).with_thresholds(0.0, 0.0).verdict is None
@@ -142,7 +158,10 @@ def test_other_thresholds_renew_what_is_said_about_other_heads(heads_run, photos
     plain = replace(answer, heads=heads, main_head=0, probability=0.3, notes=("another note",))
     said = "the main head is not classified as fake, but head {} is".format
     one, two = plain.with_thresholds(0.1, 0.7), plain.with_thresholds(0.1, 0.5)
-    assert one.notes == ("another note", said("3")) and two.notes == one.with_thresholds(0.1, 0.5).notes == ("another note", said("2, 3"))
+    assert one.notes == ("another note", said("3")) and two.notes == one.with_thresholds(0.1, 0.5).notes == (
+        "another note",
+        said("2, 3"),
+    )
     assert one.with_thresholds(0.1, 0.2).notes == one.with_thresholds(0.1, 0.9).notes == ("another note",)
 
 
@@ -150,7 +169,9 @@ def test_thresholds_of_an_earlier_version_open_and_json_keeps_its_keys(tmp_path,
     run = untrained_run(tmp_path)
     weights = file_sha256(run / CLASSIFIER / "model.safetensors")
     for names in (("real_to", "fake_from"), ("real_below", "fake_above")):
-        write_json(run / THRESHOLDS, {weights: dict(zip((*names, "origin"), (0.2, 0.7, "by hand"), strict=True))})
+        write_json(
+            run / THRESHOLDS, {weights: dict(zip((*names, "origin"), (0.2, 0.7, "by hand"), strict=True))}
+        )
         assert Pipeline.load(run).thresholds == Thresholds(0.2, 0.7, "by hand")
     both = dict(real_to=0.2, real_below=0.2, fake_above=0.7, origin="by hand")
     write_json(run / THRESHOLDS, {weights: both})
@@ -158,7 +179,21 @@ def test_thresholds_of_an_earlier_version_open_and_json_keeps_its_keys(tmp_path,
         Pipeline.load(run)
     write_json(run / THRESHOLDS, {})
     line = json.loads(invoke("check", sorted(photos.iterdir())[0], "--run", run, "--json").stdout)
-    assert set(line) == {"photo", "size", "region", "probability", "verdict", "reason", "heads", "strongest", "notes", "thresholds",
-                         "classifier", "versions", "seconds", "matches"}
+    assert set(line) == {
+        "photo",
+        "size",
+        "region",
+        "probability",
+        "verdict",
+        "reason",
+        "heads",
+        "strongest",
+        "notes",
+        "thresholds",
+        "classifier",
+        "versions",
+        "seconds",
+        "matches",
+    }
     assert set(line["thresholds"]) == {"real_to", "fake_from", "origin"}
     assert set(line["heads"][0]) == {"box", "score", "probability", "verdict"}

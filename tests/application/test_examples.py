@@ -25,14 +25,22 @@ def test_pairs_of_the_test_split_come_first_and_frames_match(tmp_path, video):
     ]
     write_text(tmp_path / "run" / "cvcs_dfd" / "manifest.csv", "\n".join(["video,split", *lines]) + "\n")
     pairs = find_pairs(tmp_path / "run", tmp_path / "data", 5, 3)
-    assert [(pair.method, pair.split) for pair in pairs] == [("FaceSwap", "test"), ("Deepfakes", "train")], "009 has no original"
-    assert all(pair.original.is_file() and pair.fake.is_file() and pair.original.name == pair.fake.name for pair in pairs)
+    assert [(pair.method, pair.split) for pair in pairs] == [("FaceSwap", "test"), ("Deepfakes", "train")], (
+        "009 has no original"
+    )
+    assert all(
+        pair.original.is_file() and pair.fake.is_file() and pair.original.name == pair.fake.name
+        for pair in pairs
+    )
     assert find_pairs(tmp_path / "run", tmp_path) == [] and example_photographs(tmp_path) == {}
 
 
 def test_evidence_for_each_pair_of_real_videos(heads_run, real, tmp_path):
     pairs = find_pairs(tmp_path, real, 4, 2)
-    assert {(Path(pair.original_video).stem, Path(pair.fake_video).stem) for pair in pairs} == {("519", "519_515"), ("634", "634_660")}
+    assert {(Path(pair.original_video).stem, Path(pair.fake_video).stem) for pair in pairs} == {
+        ("519", "519_515"),
+        ("634", "634_660"),
+    }
     for pair in pairs:
         answers = [Pipeline.load(heads_run).check(path) for path in (pair.original, pair.fake)]
         assert all(answer.verdict and answer.heads for answer in answers)

@@ -18,7 +18,9 @@ def loaded(code, among):
     return set(done.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("module", ["pipeline", "gallery", "portable", "examples", "demo", "report", "checking", "cli"])
+@pytest.mark.parametrize(
+    "module", ["pipeline", "gallery", "portable", "examples", "demo", "report", "checking", "cli"]
+)
 def test_starting_the_application_imports_nothing_heavy(module):
     assert loaded(f"import deepfake_nbs.application.{module}", HEAVY) == set()
 
@@ -27,9 +29,18 @@ def test_checking_a_photograph_loads_nothing_heavy(tmp_path):
     run, photo = untrained_run(tmp_path / "run"), tmp_path / "a.png"
     Image.new("RGB", (40, 30), "tan").save(photo)
     words = ["check", str(photo), "--run", str(run)]
-    assert loaded(f"from deepfake_nbs.application.cli import app\napp({words!r}, standalone_mode=False)", HEAVY) == set()
+    assert (
+        loaded(f"from deepfake_nbs.application.cli import app\napp({words!r}, standalone_mode=False)", HEAVY)
+        == set()
+    )
 
 
 def test_help_and_pages_do_not_wait_for_torch():
     among = HEAVY | {"torch", "torchvision"}
-    assert loaded("from deepfake_nbs.application.cli import app\napp(['check', '--help'], standalone_mode=False)", among) == set()
+    assert (
+        loaded(
+            "from deepfake_nbs.application.cli import app\napp(['check', '--help'], standalone_mode=False)",
+            among,
+        )
+        == set()
+    )

@@ -31,8 +31,14 @@ def test_runs_of_ours_are_not_called_the_reports(tmp_path, photos):
 def test_threshold_of_the_model_decides(tmp_path, photos):
     first = sorted(photos.iterdir())[0]
     for threshold, verdict in ((0.0, "fake"), (1.01, "real")):
-        answer = Pipeline.load(untrained_run(tmp_path / verdict, head_threshold=None, crop=False, threshold=threshold)).check(first)
-        assert answer.verdict == verdict and answer.thresholds.fake_above == threshold and answer.region == "whole image"
+        answer = Pipeline.load(
+            untrained_run(tmp_path / verdict, head_threshold=None, crop=False, threshold=threshold)
+        ).check(first)
+        assert (
+            answer.verdict == verdict
+            and answer.thresholds.fake_above == threshold
+            and answer.region == "whole image"
+        )
         assert "heads were not looked for" in answer.notes[0]
 
 
@@ -67,7 +73,9 @@ def test_run_folder_counts_from_where_one_stands(tmp_path, photos, monkeypatch):
         find_run("yours")
 
 
-@pytest.mark.parametrize("change", [{"width": "a"}, {"threshold": "0.5"}, {"image_size": True}, {"net": None}, {"mean": 0.5}])
+@pytest.mark.parametrize(
+    "change", [{"width": "a"}, {"threshold": "0.5"}, {"image_size": True}, {"net": None}, {"mean": 0.5}]
+)
 def test_a_broken_configuration_names_its_key(tmp_path, photos, change):
     result = invoke("check", photos, "--run", untrained_run(tmp_path / "run", **change))
     key = next(iter(change))
@@ -76,21 +84,35 @@ def test_a_broken_configuration_names_its_key(tmp_path, photos, change):
 
 @pytest.mark.parametrize(
     "change",
-    [{"image_size": 0}, {"mean": [0.5, 0.5]}, {"mean": [0.5, "x", 0.5]}, {"std": [0.5, 0.0, 0.5]}, {"n_classes": 3}, {"threshold": np.nan}],
+    [
+        {"image_size": 0},
+        {"mean": [0.5, 0.5]},
+        {"mean": [0.5, "x", 0.5]},
+        {"std": [0.5, 0.0, 0.5]},
+        {"n_classes": 3},
+        {"threshold": np.nan},
+    ],
 )
 def test_numbers_that_no_network_could_work_with_name_their_key(tmp_path, photos, change):
     run, key = untrained_run(tmp_path / "run", **change), next(iter(change))
     if key == "n_classes":
         save_weights(create_model("light", width=0.1, n_classes=3), run / CLASSIFIER / "model.safetensors")
     result = invoke("check", photos, "--run", run)
-    assert result.exit_code == 2 and f"config.json: {key} is" in result.stderr and "Traceback" not in result.output
+    assert (
+        result.exit_code == 2
+        and f"config.json: {key} is" in result.stderr
+        and "Traceback" not in result.output
+    )
 
 
 @pytest.mark.parametrize(
     "name, content, words",
     [
         ("cvcs_cropped_dfd/dataset.json", {"plan": "x"}, "plan is 'x'; expected an object"),
-        *(("cvcs_cropped_dfd/dataset.json", {"plan": {"margin": bad}}, f"margin is {bad!r}") for bad in (None, "wide", -3)),
+        *(
+            ("cvcs_cropped_dfd/dataset.json", {"plan": {"margin": bad}}, f"margin is {bad!r}")
+            for bad in (None, "wide", -3)
+        ),
         ("preprocessing.json", {"margin": [0.2]}, "margin is [0.2]"),
     ],
 )
@@ -102,7 +124,10 @@ def test_a_broken_margin_is_named(tmp_path, photos, name, content, words):
 
 
 def test_a_missing_or_cut_detector_is_named(tmp_path, photos):
-    for name, spoil in (("gone", Path.unlink), ("cut", lambda path: path.write_bytes(path.read_bytes()[:500]))):
+    for name, spoil in (
+        ("gone", Path.unlink),
+        ("cut", lambda path: path.write_bytes(path.read_bytes()[:500])),
+    ):
         run = untrained_run(tmp_path / name)
         spoil(run / DETECTOR / "model.safetensors")
         result = invoke("check", photos, "--run", run)
@@ -132,7 +157,11 @@ def test_folding_norms_changes_nothing(name):
         norm.running_var.uniform_(0.5, 1.5)
         torch.nn.init.uniform_(norm.weight, 0.8, 1.2)
         torch.nn.init.normal_(norm.bias, 0, 0.1)
-    x = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8) if name == "detector" else torch.randn(2, 3, 96, 96)
+    x = (
+        torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8)
+        if name == "detector"
+        else torch.randn(2, 3, 96, 96)
+    )
     with torch.inference_mode():
         before = model.eval()(x)
         after = fold_batch_norms(model)(x)

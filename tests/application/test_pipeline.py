@@ -83,10 +83,14 @@ def test_many_are_judged_side_by_side_by_threads_of_one_core(run, photos, monkey
     pipeline, paths = Pipeline.load(run), sorted(photos.iterdir())
     for n, size, cores, crops in ((1, 1, 3, 6), (3, 1, 1, 2), (len(paths), 2, 1, 2)):
         seen.clear()
-        assert [answer.photo for answer in pipeline.check_many(paths[:n])] == [str(path) for path in paths[:n]]
+        assert [answer.photo for answer in pipeline.check_many(paths[:n])] == [
+            str(path) for path in paths[:n]
+        ]
         assert {(one[0], one[1] <= size, one[2]) for one in seen} == {(cores, True, crops)}
     seen.clear()
-    assert len(list(pipeline.check_many(paths[:7], batch_size=7))) == 7 and seen == {(3, 7, 6)}, "one batch has all cores"
+    assert len(list(pipeline.check_many(paths[:7], batch_size=7))) == 7 and seen == {(3, 7, 6)}, (
+        "one batch has all cores"
+    )
     assert list(pipeline.check_many([])) == []
 
 
@@ -108,7 +112,11 @@ def test_a_picture_in_memory_is_read_as_its_file_is(run, photos, tmp_path):
     assert of_file.size == of_memory.size == (20, 40) and of_file.probability == of_memory.probability
     (tmp_path / "half.jpg").write_bytes(path.read_bytes()[:-100])
     answers = list(pipeline.check_many([Image.open(tmp_path / "half.jpg"), path]))
-    assert isinstance(answers[0], ImageError) and "cannot be decoded" in str(answers[0]) and answers[1].size == (20, 40)
+    assert (
+        isinstance(answers[0], ImageError)
+        and "cannot be decoded" in str(answers[0])
+        and answers[1].size == (20, 40)
+    )
 
 
 def test_a_photograph_that_is_gone_before_the_gallery_is_asked_stops_nothing(run, photos):
@@ -132,7 +140,9 @@ def test_no_verdict_from_weights_that_give_no_number(tmp_path, photos):
     save_weights(model, run / CLASSIFIER / "model.safetensors")
     for words in ((), ("--json",)):
         result = invoke("check", photos, "--run", run, *words)
-        assert result.exit_code == 2 and str(run / CLASSIFIER) in result.stderr and "no number" in result.stderr
+        assert (
+            result.exit_code == 2 and str(run / CLASSIFIER) in result.stderr and "no number" in result.stderr
+        )
         assert "nan" not in result.stdout.lower()
     with pytest.raises(ValueError, match="no number"):
         Pipeline.load(run).predict(sorted(photos.iterdir())[:1])
@@ -145,7 +155,10 @@ def test_a_picture_in_memory_is_judged_like_its_file_whatever_its_mode(run, know
     pipeline = Pipeline.load(run)
     gallery = Gallery.open(known, run)
     in_memory, file = pipeline.check(image, gallery), pipeline.check(path, gallery)
-    assert in_memory.probability == pytest.approx(file.probability, abs=1e-6) and in_memory.matches == file.matches
+    assert (
+        in_memory.probability == pytest.approx(file.probability, abs=1e-6)
+        and in_memory.matches == file.matches
+    )
 
 
 def test_each_head_is_judged_on_its_crop_with_the_margin_of_training(tmp_path, photos):
@@ -156,12 +169,23 @@ def test_each_head_is_judged_on_its_crop_with_the_margin_of_training(tmp_path, p
     photo = sorted(photos.iterdir())[0]
     answer = pipeline.check(photo)
     crops = [crop_head(Image.open(photo), box, 0.35) for box in boxes]
-    assert [head.probability for head in answer.heads] == pytest.approx(classify_images(pipeline, crops), abs=1e-6)
-    assert answer.main_head == 1 and answer.probability == answer.heads[1].probability, "the largest head speaks for the photograph"
-    assert answer.region == "head" and answer.classifier["margin"] == 0.35 and set(answer.seconds) == {"read", "heads", "classify"}
+    assert [head.probability for head in answer.heads] == pytest.approx(
+        classify_images(pipeline, crops), abs=1e-6
+    )
+    assert answer.main_head == 1 and answer.probability == answer.heads[1].probability, (
+        "the largest head speaks for the photograph"
+    )
+    assert (
+        answer.region == "head"
+        and answer.classifier["margin"] == 0.35
+        and set(answer.seconds) == {"read", "heads", "classify"}
+    )
 
 
-@pytest.mark.parametrize("numbers, verdicts, noted", [((0.9, 0.1), ["fake", "unsure"], True), ((0.1, 0.9), ["unsure", "fake"], False)])
+@pytest.mark.parametrize(
+    "numbers, verdicts, noted",
+    [((0.9, 0.1), ["fake", "unsure"], True), ((0.1, 0.9), ["unsure", "fake"], False)],
+)
 def test_another_head_that_is_fake_is_told(heads_run, photos, monkeypatch, numbers, verdicts, noted):
     pipeline = give_heads(Pipeline.load(heads_run), (0.0, 0.0, 20.0, 20.0), (30.0, 0.0, 80.0, 50.0))
     pipeline.thresholds = Thresholds(None, 0.8, "by hand")
@@ -182,11 +206,22 @@ def test_a_network_of_whole_pictures_never_sees_a_crop(tmp_path, photos):
 
 @pytest.mark.parametrize("crop", [True, False])
 def test_no_head_gives_no_verdict_unless_asked(tmp_path, photos, crop):
-    pipeline, photo = Pipeline.load(untrained_run(tmp_path, head_threshold=1.0, crop=crop)), sorted(photos.iterdir())[0]
+    pipeline, photo = (
+        Pipeline.load(untrained_run(tmp_path, head_threshold=1.0, crop=crop)),
+        sorted(photos.iterdir())[0],
+    )
     answer = pipeline.check(photo)
-    assert answer.verdict is answer.probability is None and "no head was found" in answer.reason and answer.region == "nothing"
+    assert (
+        answer.verdict is answer.probability is None
+        and "no head was found" in answer.reason
+        and answer.region == "nothing"
+    )
     asked = pipeline.check(photo, whole=True)
-    assert asked.verdict and asked.region == "whole image" and any("out of distribution" in note for note in asked.notes) == crop
+    assert (
+        asked.verdict
+        and asked.region == "whole image"
+        and any("out of distribution" in note for note in asked.notes) == crop
+    )
 
 
 def test_predictions_are_those_of_check_and_say_what_is_missing(heads_run, photos, tmp_path):
@@ -195,7 +230,9 @@ def test_predictions_are_those_of_check_and_say_what_is_missing(heads_run, photo
     pipeline = give_heads(Pipeline.load(heads_run), (5.0, 5.0, 25.0, 30.0))
     with pytest.warns(UserWarning, match="no.jpg: the file is empty"):
         found = pipeline.predict(paths)
-    assert np.isnan(found[3]) and found[:3] == pytest.approx([pipeline.check(path).probability for path in paths[:3]], abs=1e-5)
+    assert np.isnan(found[3]) and found[:3] == pytest.approx(
+        [pipeline.check(path).probability for path in paths[:3]], abs=1e-5
+    )
 
 
 def test_two_hundred_heads_and_a_head_that_fills_the_frame(heads_run, photos):
@@ -230,7 +267,9 @@ def decoded(monkeypatch):
 
     read, seen = images.read_image, []
     for module in (reading, drawing, features):
-        monkeypatch.setattr(module, "read_image", lambda path, *more: seen.append(str(path)) or read(path, *more))
+        monkeypatch.setattr(
+            module, "read_image", lambda path, *more: seen.append(str(path)) or read(path, *more)
+        )
     return seen
 
 
@@ -243,7 +282,9 @@ def test_a_photograph_is_decoded_once_with_gallery_and_figure(heads_run, known, 
     assert sorted(path for path in decoded if path in some) == some
 
 
-def test_check_with_gallery_and_save_decodes_each_photograph_once(heads_run, known, photos, decoded, tmp_path):
+def test_check_with_gallery_and_save_decodes_each_photograph_once(
+    heads_run, known, photos, decoded, tmp_path
+):
     some = [str(path) for path in sorted(photos.iterdir())[7:10]]
     Gallery.open(known, heads_run)
     decoded.clear()
@@ -257,13 +298,17 @@ def test_a_match_from_decoded_pixels_is_that_of_the_file(heads_run, known, photo
     for path in sorted(photos.iterdir())[:4]:
         assert pipeline.check(path, gallery).matches == gallery.find(path)
     inside = known / "train" / "1.png"
-    assert str(inside) not in {match.path for match in pipeline.check(inside, gallery).matches}, "never its own bytes"
+    assert str(inside) not in {match.path for match in pipeline.check(inside, gallery).matches}, (
+        "never its own bytes"
+    )
 
 
 def test_each_photograph_gets_its_own_probabilities_back(heads_run, photos):
     pipeline, paths = Pipeline.load(heads_run), sorted(photos.iterdir())[:3]
     boxes = {0: 3, 1: 0, 2: 1}  # Heads a photograph
-    found = [[HeadBox((2.0 + i, 2.0, 30.0 + i, 40.0), 0.9 - i / 10) for i in range(n)] for n in boxes.values()]
+    found = [
+        [HeadBox((2.0 + i, 2.0, 30.0 + i, 40.0), 0.9 - i / 10) for i in range(n)] for n in boxes.values()
+    ]
     pipeline.detector.find_in_squares = lambda squares, sizes: found
     together = stages.check_batch(pipeline, [stages.read_photo(path, 128) for path in paths])
     assert [len(photo.probabilities) for photo in together] == list(boxes.values())

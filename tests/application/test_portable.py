@@ -45,7 +45,10 @@ def test_both_forms_say_the_same(tmp_path, net):
     for n in (1, 2, 5):
         x = torch.rand(n, 3, 64, 64) * 2 - 1
         with torch.inference_mode():
-            expected, found = (network(x.contiguous(memory_format=torch.channels_last)).softmax(1) for network in (model, again))
+            expected, found = (
+                network(x.contiguous(memory_format=torch.channels_last)).softmax(1)
+                for network in (model, again)
+            )
         assert found.shape == (n, 2) and torch.allclose(found, expected, atol=1e-3)
 
 
@@ -61,13 +64,21 @@ def test_it_opens_like_a_run_and_gives_the_same_evidence(portable, photo):
 def test_every_file_is_listed_with_its_hash(portable):
     with open(portable / "files.csv", newline="") as file:
         listed = dict(csv.reader(file))
-    there = {path.relative_to(portable).as_posix() for path in portable.rglob("*") if path.is_file()} - {"files.csv"}
-    assert set(listed) == there and {"README.md", "preprocessing.json", "training.json", "models/classifier/model.onnx"} <= there
+    there = {path.relative_to(portable).as_posix() for path in portable.rglob("*") if path.is_file()} - {
+        "files.csv"
+    }
+    assert (
+        set(listed) == there
+        and {"README.md", "preprocessing.json", "training.json", "models/classifier/model.onnx"} <= there
+    )
     assert all(file_sha256(portable / name) == digest for name, digest in listed.items())
 
 
 def test_preprocessing_says_what_is_done_to_a_picture(portable):
-    said, config = (json.loads((portable / name).read_text()) for name in ("preprocessing.json", CLASSIFIER / "config.json"))
+    said, config = (
+        json.loads((portable / name).read_text())
+        for name in ("preprocessing.json", CLASSIFIER / "config.json")
+    )
     keys = ("image_size", "mean", "std", "crop")
     assert {key: said[key] for key in keys} == {key: config[key] for key in keys}
     pixels = np.full((1, 1, 1, 3), 200, np.uint8)
@@ -102,12 +113,19 @@ def test_the_card_of_a_trained_run_holds_its_numbers(tmp_path):
     assert "synthetic portraits only" in card and "meaningless" in card
     assert json.loads((place / "training.json").read_text())["counts"]["train"] == 18
     again = export_portable(tmp_path / "again", place)
-    assert json.loads((again / "training.json").read_text())["counts"]["train"] == 18, "a portable model may be exported again"
+    assert json.loads((again / "training.json").read_text())["counts"]["train"] == 18, (
+        "a portable model may be exported again"
+    )
     assert (again / "README.md").read_text() == card, "and keeps what was measured"
 
 
-@pytest.mark.parametrize("name, backend, words", [("model.safetensors", "torch", "model.safetensors: not a safetensors file"),
-                                                  ("model.onnx", "onnx", "model.onnx: cannot be read as ONNX")])
+@pytest.mark.parametrize(
+    "name, backend, words",
+    [
+        ("model.safetensors", "torch", "model.safetensors: not a safetensors file"),
+        ("model.onnx", "onnx", "model.onnx: cannot be read as ONNX"),
+    ],
+)
 @pytest.mark.parametrize("share", [0.5, 0.0])
 def test_a_file_cut_short_is_named(tmp_path, portable, photo, name, backend, words, share):
     import shutil
@@ -117,7 +135,9 @@ def test_a_file_cut_short_is_named(tmp_path, portable, photo, name, backend, wor
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(ValueError, match=words):
         Pipeline.load(tmp_path / "model", backend=backend)
-    done = CliRunner().invoke(app, ["check", str(photo), "--run", str(tmp_path / "model"), "--backend", backend])
+    done = CliRunner().invoke(
+        app, ["check", str(photo), "--run", str(tmp_path / "model"), "--backend", backend]
+    )
     assert done.exit_code == 2 and name in done.output and "Traceback" not in done.output
 
 
@@ -146,7 +166,9 @@ def test_other_files_are_not_overwritten_and_a_failure_leaves_the_old_one(tmp_pa
     (tmp_path / "model.partial").mkdir()
     (tmp_path / "model.partial/letter.txt").write_text("dear")
     old = export_portable(tmp_path / "model", portable)
-    assert (tmp_path / "model.partial/letter.txt").read_text() == "dear", "a folder of any other name is left alone"
+    assert (tmp_path / "model.partial/letter.txt").read_text() == "dear", (
+        "a folder of any other name is left alone"
+    )
 
     def full(*args):
         raise OSError(28, "No space left on device")
@@ -155,14 +177,20 @@ def test_other_files_are_not_overwritten_and_a_failure_leaves_the_old_one(tmp_pa
     done = CliRunner().invoke(app, ["export", str(old), "--run", str(portable)])
     assert done.exit_code == 2 and "No space left" in done.output
     assert (old / "files.csv").is_file() and Pipeline.load(old)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "model", "model.partial"], "nothing half done is left"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "model", "model.partial"], (
+        "nothing half done is left"
+    )
     assert (old.stat().st_mode & 0o777) == (tmp_path / "mine").stat().st_mode & 0o777
 
 
-@pytest.mark.parametrize("damage", [lambda text: text.replace(",split,", ",part,"), lambda text: text.replace(",0.25,", ",,")])
+@pytest.mark.parametrize(
+    "damage", [lambda text: text.replace(",split,", ",part,"), lambda text: text.replace(",0.25,", ",,")]
+)
 def test_damaged_predictions_are_named(tmp_path, portable, damage):
     run = untrained_run(tmp_path / "run")
-    rows = "path,label,probability,group,split,checkpoint\na.png,0,0.25,a,test,best\nb.png,1,0.5,b,test,best\n"
+    rows = (
+        "path,label,probability,group,split,checkpoint\na.png,0,0.25,a,test,best\nb.png,1,0.5,b,test,best\n"
+    )
     (run / "training/8").mkdir(parents=True)
     (run / "training/8/predictions.csv").write_text(damage(rows))
     record = {"run": "8", "weights_sha256": file_sha256(run / CLASSIFIER / "model.safetensors")}
@@ -178,5 +206,11 @@ def test_damaged_predictions_are_named(tmp_path, portable, damage):
 def test_the_command_writes_one(tmp_path, portable, photo):
     done = CliRunner().invoke(app, ["export", str(tmp_path / "model"), "--run", str(portable)])
     assert done.exit_code == 0 and (tmp_path / "model/README.md").is_file()
-    done = CliRunner().invoke(app, ["check", str(photo), "--run", str(tmp_path / "model"), "--backend", "onnx", "--json"])
-    assert done.exit_code == 0 and json.loads(done.output.splitlines()[-1])["verdict"] in ("real", "fake", "unsure")
+    done = CliRunner().invoke(
+        app, ["check", str(photo), "--run", str(tmp_path / "model"), "--backend", "onnx", "--json"]
+    )
+    assert done.exit_code == 0 and json.loads(done.output.splitlines()[-1])["verdict"] in (
+        "real",
+        "fake",
+        "unsure",
+    )

@@ -58,12 +58,22 @@ def test_large_photographs_are_not_decoded_ahead(tmp_path):
             future.set_result(call(work, items))
             return future
 
-    for megapixels, ahead in ((1, 5), (20, 3), (40, 1), (64, 1), (300, 1)):  # 64 are held at most, or one photograph
+    for megapixels, ahead in (
+        (1, 5),
+        (20, 3),
+        (40, 1),
+        (64, 1),
+        (300, 1),
+    ):  # 64 are held at most, or one photograph
         started.clear()
         results = work_ahead(Pool(), int, range(20), 4, lambda i, n=megapixels: n * 1_000_000)
         assert next(results) == 0 and len(started) == ahead, megapixels
         assert list(results) == list(range(1, 20))
     Image.new("RGB", (300, 200)).save(tmp_path / "a.jpg")
     photo, broken = Photo("x", Image.new("L", (60, 40))), Photo("x", error=ImageError("x", "y"))
-    assert [count_pixels(one) for one in (tmp_path / "a.jpg", tmp_path / "gone.jpg", photo.image)] == [60_000, 0, 2400]
+    assert [count_pixels(one) for one in (tmp_path / "a.jpg", tmp_path / "gone.jpg", photo.image)] == [
+        60_000,
+        0,
+        2400,
+    ]
     assert held_pixels([photo, broken, photo]) == 4800

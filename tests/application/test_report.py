@@ -36,10 +36,29 @@ from deepfake_nbs.files import FoundFiles
 
 COMMAND = Path(sys.executable).with_name("deepfake-nbs")
 LIMITS = Thresholds(0.2, 0.7, "an example")
-HEADS = tuple(HeadPrediction((10 * i, 0, 10 * i + 9, 9), 0.9, p, word) for i, p, word in ((0, 0.1, "real"), (1, 0.8, "fake")))
-TWO = Evidence("two [bold]people.jpg", (60, 60), "head", 0.1, "real", "", HEADS, 0, ("head 2 is",), LIMITS, {}, {}, {},
-               (Match("twin.jpg", 0.98, "real"),))
-FILM = VideoEvidence("b.mp4", (0, 1), (None, None), (0.6, None), 0.6, (0.6, 0.6, 0.6), "unsure", "", (), LIMITS, {}, {}, {})
+HEADS = tuple(
+    HeadPrediction((10 * i, 0, 10 * i + 9, 9), 0.9, p, word)
+    for i, p, word in ((0, 0.1, "real"), (1, 0.8, "fake"))
+)
+TWO = Evidence(
+    "two [bold]people.jpg",
+    (60, 60),
+    "head",
+    0.1,
+    "real",
+    "",
+    HEADS,
+    0,
+    ("head 2 is",),
+    LIMITS,
+    {},
+    {},
+    {},
+    (Match("twin.jpg", 0.98, "real"),),
+)
+FILM = VideoEvidence(
+    "b.mp4", (0, 1), (None, None), (0.6, None), 0.6, (0.6, 0.6, 0.6), "unsure", "", (), LIMITS, {}, {}, {}
+)
 PAIR = Pair("FaceSwap", "train", Path("a.png"), Path("b.png"), "faceforensics/a.mp4", "faceforensics/b.mp4")
 
 
@@ -57,7 +76,9 @@ def album(tmp_path):
 def at_a_terminal(words, **changes):
     "What a command prints where standard output is a terminal."
     ours, theirs = pty.openpty()
-    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "FORCE_COLOR")
+    }
     environment |= {"TERM": "xterm-256color", "COLUMNS": "200"} | changes
     done = subprocess.Popen(words, stdout=theirs, env=environment)
     os.close(theirs)
@@ -87,14 +108,38 @@ def test_names_are_no_markup_and_long_ones_are_whole():
         assert "two [bold]people.jpg" in plain(table.row(photo_row(TWO)))
         assert "".join(plain(table.row(photo_row(long))).split()).count("x" * 300 + "[red].jpg") == 1
         words = plain(table.row(photo_row(TWO)))
-        for fact in ("0.100", "real", "head 2 at 10, 0, 19, 9: 0.800 fake", "like twin.jpg (real, similarity 0.980)", "head 2 is"):
+        for fact in (
+            "0.100",
+            "real",
+            "head 2 at 10, 0, 19, 9: 0.800 fake",
+            "like twin.jpg (real, similarity 0.980)",
+            "head 2 is",
+        ):
             assert fact in words
 
 
 def test_what_was_not_classified_has_no_number():
-    nothing = replace(TWO, probability=None, verdict=None, heads=(), main_head=None, matches=(), notes=(), reason="no head was found")
+    nothing = replace(
+        TWO,
+        probability=None,
+        verdict=None,
+        heads=(),
+        main_head=None,
+        matches=(),
+        notes=(),
+        reason="no head was found",
+    )
     for table in (PlainTable(), ColourTable()):
-        assert plain(table.row(photo_row(nothing))).split() == ["-", "-", "0", *TWO.photo.split(), "no", "head", "was", "found"]
+        assert plain(table.row(photo_row(nothing))).split() == [
+            "-",
+            "-",
+            "0",
+            *TWO.photo.split(),
+            "no",
+            "head",
+            "was",
+            "found",
+        ]
     assert "(video, mean of 2 frames)" in PlainTable().row(video_row(FILM))
 
 
@@ -110,14 +155,22 @@ def test_tables_are_plain_in_a_pipe():
     assert frame_text(frame, index=False) == frame.to_string(index=False)
 
 
-@pytest.mark.parametrize("name, verdict, one_person, expected", [
-    ("fake: FFHQ", "real", True, "This fake is missed, and the detector adds one false box."),
-    ("fake: FFHQ", "real", False, "This fake is missed; the detector found 2 heads, and the verdict is that of the largest."),
-    ("fake: FFHQ", "fake", True, "This verdict is right, and the detector adds one false box."),
-    ("real: FFHQ", "real", True, "This verdict is right, and the detector adds one false box."),
-    ("real: FFHQ", "fake", True, "This is a false alarm, and the detector adds one false box."),
-    ("real: FFHQ", "unsure", True, "The question stays open, and the detector adds one false box."),
-])
+@pytest.mark.parametrize(
+    "name, verdict, one_person, expected",
+    [
+        ("fake: FFHQ", "real", True, "This fake is missed, and the detector adds one false box."),
+        (
+            "fake: FFHQ",
+            "real",
+            False,
+            "This fake is missed; the detector found 2 heads, and the verdict is that of the largest.",
+        ),
+        ("fake: FFHQ", "fake", True, "This verdict is right, and the detector adds one false box."),
+        ("real: FFHQ", "real", True, "This verdict is right, and the detector adds one false box."),
+        ("real: FFHQ", "fake", True, "This is a false alarm, and the detector adds one false box."),
+        ("real: FFHQ", "unsure", True, "The question stays open, and the detector adds one false box."),
+    ],
+)
 def test_an_example_says_whether_it_is_right(name, verdict, one_person, expected):
     said = example_sentence(name, replace(TWO, verdict=verdict), one_person)
     assert said == f"{name}: P(fake) 0.100, *{verdict}*. {expected}"
@@ -126,25 +179,38 @@ def test_an_example_says_whether_it_is_right(name, verdict, one_person, expected
 
 def test_the_sentences_of_the_page_on_own_faces(tmp_path):
     assert pairs_sentence([PAIR], "data/mine", True) == "1 pairs of original and fake."
-    assert "`data/mine` holds no fake video together with its original" in pairs_sentence([], "data/mine", True)
+    assert "`data/mine` holds no fake video together with its original" in pairs_sentence(
+        [], "data/mine", True
+    )
     assert "no trained classifier yet" in pairs_sentence([], "data/mine", False)
     table = pd.DataFrame(dict(verdict=["real", "unsure", "fake"], truth=["real", "fake", "real"]))
     said = counts_sentence(table, [PAIR])
-    assert said.startswith("Of 3 images, 1 are classified as real, 1 as fake and 1 are unsure; 1 verdicts are right. **1 of the 1 pairs")
+    assert said.startswith(
+        "Of 3 images, 1 are classified as real, 1 as fake and 1 are unsure; 1 verdicts are right. **1 of the 1 pairs"
+    )
     assert "No pair is in the training split." in counts_sentence(table, [replace(PAIR, split="test")])
     assert videos_sentence({}, {}, {"x/a.mp4": "no such file"}) == "Not classified: `x/a.mp4` (no such file)."
     assert videos_sentence({"x/b.mp4": FILM}, {"x/b.mp4": "unsure"}, {}).endswith("single frame above: none.")
     assert video_table({"x/b.mp4": FILM}).loc[0, ["frames", "classified", "mean"]].tolist() == [2, 1, 0.6]
     assert own_photographs_text("mine", tmp_path, FoundFiles(), {}, True) == "`mine` holds no photograph."
-    assert own_photographs_text("mine", tmp_path / "gone", FoundFiles(), {}, True) == "`mine`: no such folder."
+    assert (
+        own_photographs_text("mine", tmp_path / "gone", FoundFiles(), {}, True) == "`mine`: no such folder."
+    )
     assert "nothing is classified" in own_photographs_text("mine", tmp_path, FoundFiles(), {}, False)
 
 
 def test_how_often_a_verdict_was_right_is_said_with_its_interval(tmp_path):
     pipeline = Pipeline.load(untrained_run(tmp_path, row=8))
     nan = float("nan")
-    accuracy = pd.DataFrame([dict(word="real", n=12, value=0.875, low=0.8, high=0.93, why=""),
-                             dict(word="fake", n=0, value=nan, low=nan, high=nan, why="")])
+    accuracy = pd.DataFrame(
+        [
+            dict(word="real", n=12, value=0.875, low=0.8, high=0.93, why=""),
+            dict(word="fake", n=0, value=nan, low=nan, high=nan, why=""),
+        ]
+    )
     said = verdicts_sentence(pipeline, accuracy, 20)
     assert "light, run 8 of Table 1, trained on nothing. Input: cropped heads." in said
-    assert "12 images get *real*, 0.875 [0.800, 0.930] of them correctly; 0 images get *fake*; the other 8 of 20 are unsure." in said
+    assert (
+        "12 images get *real*, 0.875 [0.800, 0.930] of them correctly; 0 images get *fake*; the other 8 of 20 are unsure."
+        in said
+    )

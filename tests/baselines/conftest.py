@@ -27,7 +27,15 @@ def make_dataset(folder, fake, n=72, real=None):
         split = "train" if i < n * 2 // 3 else "validation" if i < n * 5 // 6 else "test"
         path = f"{split}/{i:06d}.png"
         (real, fake)[i % 2](folder / path, i)
-        rows.append(dict(path=path, label=i % 2, group=f"person{i // 2}", split=split, sha256=file_sha256(folder / path)))
+        rows.append(
+            dict(
+                path=path,
+                label=i % 2,
+                group=f"person{i // 2}",
+                split=split,
+                sha256=file_sha256(folder / path),
+            )
+        )
     return pd.DataFrame(rows)
 
 
@@ -58,7 +66,9 @@ def easy(tmp_path_factory):
 def counted(monkeypatch):
     "How often SIFT ran."
     calls, find = [], visual_words.find_keypoints
-    monkeypatch.setattr(visual_words, "find_keypoints", lambda grey, settings: calls.append(1) or find(grey, settings))
+    monkeypatch.setattr(
+        visual_words, "find_keypoints", lambda grey, settings: calls.append(1) or find(grey, settings)
+    )
     return calls
 
 
@@ -93,4 +103,6 @@ def train_of():
 @pytest.fixture(scope="session")
 def small():
     "A study of seconds."
-    return study.BaselineConfig(n_words=8, kernels=("linear", "rbf"), C=(0.1, 10.0), n_trees=(10, 30), max_descriptors=2000)
+    return study.BaselineConfig(
+        n_words=8, kernels=("linear", "rbf"), C=(0.1, 10.0), n_trees=(10, 30), max_descriptors=2000
+    )

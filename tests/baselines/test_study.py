@@ -16,7 +16,9 @@ def test_the_codebook_saw_training_images_only(easy, tmp_path, train_of, small):
     by_split = manifest.groupby("split")["sha256"].agg(set)
     assert words.sha256_ == by_split["train"]
     assert not words.sha256_ & (by_split["test"] | by_split["validation"])
-    np.testing.assert_array_equal(study.read_words(tmp_path / "run", small).codebook_, words.codebook_)  # and the run used this one
+    np.testing.assert_array_equal(
+        study.read_words(tmp_path / "run", small).codebook_, words.codebook_
+    )  # and the run used this one
 
 
 def test_a_run_learns_what_can_be_learned_and_says_the_same_twice(easy, tmp_path, counted, small):
@@ -24,8 +26,13 @@ def test_a_run_learns_what_can_be_learned_and_says_the_same_twice(easy, tmp_path
     record = study.run_baselines(manifest, folder, tmp_path / "one", small, tmp_path / "sift", data="easy")
     assert len(counted) == len(manifest)  # once an image, in two searches, two calibrations and all baselines
     tables = study.read_baselines(tmp_path / "one")
-    metrics = controls.score_classifiers(tables["predictions"].query("split == 'test'"), 50).set_index(["classifier", "metric"])["value"]
-    assert metrics[study.SIFT_CLASSIFIERS[0], "accuracy"] > 0.9 and metrics[study.SIFT_CLASSIFIERS[1], "accuracy"] > 0.9
+    metrics = controls.score_classifiers(tables["predictions"].query("split == 'test'"), 50).set_index(
+        ["classifier", "metric"]
+    )["value"]
+    assert (
+        metrics[study.SIFT_CLASSIFIERS[0], "accuracy"] > 0.9
+        and metrics[study.SIFT_CLASSIFIERS[1], "accuracy"] > 0.9
+    )
     assert metrics["constant", "balanced_accuracy"] == 0.5
     assert record["counts"] == {"train": 48, "validation": 12, "test": 12} and record["n"] == 12
     study.run_baselines(manifest, folder, tmp_path / "two", small, tmp_path / "sift")
@@ -33,11 +40,15 @@ def test_a_run_learns_what_can_be_learned_and_says_the_same_twice(easy, tmp_path
         assert (tmp_path / "one" / name).read_text() == (tmp_path / "two" / name).read_text()
 
 
-def test_a_finished_run_is_read_an_interrupted_one_is_resumed_another_starts_again(easy, tmp_path, monkeypatch, small):
+def test_a_finished_run_is_read_an_interrupted_one_is_resumed_another_starts_again(
+    easy, tmp_path, monkeypatch, small
+):
     folder, manifest = easy
     out, cache = tmp_path / "run", tmp_path / "sift"
     first, searched = study.run_baselines(manifest, folder, out, small, cache), []
-    monkeypatch.setattr(study, "search_svm", lambda *a, search=study.search_svm, **k: searched.append(1) or search(*a, **k))
+    monkeypatch.setattr(
+        study, "search_svm", lambda *a, search=study.search_svm, **k: searched.append(1) or search(*a, **k)
+    )
     assert study.run_baselines(manifest, folder, out, small, cache) == first
     (out / "run.json").unlink()
     (out / "predictions.csv").unlink()
@@ -46,7 +57,9 @@ def test_a_finished_run_is_read_an_interrupted_one_is_resumed_another_starts_aga
     moved = manifest.assign(split=manifest["split"].replace({"test": "validation", "validation": "test"}))
     study.run_baselines(moved, folder, out, small, cache)
     assert len(searched) == 1
-    assert set(study.read_baselines(out)["predictions"].query("split == 'test'")["path"]) == set(moved.query("split == 'test'")["path"])
+    assert set(study.read_baselines(out)["predictions"].query("split == 'test'")["path"]) == set(
+        moved.query("split == 'test'")["path"]
+    )
     with pytest.raises(FileNotFoundError, match="no finished run here"):
         study.read_baselines(tmp_path / "never")
 
@@ -64,7 +77,9 @@ def test_a_run_of_an_earlier_version_is_refused_by_readers_and_made_again_by_the
     study.run_baselines(manifest, folder, tmp_path, small)
     kept = pd.read_csv(tmp_path / "predictions.csv")
     kept.rename(columns=dict(classifier="row")).to_csv(tmp_path / "predictions.csv", index=False)
-    with pytest.raises(ValueError, match="predictions.csv: no column 'classifier', so an earlier version made it; run page"):
+    with pytest.raises(
+        ValueError, match="predictions.csv: no column 'classifier', so an earlier version made it; run page"
+    ):
         study.read_baselines(tmp_path)
     note = json.loads((tmp_path / "identity.json").read_text())
     (tmp_path / "identity.json").write_text(json.dumps(note | dict(code_sha256="0" * 64)))

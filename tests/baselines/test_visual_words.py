@@ -13,13 +13,17 @@ from sklearn.exceptions import NotFittedError
 from deepfake_nbs.baselines import visual_words
 
 
-@pytest.mark.parametrize("settings", [dict(image_size=8), dict(max_keypoints=-1), dict(contrast_threshold=-0.1)])
+@pytest.mark.parametrize(
+    "settings", [dict(image_size=8), dict(max_keypoints=-1), dict(contrast_threshold=-0.1)]
+)
 def test_impossible_detector_settings_are_refused(settings):
     with pytest.raises(ValueError, match="expected image_size of at least 16"):
         visual_words.SiftSettings(**settings)
 
 
-@pytest.mark.parametrize("image", [Image.new("RGB", (50, 40), (90, 90, 90)), Image.new("L", (1, 1), 7)], ids=["flat", "one pixel"])
+@pytest.mark.parametrize(
+    "image", [Image.new("RGB", (50, 40), (90, 90, 90)), Image.new("L", (1, 1), 7)], ids=["flat", "one pixel"]
+)
 def test_a_image_without_keypoints_has_a_histogram_of_zeros(image, easy, tmp_path, train_of):
     image.save(tmp_path / "blank.png")
     assert visual_words.sift_features(tmp_path / "blank.png").descriptors.shape == (0, 128)
@@ -32,13 +36,17 @@ def test_a_image_without_keypoints_has_a_histogram_of_zeros(image, easy, tmp_pat
 
 def test_a_set_of_flat_images_only_says_that_there_are_no_descriptors(tmp_path):
     Image.new("RGB", (50, 40)).save(tmp_path / "flat.png")
-    with pytest.raises(ValueError, match="0 descriptors for 256 words; expected at least one descriptor a word"):
+    with pytest.raises(
+        ValueError, match="0 descriptors for 256 words; expected at least one descriptor a word"
+    ):
         visual_words.SiftBagOfWords().fit([tmp_path / "flat.png"])
 
 
 def test_no_more_keypoints_than_asked_and_the_strongest_of_them(tmp_path, draw):
     grey = np.asarray(draw(tmp_path / "a.png", 1, 80, (299, 299)).convert("L"))
-    everything, few = (visual_words.find_keypoints(grey, visual_words.SiftSettings(max_keypoints=n)) for n in (0, 20))
+    everything, few = (
+        visual_words.find_keypoints(grey, visual_words.SiftSettings(max_keypoints=n)) for n in (0, 20)
+    )
     assert len(few.places) == len(few.descriptors) == 20 < len(everything.places)
     assert {tuple(place) for place in few.places} <= {tuple(place) for place in everything.places}
 
@@ -50,29 +58,39 @@ def test_descriptors_are_those_of_opencv(tmp_path, draw):
     draw(path, 1)
     grey = np.asarray(Image.open(path).convert("L").resize((299, 299), Image.Resampling.BILINEAR))
     _, expected = cv2.SIFT_create(500).detectAndCompute(grey, None)
-    np.testing.assert_array_equal(visual_words.sift_features(path).descriptors, expected)  # no digit is lost in a byte
+    np.testing.assert_array_equal(
+        visual_words.sift_features(path).descriptors, expected
+    )  # no digit is lost in a byte
 
 
 def test_cache_is_by_content_and_settings(tmp_path, counted, draw):
     draw(tmp_path / "a.png", 1)
     shutil.copy(tmp_path / "a.png", tmp_path / "b.png")
     first = visual_words.sift_features(tmp_path / "a.png", cache=tmp_path / "sift")
-    np.testing.assert_array_equal(visual_words.sift_features(tmp_path / "b.png", cache=tmp_path / "sift").places, first.places)
+    np.testing.assert_array_equal(
+        visual_words.sift_features(tmp_path / "b.png", cache=tmp_path / "sift").places, first.places
+    )
     assert len(counted) == 1
-    visual_words.sift_features(tmp_path / "a.png", visual_words.SiftSettings(max_keypoints=3), tmp_path / "sift")
+    visual_words.sift_features(
+        tmp_path / "a.png", visual_words.SiftSettings(max_keypoints=3), tmp_path / "sift"
+    )
     assert len(counted) == 2
     draw(tmp_path / "a.png", 2)
     visual_words.sift_features(tmp_path / "a.png", cache=tmp_path / "sift")
     assert len(counted) == 3
 
 
-@pytest.mark.parametrize("spoil", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"no archive"])
+@pytest.mark.parametrize(
+    "spoil", [lambda data: b"", lambda data: data[: len(data) // 2], lambda data: b"no archive"]
+)
 def test_a_damaged_cache_file_is_made_again(tmp_path, spoil, draw):
     draw(tmp_path / "a.png", 1)
     first = visual_words.sift_features(tmp_path / "a.png", cache=tmp_path / "sift")
     (file,) = (tmp_path / "sift").rglob("*.npz")
     file.write_bytes(spoil(file.read_bytes()))
-    np.testing.assert_array_equal(visual_words.sift_features(tmp_path / "a.png", cache=tmp_path / "sift").descriptors, first.descriptors)
+    np.testing.assert_array_equal(
+        visual_words.sift_features(tmp_path / "a.png", cache=tmp_path / "sift").descriptors, first.descriptors
+    )
     assert np.load(file)["descriptors"].shape == first.descriptors.shape
     assert not list((tmp_path / "sift").rglob("*.partial"))
 
@@ -90,7 +108,9 @@ def test_threads_do_not_change_the_result_and_opencv_gets_its_threads_back(easy,
 def test_the_reservoir_is_uniform_and_never_holds_more_than_it_should():
     times = np.zeros(1000)
     for seed in range(300):
-        drawn = visual_words.reservoir_sample((np.arange(i, i + 50)[:, None] for i in range(0, 1000, 50)), 100, seed)[:, 0]
+        drawn = visual_words.reservoir_sample(
+            (np.arange(i, i + 50)[:, None] for i in range(0, 1000, 50)), 100, seed
+        )[:, 0]
         assert len(np.unique(drawn)) == 100 and (np.diff(drawn) > 0).all()
         times[drawn] += 1
     fifths = times.reshape(5, 200).sum(1)  # 6000 expected in each; their standard deviation is about 66
@@ -107,7 +127,10 @@ tracemalloc.start()
 reservoir_sample((np.zeros((5000, 128), np.uint8) for _ in range(int(sys.argv[1]))), 20_000)
 print(tracemalloc.get_traced_memory()[1])
 """
-    runs = [subprocess.run([sys.executable, "-c", code, n], check=True, capture_output=True, text=True) for n in ("20", "200")]
+    runs = [
+        subprocess.run([sys.executable, "-c", code, n], check=True, capture_output=True, text=True)
+        for n in ("20", "200")
+    ]
     short, long = (int(run.stdout) for run in runs)
     assert long < 1.2 * short < 20e6
 
@@ -121,8 +144,12 @@ def test_words_are_the_nearest_centres_and_the_histogram_is_a_hand_count():
     assert words.tolist() == [0, 1, 1, 2, 0, 0]
     counts = visual_words.count_words(words, [4, 0, 2], 3)
     assert counts.tolist() == [[1, 2, 1], [0, 0, 0], [2, 0, 0]]
-    np.testing.assert_allclose(visual_words.normalise_counts(counts, "l1"), [[0.25, 0.5, 0.25], [0, 0, 0], [1, 0, 0]])
-    np.testing.assert_allclose(visual_words.normalise_counts(counts, "power"), [[0.5, 0.5**0.5, 0.5], [0, 0, 0], [1, 0, 0]])
+    np.testing.assert_allclose(
+        visual_words.normalise_counts(counts, "l1"), [[0.25, 0.5, 0.25], [0, 0, 0], [1, 0, 0]]
+    )
+    np.testing.assert_allclose(
+        visual_words.normalise_counts(counts, "power"), [[0.5, 0.5**0.5, 0.5], [0, 0, 0], [1, 0, 0]]
+    )
 
 
 def test_the_histogram_of_an_image_is_the_count_of_a_loop(easy, train_of):
@@ -150,23 +177,33 @@ def test_fewer_descriptors_than_words_is_an_error_that_says_how_many(easy, train
 
 def test_the_same_seed_gives_the_same_codebook_and_another_seed_another(easy, train_of):
     paths, _ = train_of(easy)
-    fitted = [visual_words.SiftBagOfWords(8, max_descriptors=100, random_state=seed).fit(paths) for seed in (1, 1, 2)]
+    fitted = [
+        visual_words.SiftBagOfWords(8, max_descriptors=100, random_state=seed).fit(paths)
+        for seed in (1, 1, 2)
+    ]
     first, again, other = (words.codebook_ for words in fitted)
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
 def test_parameters_are_kept_and_clones_are_unfitted(easy, train_of):
-    words = visual_words.SiftBagOfWords(n_words=8, norm="l1").set_params(max_keypoints=50).fit(train_of(easy)[0])
+    words = (
+        visual_words.SiftBagOfWords(n_words=8, norm="l1").set_params(max_keypoints=50).fit(train_of(easy)[0])
+    )
     copy = clone(words)
     assert copy.get_params() == words.get_params() and copy.get_params()["max_keypoints"] == 50
     with pytest.raises(NotFittedError):
         copy.transform(train_of(easy)[0])
-    assert list(words.get_feature_names_out())[:2] == ["word0", "word1"] and len(words.get_feature_names_out()) == 8
+    assert (
+        list(words.get_feature_names_out())[:2] == ["word0", "word1"]
+        and len(words.get_feature_names_out()) == 8
+    )
 
 
 def test_no_descriptors_have_no_words():
-    assert visual_words.assign_words(np.zeros((0, 128), np.uint8), np.zeros((3, 128), np.float32)).tolist() == []
+    assert (
+        visual_words.assign_words(np.zeros((0, 128), np.uint8), np.zeros((3, 128), np.float32)).tolist() == []
+    )
 
 
 def test_rare_words_weigh_more_by_the_smoothed_formula(easy, train_of):

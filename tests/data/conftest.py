@@ -1,4 +1,5 @@
 "A data root for the tests of this room."
+
 import shutil
 from pathlib import Path
 

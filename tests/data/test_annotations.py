@@ -1,4 +1,5 @@
 "Frames with head boxes: names, lists, annotations."
+
 import shutil
 
 import pytest
@@ -11,11 +12,17 @@ from deepfake_nbs.data.readers import read_sources
 def test_heads_are_grouped_by_film(tmp_path):
     draw_heads(tmp_path)
     df = read_heads(tmp_path)
-    assert df["group"].tolist() == ["HollywoodHeads:mov_001"] * 2 + ["HollywoodHeads:mov_002", "HollywoodHeads:mov_003"]
+    assert df["group"].tolist() == ["HollywoodHeads:mov_001"] * 2 + [
+        "HollywoodHeads:mov_002",
+        "HollywoodHeads:mov_003",
+    ]
     assert df["split"].tolist() == ["train", "train", "validation", "test"]
     boxes = read_boxes(tmp_path)
     assert boxes.columns.tolist() == ["path", "xmin", "ymin", "xmax", "ymax", "name"]
-    assert boxes.groupby("path").size().to_dict() == {"JPEGImages/mov_001_000020.jpeg": 1, "JPEGImages/mov_002_000010.jpeg": 2}
+    assert boxes.groupby("path").size().to_dict() == {
+        "JPEGImages/mov_001_000020.jpeg": 1,
+        "JPEGImages/mov_002_000010.jpeg": 2,
+    }
     assert boxes["xmax"].eq(30.5).all()
 
 
@@ -38,7 +45,10 @@ def test_bad_head_trees(tmp_path):
     write(tmp_path / "Annotations/lonely.xml", (tmp_path / "Annotations/mov_001_000020.xml").read_text())
     with pytest.warns(UserWarning, match="1 boxes left out.*lonely.xml"):
         read_boxes(tmp_path)
-    write(tmp_path / "Annotations/lonely.xml", "<annotation><object><bndbox><xmin>1</xmin></bndbox></object></annotation>")
+    write(
+        tmp_path / "Annotations/lonely.xml",
+        "<annotation><object><bndbox><xmin>1</xmin></bndbox></object></annotation>",
+    )
     with pytest.raises(ValueError, match="lonely.xml: a box without four numbers"):
         read_boxes(tmp_path)
     bomb = '<!DOCTYPE a [<!ENTITY b "bbbb">]><annotation>&b;</annotation>'

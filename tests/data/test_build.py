@@ -1,4 +1,5 @@
 "Building CVCS DFD: what lies on disk, what is refused, and what is said at the end."
+
 import hashlib
 import json
 import os
@@ -42,19 +43,33 @@ from deepfake_nbs.images import read_image
 def test_files_annotations_and_manifest_agree(tree, tmp_path):
     out = tmp_path / "run/cvcs_dfd"
     manifest = build(tree, out)
-    assert len(manifest) == 4 * 12 + 3 * (8 + 8) and not manifest["origin"].str.startswith(("pool", "heads")).any()
+    assert (
+        len(manifest) == 4 * 12 + 3 * (8 + 8)
+        and not manifest["origin"].str.startswith(("pool", "heads")).any()
+    )
     assert sorted(entry.name for entry in out.iterdir()) == sorted(
-        [*SPLITS, "train.txt", "validation.txt", "test.txt", "manifest.csv", "rejected.csv", "dataset.json"])
+        [*SPLITS, "train.txt", "validation.txt", "test.txt", "manifest.csv", "rejected.csv", "dataset.json"]
+    )
     pd.testing.assert_frame_equal(read_manifest(out), manifest)
     by_text, by_list = read_annotation_files(out), read_list_files(out)
     pd.testing.assert_frame_equal(by_text, by_list)
-    pd.testing.assert_frame_equal(by_text, manifest[["path", "label", "split"]].sort_values("path", ignore_index=True), check_dtype=False)
+    pd.testing.assert_frame_equal(
+        by_text,
+        manifest[["path", "label", "split"]].sort_values("path", ignore_index=True),
+        check_dtype=False,
+    )
     for row in manifest.itertuples():
         data = (out / row.path).read_bytes()
         assert hashlib.sha256(data).hexdigest() == row.sha256 and row.path.startswith(f"{row.split}/")
-        source = tree / row.origin if pd.isna(row.frame) else out.with_name("frames") / row.origin / f"{row.frame:06d}.png"
+        source = (
+            tree / row.origin
+            if pd.isna(row.frame)
+            else out.with_name("frames") / row.origin / f"{row.frame:06d}.png"
+        )
         assert data == source.read_bytes()
-        assert (row.width, row.height, row.format) == ((24, 24, "PNG") if pd.isna(row.frame) else (32, 32, "PNG"))
+        assert (row.width, row.height, row.format) == (
+            (24, 24, "PNG") if pd.isna(row.frame) else (32, 32, "PNG")
+        )
         assert (out / row.path).with_suffix(".txt").read_text() == f"{row.label}\n"
     n_files = sum(1 for split in SPLITS for _ in (out / split).iterdir())
     assert n_files == 2 * len(manifest) and not list(out.parent.glob(".*"))
@@ -64,9 +79,14 @@ def test_files_annotations_and_manifest_agree(tree, tmp_path):
 def test_originals_give_as_many_frames_as_their_fakes(tmp_path):
     root = tmp_path / "data"
     draw_faceforensics(root / "faceforensics", pairs=[(f"{i:03d}", f"{i + 1:03d}") for i in range(0, 8, 2)])
-    for a, b in ((f"{i:03d}", f"{i + 1:03d}") for i in range(0, 8, 2)):  # The other way round too: each original has two fakes
+    for a, b in (
+        (f"{i:03d}", f"{i + 1:03d}") for i in range(0, 8, 2)
+    ):  # The other way round too: each original has two fakes
         for method in ("Deepfakes", "FaceSwap"):
-            draw_video(root / f"faceforensics/manipulated_sequences/{method}/c23/videos/{b}_{a}.mp4", 7 + int(b) + 60 * len(method))
+            draw_video(
+                root / f"faceforensics/manipulated_sequences/{method}/c23/videos/{b}_{a}.mp4",
+                7 + int(b) + 60 * len(method),
+            )
     matched, plain = build(root, tmp_path / "matched"), build(root, tmp_path / "plain", match_originals=False)
     per_video = matched.groupby(["label", "video"]).size()
     assert set(per_video[0]) == {6} and set(per_video[1]) == {3} and matched["label"].mean() == 0.5
@@ -123,14 +143,23 @@ def test_links_share_the_file(tree, tmp_path):
 def test_other_columns_are_kept(mine, tmp_path):
     write(mine / "challenge/labels.csv", "path,label,camera\n0-FFHQ/000.png,real,old\n")
     manifest = build(mine, tmp_path / "set")
-    assert manifest.set_index("origin").loc["challenge/0-FFHQ/000.png", "camera"] == "old" and manifest["camera"].eq("old").sum() == 1
+    assert (
+        manifest.set_index("origin").loc["challenge/0-FFHQ/000.png", "camera"] == "old"
+        and manifest["camera"].eq("old").sum() == 1
+    )
     assert "role" not in manifest and "file" not in manifest
 
 
 def test_any_subset_of_the_sources(tree, tmp_path):
     assert set(build(tree, tmp_path / "a", sources=["CelebA", "StarGAN"])["source"]) == {"CelebA", "StarGAN"}
     assert set(build(tree, tmp_path / "b", sources=["faceforensics"])["source"]) == {"FF++"}
-    assert set(build(tree, tmp_path / "c", sources=["challenge", "FF++"])["source"]) == {"CelebA", "FFHQ", "StarGAN", "STYLEGAN2", "FF++"}
+    assert set(build(tree, tmp_path / "c", sources=["challenge", "FF++"])["source"]) == {
+        "CelebA",
+        "FFHQ",
+        "StarGAN",
+        "STYLEGAN2",
+        "FF++",
+    }
     with pytest.raises(ValueError, match="CelebB is not in .*expected some of CelebA, FF"):
         build(tree, tmp_path / "d", sources=["CelebB"])
     with pytest.raises(ValueError, match="no images or videos"):
@@ -139,7 +168,13 @@ def test_any_subset_of_the_sources(tree, tmp_path):
 
 def test_limits_balance_and_fractions(tree, tmp_path):
     manifest = build(tree, tmp_path / "a", image_limit=40)
-    assert len(manifest) == 40 and set(manifest["method"]) == {"none", "StarGAN", "STYLEGAN2", "Deepfakes", "FaceSwap"}
+    assert len(manifest) == 40 and set(manifest["method"]) == {
+        "none",
+        "StarGAN",
+        "STYLEGAN2",
+        "Deepfakes",
+        "FaceSwap",
+    }
     even = build(tree, tmp_path / "b", balance=True, sources=["challenge"], fractions=(0.5, 0.25, 0.25))
     assert even.groupby(["split", "label"]).size().tolist() == [6, 6, 12, 12, 6, 6]  # test, train, validation
 
@@ -165,7 +200,11 @@ def test_identical_files_are_one_group(mine, tmp_path):
         manifest = build(mine, tmp_path / "set", seed=seed)
         assert manifest.groupby("sha256")["group"].nunique().max() == 1
         assert audit_split(manifest).set_index("what").loc["identical files", "crossing"] == 0
-    assert manifest.set_index("origin")["group"][["challenge/0-FFHQ/000.png", "challenge/0-CelebA/001.png"]].eq("CelebA:000").all()
+    assert (
+        manifest.set_index("origin")["group"][["challenge/0-FFHQ/000.png", "challenge/0-CelebA/001.png"]]
+        .eq("CelebA:000")
+        .all()
+    )
 
 
 def test_one_image_cannot_be_real_and_fake(mine, tmp_path):
@@ -255,8 +294,18 @@ def test_only_one_build_at_a_time(tree, tmp_path):
 
 def test_a_small_set_from_real_images(real, tmp_path):
     sets = ("challenge", "dfdc_faces", "faceforensics")
-    manifest = build_cvcs_dfd(real, tmp_path / "set", n_frames=2, image_limit=60, sources=sets, workers=2, progress=False)
-    assert len(manifest) == 60 and set(manifest["source"]) == {"CelebA", "FFHQ", "StarGAN", "STYLEGAN2", "STYLEGAN3", "FF++", "DFDC"}
+    manifest = build_cvcs_dfd(
+        real, tmp_path / "set", n_frames=2, image_limit=60, sources=sets, workers=2, progress=False
+    )
+    assert len(manifest) == 60 and set(manifest["source"]) == {
+        "CelebA",
+        "FFHQ",
+        "StarGAN",
+        "STYLEGAN2",
+        "STYLEGAN3",
+        "FF++",
+        "DFDC",
+    }
     assert audit_split(manifest, tmp_path / "set")["crossing"][:3].sum() == 0
 
 
@@ -302,7 +351,10 @@ def test_two_sets_that_share_a_frame_cache_do_not_mix(tree, tmp_path):
         writer.release()
     call = "build_cvcs_dfd(sys.argv[1], sys.argv[2], n_frames=3, workers=1, progress=False)"
     code = f"import sys; from deepfake_nbs.data.build import build_cvcs_dfd; {call}"
-    runs = [subprocess.Popen([sys.executable, "-c", code, str(root), str(tmp_path / "o" / root.name)]) for root in (tree, bright)]
+    runs = [
+        subprocess.Popen([sys.executable, "-c", code, str(root), str(tmp_path / "o" / root.name)])
+        for root in (tree, bright)
+    ]
     assert [run.wait() for run in runs] == [0, 0]
     for root, light in ((tree, False), (bright, True)):
         manifest = read_manifest(tmp_path / "o" / root.name)
@@ -312,15 +364,27 @@ def test_two_sets_that_share_a_frame_cache_do_not_mix(tree, tmp_path):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(("option", "message"), [
-    (dict(fractions=(float("nan"),) * 3), r"fractions are \(nan, nan, nan\); expected three fractions that add up to 1"),
-    (dict(fractions=(1e308, 1e308, 1e308)), r"fractions are \(1e\+308, .*expected three fractions that add up to 1"),
-    (dict(protocol="nonsense"), "protocol is 'nonsense'; expected 'group' or 'published'"),
-    (dict(seed=-1), "^seed is -1; expected 0 or more$"),
-    (dict(n_frames=0), "^n_frames is 0; expected at least 1$"),
-    (dict(workers=0), "^workers is 0; expected at least 1$"),
-    *((dict(reject_limit=limit), "^reject_limit is .*; expected a fraction from 0 to 1$") for limit in (float("nan"), -1, 5)),
-])
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (
+            dict(fractions=(float("nan"),) * 3),
+            r"fractions are \(nan, nan, nan\); expected three fractions that add up to 1",
+        ),
+        (
+            dict(fractions=(1e308, 1e308, 1e308)),
+            r"fractions are \(1e\+308, .*expected three fractions that add up to 1",
+        ),
+        (dict(protocol="nonsense"), "protocol is 'nonsense'; expected 'group' or 'published'"),
+        (dict(seed=-1), "^seed is -1; expected 0 or more$"),
+        (dict(n_frames=0), "^n_frames is 0; expected at least 1$"),
+        (dict(workers=0), "^workers is 0; expected at least 1$"),
+        *(
+            (dict(reject_limit=limit), "^reject_limit is .*; expected a fraction from 0 to 1$")
+            for limit in (float("nan"), -1, 5)
+        ),
+    ],
+)
 def test_values_that_cannot_be_are_refused_before_anything_is_read(tmp_path, monkeypatch, option, message):
     monkeypatch.setattr(building, "read_sources", lambda *_: pytest.fail("sources were read"))
     with pytest.raises(ValueError, match=message):
@@ -347,8 +411,14 @@ def two_sets(tmp_path):
     for i in range(20):
         draw_photograph(root / f"challenge/0-FFHQ/{i:03d}.jpg", i)
         draw_photograph(root / f"challenge/1-StarGAN/{i:03d}.jpg", 100 + i)
-        draw_photograph(root / f"mine/{i:03d}.jpg", i if i < 10 else 200 + i, *((96, 95) if i < 4 else (64, 60)))
-    write(root / "mine/labels.csv", "path,label,group\n" + "".join(f"{i:03d}.jpg,{'real' if i < 4 else 'fake'},p{i}\n" for i in range(20)))
+        draw_photograph(
+            root / f"mine/{i:03d}.jpg", i if i < 10 else 200 + i, *((96, 95) if i < 4 else (64, 60))
+        )
+    write(
+        root / "mine/labels.csv",
+        "path,label,group\n"
+        + "".join(f"{i:03d}.jpg,{'real' if i < 4 else 'fake'},p{i}\n" for i in range(20)),
+    )
     return root
 
 
@@ -367,17 +437,23 @@ def test_one_photograph_in_two_sets_is_one_group(two_sets, tmp_path):
     n_test = manifest["split"].eq("test").sum()
     assert notes[-1] == f"0 of {n_test} test images look nearly the same as an image in another split"
     shuffled = build(two_sets, tmp_path / "other", protocol="published")
-    assert shuffled["group"].nunique() == 60 and not any("joined" in note for note in dataset_notes(tmp_path / "other"))
+    assert shuffled["group"].nunique() == 60 and not any(
+        "joined" in note for note in dataset_notes(tmp_path / "other")
+    )
     near = audit_split(shuffled, tmp_path / "other").set_index("what").loc["near-duplicates", "test_images"]
     n_test = shuffled["split"].eq("test").sum()
-    assert near > 0 and dataset_notes(tmp_path / "other")[-1].startswith(f"{near} of {n_test} test images look nearly the same")
+    assert near > 0 and dataset_notes(tmp_path / "other")[-1].startswith(
+        f"{near} of {n_test} test images look nearly the same"
+    )
 
 
 def test_a_set_with_two_splits_of_its_own_says_what_to_do(tmp_path):
     draw_own(tmp_path / "data", 8, ("train", "test"))
-    expected = (r"^split validation: the sets' own splits hold all 32 groups and leave nothing for it; "
-                r"expected fractions with 0 for it, or keep_official=False "
-                r"\(in the terminal: --fractions 0.8,0,0.2 or --no-keep-official\)$")
+    expected = (
+        r"^split validation: the sets' own splits hold all 32 groups and leave nothing for it; "
+        r"expected fractions with 0 for it, or keep_official=False "
+        r"\(in the terminal: --fractions 0.8,0,0.2 or --no-keep-official\)$"
+    )
     with pytest.raises(ValueError, match=expected):
         build(tmp_path / "data", tmp_path / "set")
     manifest = build(tmp_path / "data", tmp_path / "set", fractions=(0.8, 0, 0.2))
@@ -391,30 +467,47 @@ def test_a_set_with_two_splits_of_its_own_says_what_to_do(tmp_path):
 def test_one_class_only_is_refused(tmp_path):
     draw_own(tmp_path / "photos", 6)
     shutil.rmtree(tmp_path / "photos/fake")
-    with pytest.raises(ValueError, match=r"photos: 6 real images and videos, and none that is fake; expected both classes"):
+    with pytest.raises(
+        ValueError, match=r"photos: 6 real images and videos, and none that is fake; expected both classes"
+    ):
         build(tmp_path / "photos", tmp_path / "set")
     (tmp_path / "photos/fake").mkdir()
     for i in range(6):
         write(tmp_path / f"photos/fake/{i}.png", "broken")
-    with pytest.raises(ValueError, match="none that is fake"):  # Also when all of one class turn out to be unreadable
+    with pytest.raises(
+        ValueError, match="none that is fake"
+    ):  # Also when all of one class turn out to be unreadable
         build(tmp_path / "photos", tmp_path / "set", reject_limit=1)
 
 
 def test_too_small_for_its_splits_says_which_and_how_many(tmp_path):
     draw_own(tmp_path / "photos", 1)
-    with pytest.raises(ValueError, match="split (validation|test): 2 groups leave nothing for it; expected at least 3 groups"):
+    with pytest.raises(
+        ValueError, match="split (validation|test): 2 groups leave nothing for it; expected at least 3 groups"
+    ):
         build(tmp_path / "photos", tmp_path / "set")
     draw_own(tmp_path / "photos", 2)
     build(tmp_path / "photos", tmp_path / "set")
-    assert [note for note in dataset_notes(tmp_path / "set") if "images only: a measure that needs both classes is undefined there" in note]
+    assert [
+        note
+        for note in dataset_notes(tmp_path / "set")
+        if "images only: a measure that needs both classes is undefined there" in note
+    ]
 
 
 def test_the_terminal_says_what_a_build_found(tmp_path):
     draw_own(tmp_path / "photos", 8)
-    done = CliRunner().invoke(app, ["build", str(tmp_path / "photos"), str(tmp_path / "set"), "--workers", "1"])
+    done = CliRunner().invoke(
+        app, ["build", str(tmp_path / "photos"), str(tmp_path / "set"), "--workers", "1"]
+    )
     assert done.exit_code == 0 and "real  fake" in done.stdout
-    assert "- photos: each of the 16 images is its own group" in done.stdout and "look nearly the same" in done.stdout.splitlines()[-1]
-    again = CliRunner().invoke(app, ["build", str(tmp_path / "photos"), str(tmp_path / "set"), "--workers", "1"])
+    assert (
+        "- photos: each of the 16 images is its own group" in done.stdout
+        and "look nearly the same" in done.stdout.splitlines()[-1]
+    )
+    again = CliRunner().invoke(
+        app, ["build", str(tmp_path / "photos"), str(tmp_path / "set"), "--workers", "1"]
+    )
     assert again.stdout == done.stdout  # A set that is already there says it too
 
 
@@ -423,9 +516,13 @@ def test_sources_with_blanks(tmp_path):
     words = ["--sources", "CelebA, StarGAN ,", "--workers", "1"]
     done = CliRunner().invoke(app, ["build", str(tmp_path / "data"), str(tmp_path / "set"), *words])
     assert done.exit_code == 0 and set(read_manifest(tmp_path / "set")["source"]) == {"CelebA", "StarGAN"}
-    done = CliRunner().invoke(app, ["build", str(tmp_path / "data"), str(tmp_path / "other"), "--sources", " , "])
+    done = CliRunner().invoke(
+        app, ["build", str(tmp_path / "data"), str(tmp_path / "other"), "--sources", " , "]
+    )
     assert (done.exit_code, done.stderr) == (
-        2, "deepfake-nbs: --sources ' , ': no name in it; expected names of sets or folders, separated by commas\n")
+        2,
+        "deepfake-nbs: --sources ' , ': no name in it; expected names of sets or folders, separated by commas\n",
+    )
 
 
 # --- One look, one id -------------------------------------------------------------------------------------------------
@@ -468,12 +565,22 @@ def test_a_dataset_of_an_older_version_stays_and_is_audited_all_the_same(tree, t
 
 
 def test_a_dask_cluster_builds_the_same_bytes_as_one_process(tree, tmp_path):
-    distributed = pytest.importorskip("dask.distributed", reason="dask.distributed is not installed: a cluster was not tried")
+    distributed = pytest.importorskip(
+        "dask.distributed", reason="dask.distributed is not installed: a cluster was not tried"
+    )
     build(tree, tmp_path / "one/set", workers=1)
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
         with distributed.Client(cluster), parallel_config(backend="dask"):
             build(tree, tmp_path / "two/set", workers=1)
     assert contents(tmp_path / "one/set") == contents(tmp_path / "two/set")
-    frames = [{path: value for path, value in contents(tmp_path / one / "frames").items() if path.endswith((".png", ".json"))}
-              for one in ("one", "two")]
+    frames = [
+        {
+            path: value
+            for path, value in contents(tmp_path / one / "frames").items()
+            if path.endswith((".png", ".json"))
+        }
+        for one in ("one", "two")
+    ]
     assert frames[0] == frames[1] and len(frames[0]) == 48 + 16

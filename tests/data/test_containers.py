@@ -1,4 +1,5 @@
 "Videos as they come: headers that promise another number, files that were cut, mirrored films, odd names."
+
 import json
 import os
 import shutil
@@ -35,7 +36,10 @@ def draw(path, n=20, size=(48, 32)):
 
 def numbers_seen(frames):
     "The numbers that were drawn, read off the dark part of each frame."
-    return [round(frame[frame.shape[0] // 2 + 4 :, frame.shape[1] // 2 + 4 :].mean() / 10) for frame in frames.values()]
+    return [
+        round(frame[frame.shape[0] // 2 + 4 :, frame.shape[1] // 2 + 4 :].mean() / 10)
+        for frame in frames.values()
+    ]
 
 
 def patch(path, find, offset, value):
@@ -58,7 +62,9 @@ def index_first(path):
     for i in range(int.from_bytes(moov[place + 8 : place + 12], "big")):
         at = place + 12 + 4 * i
         moov[at : at + 4] = (int.from_bytes(moov[at : at + 4], "big") + len(moov)).to_bytes(4, "big")
-    path.write_bytes(boxes[b"ftyp"] + moov + b"".join(boxes[name] for name in boxes if name not in (b"ftyp", b"moov")))
+    path.write_bytes(
+        boxes[b"ftyp"] + moov + b"".join(boxes[name] for name in boxes if name not in (b"ftyp", b"moov"))
+    )
 
 
 def promises(path):
@@ -87,7 +93,13 @@ def test_a_header_that_promises_more_changes_nothing(tmp_path, suffix):
     whole, other = draw(tmp_path / f"whole{suffix}"), draw(tmp_path / f"other{suffix}")
     more_in_the_header(other)
     assert promises(whole) == 20 and promises(other) > 60
-    for n, numbers in {1: [10], 3: [3, 10, 16], 8: [1, 3, 6, 8, 11, 13, 16, 18], 20: list(range(20)), 99: list(range(20))}.items():
+    for n, numbers in {
+        1: [10],
+        3: [3, 10, 16],
+        8: [1, 3, 6, 8, 11, 13, 16, 18],
+        20: list(range(20)),
+        99: list(range(20)),
+    }.items():
         for path in (whole, other):
             frames = read_frames(path, n)
             assert list(frames) == numbers == numbers_seen(frames)
@@ -140,8 +152,18 @@ def test_one_frame_is_a_video(tmp_path):
 def test_the_cases(tmp_path):
     if not CASES.is_dir():
         pytest.skip("../shared/cases is not on this machine")
-    decode = {"slow.webm": 120, "slow.mkv": 120, "still.webm": 120, "avi8.avi": 8, "n5-last-broken.mp4": 4, "n20-last-broken.mp4": 19,
-              "hflip.mp4": 120, "vflip.mp4": 120, "rot90.mp4": 120, "scene:1.mp4": 120}
+    decode = {
+        "slow.webm": 120,
+        "slow.mkv": 120,
+        "still.webm": 120,
+        "avi8.avi": 8,
+        "n5-last-broken.mp4": 4,
+        "n20-last-broken.mp4": 19,
+        "hflip.mp4": 120,
+        "vflip.mp4": 120,
+        "rot90.mp4": 120,
+        "scene:1.mp4": 120,
+    }
     for name, n_frames in decode.items():
         for n in (1, 4, 8, 30, 1000):
             assert list(read_frames(CASES / name, n)) == spread(n_frames, n)
@@ -167,7 +189,10 @@ def test_a_container_that_ends_early_is_refused_whatever_is_asked(tmp_path, suff
         assert list(read_frames(path, n)) == spread(20, n)
     path.write_bytes(data[: int(len(data) * part)])
     for n in (1, 2, 20, 1000):
-        with pytest.raises(VideoError, match=rf"a\{suffix}: truncated: {int(len(data) * part)} bytes of {len(data)} are there"):
+        with pytest.raises(
+            VideoError,
+            match=rf"a\{suffix}: truncated: {int(len(data) * part)} bytes of {len(data)} are there",
+        ):
             read_frames(path, n)
 
 
@@ -274,7 +299,16 @@ def test_a_mirrored_matroska_is_refused_by_name(tmp_path):
     assert find_mirror(tmp_path / "a.mkv") is None
 
 
-_ODD = ["scene:1.mp4", "./scene:1.mp4", "http:a.mp4", "concat:a.mp4", "-i.mp4", "a%03d.mp4", "file:a.mp4", "é 人.mp4"]
+_ODD = [
+    "scene:1.mp4",
+    "./scene:1.mp4",
+    "http:a.mp4",
+    "concat:a.mp4",
+    "-i.mp4",
+    "a%03d.mp4",
+    "file:a.mp4",
+    "é 人.mp4",
+]
 
 
 @pytest.mark.parametrize("name", [*_ODD, os.fsdecode(b"na\xefve.mp4"), "a\x1b[31m\u202e\n.mp4"])
@@ -288,7 +322,9 @@ def test_a_file_that_is_there_is_no_address(tmp_path, monkeypatch, name):
 def test_names_are_printed_as_the_rest_of_the_project_prints_them(tmp_path):
     with pytest.raises(VideoError) as error:
         read_frames(tmp_path / "a\x1b[31m\u202e\r.mp4")
-    assert str(error.value).endswith(r"a\x1b[31m\u202e\r.mp4: no such file") and str(error.value).isprintable()
+    assert (
+        str(error.value).endswith(r"a\x1b[31m\u202e\r.mp4: no such file") and str(error.value).isprintable()
+    )
 
 
 def test_only_ordinary_files_are_opened(tmp_path):
@@ -296,9 +332,14 @@ def test_only_ordinary_files_are_opened(tmp_path):
     (tmp_path / "link.mp4").symlink_to(tmp_path / "gone.mp4")
     (tmp_path / "loop.mp4").symlink_to(tmp_path / "loop.mp4")
     (tmp_path / "text").write_text("a text")
-    said = {"pipe.mp4": "a folder, a pipe or a device; expected a video file", "link.mp4": "a link to a file that is not there",
-            "loop.mp4": r"cannot be read \(Too many levels", "text/a.mp4": "no such file", "a\0.mp4": r"cannot be read \(embedded null",
-            "a" * 300 + ".mp4": r"cannot be read \(File name too long"}
+    said = {
+        "pipe.mp4": "a folder, a pipe or a device; expected a video file",
+        "link.mp4": "a link to a file that is not there",
+        "loop.mp4": r"cannot be read \(Too many levels",
+        "text/a.mp4": "no such file",
+        "a\0.mp4": r"cannot be read \(embedded null",
+        "a" * 300 + ".mp4": r"cannot be read \(File name too long",
+    }
     for name, reason in said.items():
         with pytest.raises(VideoError, match=reason):
             read_frames(tmp_path / name)
@@ -341,6 +382,8 @@ def test_a_full_disk_names_the_frame(tmp_path, monkeypatch):
 
 def test_long_mp4_boxes(tmp_path):
     long_box = (1).to_bytes(4, "big") + b"mdat" + (24).to_bytes(8, "big") + b"12345678"
-    (tmp_path / "a.mp4").write_bytes((8).to_bytes(4, "big") + b"ftyp" + long_box + (8).to_bytes(4, "big") + b"moov")
+    (tmp_path / "a.mp4").write_bytes(
+        (8).to_bytes(4, "big") + b"ftyp" + long_box + (8).to_bytes(4, "big") + b"moov"
+    )
     with open(tmp_path / "a.mp4", "rb") as file:  # Name, where the content begins, where the box ends
         assert list(_mp4_boxes(file, 0, 40)) == [("ftyp", 8, 8), ("mdat", 24, 32), ("moov", 40, 40)]

@@ -1,4 +1,5 @@
 "What belongs together: linked names, the same bytes, nearly the same look."
+
 import cv2
 import faiss
 import numpy as np
@@ -25,7 +26,11 @@ from deepfake_nbs.images import ImageError
 def test_hashes_see_through_resizing_but_not_everything(tmp_path):
     for seed in range(5):
         cv2.imwrite(str(tmp_path / "a.png"), photograph(seed))
-        cv2.imwrite(str(tmp_path / "small.jpg"), cv2.resize(photograph(seed), (96, 96)), [cv2.IMWRITE_JPEG_QUALITY, 75])
+        cv2.imwrite(
+            str(tmp_path / "small.jpg"),
+            cv2.resize(photograph(seed), (96, 96)),
+            [cv2.IMWRITE_JPEG_QUALITY, 75],
+        )
         cv2.imwrite(str(tmp_path / "b.png"), photograph(seed + 100))
         a, small, b = (int(image_phash(tmp_path / name), 16) for name in ("a.png", "small.jpg", "b.png"))
         assert (a ^ small).bit_count() <= 4 < 12 < (a ^ b).bit_count()
@@ -53,7 +58,10 @@ def test_images_without_contrast_or_of_other_colours_are_not_joined(tmp_path):
     rows, rng = [], np.random.default_rng(0)
     base = cv2.GaussianBlur(photograph(1), (0, 0), 2)
     images = [np.full((64, 64, 3), value, np.uint8) for value in (0, 128, 255)]
-    images += [(128 + rng.normal(0, 1, (64, 64, 3)) + np.linspace(-4, 4, 64)[:, None, None]).astype(np.uint8) for _ in range(4)]
+    images += [
+        (128 + rng.normal(0, 1, (64, 64, 3)) + np.linspace(-4, 4, 64)[:, None, None]).astype(np.uint8)
+        for _ in range(4)
+    ]
     images += [base, np.roll(base, 1, axis=2), base[:, ::-1]]
     for i, image in enumerate(images):
         cv2.imwrite(str(tmp_path / f"{i}.png"), image)
@@ -80,7 +88,9 @@ def test_chains_of_alike_images_are_one_group_and_pairs_are_all_found():
 
 def test_no_real_photographs_of_different_groups_are_joined(real, tmp_path):
     images = read_sources(real).images
-    images = images[images["path"].str.startswith(("challenge/", "dfdc_faces/"))]  # Sets that are known to hold no photograph twice
+    images = images[
+        images["path"].str.startswith(("challenge/", "dfdc_faces/"))
+    ]  # Sets that are known to hold no photograph twice
     rows = images.groupby("source", group_keys=False).head(150)
     rows = rows.assign(file=[str(real / path) for path in rows["path"]], origin=rows["path"])
     rows, _ = inspect_rows(rows, tmp_path / "notes.jsonl", 2, False)
@@ -91,7 +101,11 @@ def test_no_real_photographs_of_different_groups_are_joined(real, tmp_path):
 def test_hashes_are_text_in_a_manifest_and_numbers_where_they_are_compared(tmp_path):
     phash = pd.Series(["00000000000000ff", FLAT, "", None, "8000000000000000"], index=[4, 2, 0, 1, 3])
     numbers, known = hash_numbers(phash)
-    assert numbers.dtype == np.uint64 and numbers.tolist() == [255, 1 << 63] and known.tolist() == [True, False, False, False, True]
+    assert (
+        numbers.dtype == np.uint64
+        and numbers.tolist() == [255, 1 << 63]
+        and known.tolist() == [True, False, False, False, True]
+    )
     assert [len(part) for part in hash_numbers(phash[:0])] == [0, 0]
     assert image_phash(Image.fromarray(photograph(3))) == inspect_image(save(tmp_path / "a.png", 3))["phash"]
 
@@ -105,7 +119,11 @@ def test_hashes_that_a_manifest_lacks_are_computed(tmp_path):
     names = [save(tmp_path / f"{seed}.png", seed).name for seed in range(3)]
     manifest = pd.DataFrame(dict(path=names, phash=["", FLAT, ""]), index=[5, 6, 7])
     filled = fill_phash(manifest, tmp_path)
-    assert filled["phash"].tolist() == [image_phash(tmp_path / names[0]), FLAT, image_phash(tmp_path / names[2])]
+    assert filled["phash"].tolist() == [
+        image_phash(tmp_path / names[0]),
+        FLAT,
+        image_phash(tmp_path / names[2]),
+    ]
     assert manifest["phash"].tolist() == ["", FLAT, ""] and filled.index.tolist() == [5, 6, 7]
     older = fill_phash(manifest.drop(columns="phash"), tmp_path, workers=1)
     assert older["phash"].tolist() == [image_phash(tmp_path / name) for name in names]

@@ -1,4 +1,5 @@
 "Every image is looked at once, and what was seen is kept."
+
 import json
 
 import pandas as pd
@@ -22,7 +23,9 @@ def test_what_was_seen_is_noted_and_not_looked_at_again(files, tmp_path, monkeyp
     first = inspect_images(files, tmp_path / "notes.jsonl", 2, False)
     assert [note.get("reason", "") for note in first] == [""] * 5 + ["the file is empty"]
     looked = []
-    monkeypatch.setattr(inspection, "inspect_image", lambda file: looked.append(file.name) or inspect_image(file))
+    monkeypatch.setattr(
+        inspection, "inspect_image", lambda file: looked.append(file.name) or inspect_image(file)
+    )
     draw_image(files[2], 99)
     second = inspect_images(files, tmp_path / "notes.jsonl", 2, False)
     assert looked == ["2.png", "5.png"]  # One has changed; one could not be read and may be readable now

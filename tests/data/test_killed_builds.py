@@ -1,4 +1,5 @@
 "A killed build never passes for a whole one, and the next call resumes it."
+
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ from helpers.data_sets import build, contents
 from deepfake_nbs.data import inspection, storage
 
 
-KILLER = '''
+KILLER = """
 import json, os, shutil, signal, sys, time
 from pathlib import Path
 from deepfake_nbs.data.build import build_cvcs_dfd
@@ -57,7 +58,7 @@ for i, moment in enumerate(moments):
         assert read_annotation_files(out).equals(read_list_files(out)) and len(read_manifest(out)) == len(read_list_files(out))
         plan = json.loads((out / "dataset.json").read_text())["plan"]
     print(json.dumps(dict(killed=os.WIFSIGNALED(status), seed=plan and plan["seed"])), flush=True)
-'''
+"""
 
 
 def kill_builds(tree, out, plans, moments):
@@ -70,7 +71,9 @@ def kill_builds(tree, out, plans, moments):
 
 def test_killed_at_chosen_steps_then_resumes(tree, tmp_path):
     out = tmp_path / "set"
-    states = kill_builds(tree, out, [{}], [1, 2, 3, 10, 25, 41, 60, 61, 90, 120, 150, 151, 180, 200, 220, 4, 5, 6, 7])
+    states = kill_builds(
+        tree, out, [{}], [1, 2, 3, 10, 25, 41, 60, 61, 90, 120, 150, 151, 180, 200, 220, 4, 5, 6, 7]
+    )
     assert sum(state["killed"] for state in states) > 10
     build(tree, out)
     build(tree, tmp_path / "clean")
@@ -106,7 +109,12 @@ def test_killed_between_the_two_renames(tree, tmp_path):
 
 def test_killed_at_random_moments(tree, tmp_path):
     out, rng = tmp_path / "set", np.random.default_rng(0)
-    states = kill_builds(tree, out, [{"seed": 1}, {"seed": 1}, {"seed": 2}], [float(moment) for moment in rng.uniform(0, 0.5, 16)])
+    states = kill_builds(
+        tree,
+        out,
+        [{"seed": 1}, {"seed": 1}, {"seed": 2}],
+        [float(moment) for moment in rng.uniform(0, 0.5, 16)],
+    )
     assert any(state["killed"] for state in states)
     build(tree, out, seed=2)
     build(tree, tmp_path / "clean", seed=2)
@@ -132,4 +140,7 @@ def test_files_that_are_whole_are_kept(tree, tmp_path, monkeypatch):
     (tmp_path / ".set.building/scratch/notes.jsonl").open("a").write('\n{"key": "cut of')
     build(tree, out)
     assert not looked and len(times) == 40
-    assert all((out / path.relative_to(tmp_path / ".set.building/new")).stat().st_ino == number for path, number in times.items())
+    assert all(
+        (out / path.relative_to(tmp_path / ".set.building/new")).stat().st_ino == number
+        for path, number in times.items()
+    )

@@ -1,4 +1,5 @@
 "Splits that divide no group, limits, and the leakage audit."
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,7 +20,12 @@ def test_no_group_is_ever_cut(fractions):
         largest = rows.groupby("group").size().max()
         for name, fraction in zip(SPLITS, fractions, strict=True):
             n = int(done["split"].eq(name).sum())
-            assert abs(n - fraction * len(rows)) <= largest + 6, (seed, name, n, fraction * len(rows))  # 6 strata
+            assert abs(n - fraction * len(rows)) <= largest + 6, (
+                seed,
+                name,
+                n,
+                fraction * len(rows),
+            )  # 6 strata
             assert n > 0 or fraction == 0
         pd.testing.assert_frame_equal(done, split_manifest(rows, "group", fractions, seed))
         mixed = split_manifest(rows.sample(frac=1, random_state=1), "group", fractions, seed).sort_index()
@@ -44,7 +50,9 @@ def test_a_giant_group_goes_where_there_is_room():
     rows = random_rows(3)
     rows.loc[rows.index[: len(rows) // 2], "group"] = "giant"
     done = split_manifest(rows)
-    assert set(done.loc[done["group"].eq("giant"), "split"]) == {"train"} and set(done["split"]) == set(SPLITS)
+    assert set(done.loc[done["group"].eq("giant"), "split"]) == {"train"} and set(done["split"]) == set(
+        SPLITS
+    )
 
 
 def test_official_splits_are_kept_unless_a_group_is_cut():
@@ -77,7 +85,11 @@ def test_published_shuffles_rows_and_leaks():
     rows = pd.concat([random_rows(seed) for seed in range(4)], ignore_index=True)
     done = split_manifest(rows, "published", (0.5, 0.2, 0.3), seed=1)
     n = len(rows)
-    assert [int(done["split"].eq(name).sum()) for name in SPLITS] == [round(0.5 * n), round(0.7 * n) - round(0.5 * n), n - round(0.7 * n)]
+    assert [int(done["split"].eq(name).sum()) for name in SPLITS] == [
+        round(0.5 * n),
+        round(0.7 * n) - round(0.5 * n),
+        n - round(0.7 * n),
+    ]
     assert audit_split(done).set_index("what").loc["groups", "crossing"] > 0
 
 
@@ -121,31 +133,57 @@ def test_a_limit_keeps_every_source_method_and_label():
 
 def test_a_limit_takes_related_images_together():
     labels = [(i, label) for i in range(50) for label in (0, 1)]
-    rows = [dict(path=f"{label}/{i}", label=label, source="S", method="x" if label else "none", group=f"g{i}") for i, label in labels]
+    rows = [
+        dict(path=f"{label}/{i}", label=label, source="S", method="x" if label else "none", group=f"g{i}")
+        for i, label in labels
+    ]
     few = limit_manifest(as_manifest(rows), 20, 7)
     assert few["group"].nunique() == 10
 
 
 def test_the_audit_counts_a_case_made_by_hand(tmp_path):
     rows = good_rows(6).assign(
-        group=["a", "a", "b", "c", "d", "d"], video=["v", "v", "", "w", "", ""], sha256=[f"{i:064x}" for i in (0, 1, 2, 3, 2, 5)],
-        split=["train", "test", "train", "validation", "test", "test"])
+        group=["a", "a", "b", "c", "d", "d"],
+        video=["v", "v", "", "w", "", ""],
+        sha256=[f"{i:064x}" for i in (0, 1, 2, 3, 2, 5)],
+        split=["train", "test", "train", "validation", "test", "test"],
+    )
     for i, path in enumerate(rows["path"]):
         draw_image(tmp_path / path, 2 if i == 4 else i, size=64)
     audit = audit_split(rows, tmp_path).set_index("what")
     assert audit["total"].to_dict() == {"groups": 4, "videos": 2, "identical files": 5, "near-duplicates": 6}
-    assert audit["crossing"].to_dict() == {"groups": 1, "videos": 1, "identical files": 1, "near-duplicates": 2}
-    assert audit["test_images"].to_dict() == {"groups": 1, "videos": 1, "identical files": 1, "near-duplicates": 1}
+    assert audit["crossing"].to_dict() == {
+        "groups": 1,
+        "videos": 1,
+        "identical files": 1,
+        "near-duplicates": 2,
+    }
+    assert audit["test_images"].to_dict() == {
+        "groups": 1,
+        "videos": 1,
+        "identical files": 1,
+        "near-duplicates": 1,
+    }
     assert audit["share_of_test"].to_dict() == pytest.approx({name: 1 / 3 for name in audit.index})
     clean = audit_split(rows[rows["split"].eq("train")])
     assert clean["crossing"].sum() == 0 and clean["share_of_test"].isna().all()
 
 
 def test_the_audit_counts_source_videos_by_hand():
-    rows = pd.DataFrame(dict(path=list("abcd"), group=list("abcd"), video="", sha256=list("abcd"), split=["train", "test", "test", "test"],
-                             source_video=["v w", "w", "x", ""]))
+    rows = pd.DataFrame(
+        dict(
+            path=list("abcd"),
+            group=list("abcd"),
+            video="",
+            sha256=list("abcd"),
+            split=["train", "test", "test", "test"],
+            source_video=["v w", "w", "x", ""],
+        )
+    )
     audit = audit_split(rows).set_index("what").loc["source videos"]
-    assert (audit["total"], audit["crossing"], audit["test_images"]) == (3, 1, 1) and audit["share_of_test"] == pytest.approx(1 / 3)
+    assert (audit["total"], audit["crossing"], audit["test_images"]) == (3, 1, 1) and audit[
+        "share_of_test"
+    ] == pytest.approx(1 / 3)
     assert "source videos" not in set(audit_split(rows.drop(columns="source_video"))["what"])
 
 
@@ -157,5 +195,7 @@ def test_a_giant_group_is_said_where_it_spoils_the_splits(tmp_path):
     rows.loc[rows.index[-4:], "group"] = ["a", "a", "b", "b"]
     done = split_manifest(rows).assign(phash="flat")
     notes = _split_notes(done, (0.7, 0.15, 0.15))
-    assert notes[1] == ("train holds 90% of the images where 70% was asked for; the largest group, DFD:01, holds 36 of the 40 images "
-                        "(the actors of DFD were swapped with each other, which joins their clips)")
+    assert notes[1] == (
+        "train holds 90% of the images where 70% was asked for; the largest group, DFD:01, holds 36 of the 40 images "
+        "(the actors of DFD were swapped with each other, which joins their clips)"
+    )

@@ -1,4 +1,5 @@
 "Datasets on disk: whose folder it is, what is never deleted, and annotations that are read back."
+
 import json
 import os
 import shutil
@@ -24,8 +25,12 @@ def test_without_links_files_are_copied(tree, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "path, text, message",
-    [("train/{}.txt", "2\n", "expected 0 .real. or 1"), ("train/{}.txt", None, "without the other"), ("train/{}.txt", "", "expected 0"),
-     ("train/extra.txt", "0\n", "extra: an image or a text")],
+    [
+        ("train/{}.txt", "2\n", "expected 0 .real. or 1"),
+        ("train/{}.txt", None, "without the other"),
+        ("train/{}.txt", "", "expected 0"),
+        ("train/extra.txt", "0\n", "extra: an image or a text"),
+    ],
 )
 def test_bad_annotation_texts(tree, tmp_path, path, text, message):
     manifest = build(tree, tmp_path, sources=["challenge"])
@@ -40,7 +45,12 @@ def test_bad_annotation_texts(tree, tmp_path, path, text, message):
 
 @pytest.mark.parametrize(
     "line, message",
-    [("train/none.png 1", "no image of this split"), ("{} 3", "line 1: '3'; expected 0"), ("odd", "no image"), ("", "no image")],
+    [
+        ("train/none.png 1", "no image of this split"),
+        ("{} 3", "line 1: '3'; expected 0"),
+        ("odd", "no image"),
+        ("", "no image"),
+    ],
 )
 def test_bad_list_lines(tree, tmp_path, line, message):
     build(tree, tmp_path, sources=["challenge"])
@@ -93,7 +103,9 @@ def test_frames_of_ones_own_are_never_deleted(tmp_path):
     with pytest.raises(FileExistsError, match="out/frames: holds something else"):
         build(tmp_path / "data", tmp_path / "out/other", frames_folder=tmp_path / "out/frames")
     build(tmp_path / "data", tmp_path / "new/set")
-    assert (tmp_path / "new/frames/.deepfake_nbs_frames").is_file() and not (tmp_path / "new/set-frames").exists()
+    assert (tmp_path / "new/frames/.deepfake_nbs_frames").is_file() and not (
+        tmp_path / "new/set-frames"
+    ).exists()
     (tmp_path / "new/frames/.deepfake_nbs_frames").unlink()  # As an older build left it
     build(tmp_path / "data", tmp_path / "new/again", seed=1)
     assert (tmp_path / "new/frames/.deepfake_nbs_frames").is_file()
@@ -107,7 +119,9 @@ def test_hidden_folders_of_ones_own_are_never_deleted(tmp_path):
         build(tmp_path / "data", tmp_path / "set")
     assert (tmp_path / ".set.building/thesis.tex").read_text() == "mine"
     shutil.rmtree(tmp_path / ".set.building")
-    build(tmp_path / "data", tmp_path / "set")  # Versions before 0.2 used .set.old; it is not touched any more
+    build(
+        tmp_path / "data", tmp_path / "set"
+    )  # Versions before 0.2 used .set.old; it is not touched any more
     assert (tmp_path / ".set.old/thesis.tex").read_text() == "mine"
 
 

@@ -1,4 +1,5 @@
 "Frames of videos: exact numbers, what is refused, and extraction in parallel with resume."
+
 import re
 import subprocess
 import sys
@@ -72,7 +73,9 @@ def test_a_header_may_promise_any_number_of_frames(tmp_path, monkeypatch, promis
     monkeypatch.setattr(video, "_promised", lambda path, capture: promised)
     for n, numbers in {1: [10], 4: [2, 7, 12, 17], 21: list(range(20))}.items():
         frames = read_frames(tmp_path / "a.mp4", n)
-        assert list(frames) == numbers and all(abs(frame.mean() - 10 * number - 9.5) < 4 for number, frame in frames.items())
+        assert list(frames) == numbers and all(
+            abs(frame.mean() - 10 * number - 9.5) < 4 for number, frame in frames.items()
+        )
         assert save_frames(tmp_path / "a.mp4", tmp_path / "frames", n) == numbers
         assert sorted(int(file.stem) for file in (tmp_path / "frames").glob("*.png")) == numbers
 
@@ -92,7 +95,9 @@ def test_frames_are_counted_when_the_header_is_silent(tmp_path, monkeypatch):
 
     opened = video._open_video
     monkeypatch.setattr(video, "_open_video", lambda path: Silent(opened(path)))
-    assert list(read_frames(tmp_path / "a.mp4", 99)) == list(range(7)) and list(read_frames(tmp_path / "a.mp4", 1)) == [3]
+    assert list(read_frames(tmp_path / "a.mp4", 99)) == list(range(7)) and list(
+        read_frames(tmp_path / "a.mp4", 1)
+    ) == [3]
 
 
 def test_extraction_resumes_where_it_stopped(tmp_path):
@@ -132,7 +137,9 @@ def test_a_damaged_cache_is_extracted_again(tmp_path, damage):
 def test_each_video_may_give_its_own_number_of_frames(tmp_path):
     for name in ("a.mp4", "b.mp4"):
         draw_video(tmp_path / name)
-    frames, _ = extract_frames(video_rows(tmp_path, ["a.mp4", "b.mp4"]), tmp_path, tmp_path / "frames", [1, 3], progress=False)
+    frames, _ = extract_frames(
+        video_rows(tmp_path, ["a.mp4", "b.mp4"]), tmp_path, tmp_path / "frames", [1, 3], progress=False
+    )
     assert frames["video"].value_counts().to_dict() == {"a.mp4": 1, "b.mp4": 3}
     with pytest.raises(ValueError, match="at least 1"):
         extract_frames(video_rows(tmp_path, ["a.mp4", "b.mp4"]), tmp_path, tmp_path / "frames", [1, 0])
@@ -158,11 +165,13 @@ def test_workers_end_with_their_parent(tmp_path):
     names = [f"v{i}.mp4" for i in range(4)]
     for name in names:
         draw_video(tmp_path / name, n=600, size=256)
-    code = ("import sys; from pathlib import Path; from deepfake_nbs.data.manifest import as_manifest\n"
-            "from deepfake_nbs.data.video import extract_frames\n"
-            "root = Path(sys.argv[1])\n"
-            "rows = as_manifest([dict(path=p.name, label=0) for p in sorted(root.glob('*.mp4'))])\n"
-            "extract_frames(rows, root, root / 'frames', 600, workers=2, progress=False)")
+    code = (
+        "import sys; from pathlib import Path; from deepfake_nbs.data.manifest import as_manifest\n"
+        "from deepfake_nbs.data.video import extract_frames\n"
+        "root = Path(sys.argv[1])\n"
+        "rows = as_manifest([dict(path=p.name, label=0) for p in sorted(root.glob('*.mp4'))])\n"
+        "extract_frames(rows, root, root / 'frames', 600, workers=2, progress=False)"
+    )
     parent = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)])
     try:
         wait_for(lambda: len(list((tmp_path / "frames").rglob("*.png"))) > 5)

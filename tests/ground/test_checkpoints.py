@@ -7,9 +7,16 @@ import torch
 from safetensors.torch import save_file
 
 from deepfake_nbs import checkpoints
-from deepfake_nbs.checkpoints import best_epoch, fetch, load_state, read_state, read_weights, save_checkpoint, save_weights
+from deepfake_nbs.checkpoints import (
+    best_epoch,
+    fetch,
+    load_state,
+    read_state,
+    read_weights,
+    save_checkpoint,
+    save_weights,
+)
 from deepfake_nbs.classifiers.xception import create_model
-
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +55,16 @@ def test_a_pickle_never_runs(tmp_path, name):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("name, content", [("a.safetensors", b""), ("a.safetensors", b"not weights at all"), ("a.pt", b""),
-                                           ("a.pt", b"not weights at all"), ("a.pt", b"PK\x03\x04broken")])
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("a.safetensors", b""),
+        ("a.safetensors", b"not weights at all"),
+        ("a.pt", b""),
+        ("a.pt", b"not weights at all"),
+        ("a.pt", b"PK\x03\x04broken"),
+    ],
+)
 def test_broken_files_are_named(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=name):
@@ -74,13 +89,17 @@ def test_a_missing_file_and_a_nested_dictionary(tmp_path):
 # --- downloads --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [OSError("no route"), RuntimeError('invalid hash value (expected "43020ad28", got "0")')])
+@pytest.mark.parametrize(
+    "error", [OSError("no route"), RuntimeError('invalid hash value (expected "43020ad28", got "0")')]
+)
 def test_a_download_that_fails_says_what_else_can_be_done(monkeypatch, error):
     def fail(*args, **more):
         raise error
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fail)
-    with pytest.raises(ConnectionError, match="net: cannot download http://x/net-43020ad28.pth .*; give a file") as caught:
+    with pytest.raises(
+        ConnectionError, match="net: cannot download http://x/net-43020ad28.pth .*; give a file"
+    ) as caught:
         fetch("http://x/net-43020ad28.pth", "net", "give a file")
     assert str(error) in str(caught.value)
 
@@ -95,7 +114,13 @@ def test_a_download_is_bounded_in_time_silent_and_checked(monkeypatch, capsys):
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", load)
     assert fetch("http://x/net-0.pth", "net", "")["weight"].item() == 1
-    assert seen == dict(map_location="cpu", progress=False, check_hash=True, weights_only=True, timeout=checkpoints.SECONDS_TO_ANSWER)
+    assert seen == dict(
+        map_location="cpu",
+        progress=False,
+        check_hash=True,
+        weights_only=True,
+        timeout=checkpoints.SECONDS_TO_ANSWER,
+    )
     assert checkpoints.socket.getdefaulttimeout() is None and capsys.readouterr().out == ""
 
 
@@ -106,14 +131,20 @@ def test_weights_come_back_from_either_form_of_file(midway, tmp_path):
     for name in ("a.safetensors", "a.pt"):
         again = create_model("midway", width=0.1)
         read_weights(again, saved(midway, tmp_path / name))
-        assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), midway.state_dict().values(), strict=True))
+        assert all(
+            torch.equal(a, b)
+            for a, b in zip(again.state_dict().values(), midway.state_dict().values(), strict=True)
+        )
     with pytest.raises(ValueError, match=r"a.pt: not weights of this network \(why not\): "):
         read_weights(create_model("light", width=0.1), tmp_path / "a.pt", "why not")
 
 
 def test_the_earliest_of_equal_epochs_is_kept():
     history = [dict(epoch=i + 1, loss=loss) for i, loss in enumerate((0.5, 0.3, 0.3))]
-    assert best_epoch(history, lambda row: -row["loss"]) == 2 and best_epoch(history[:1], lambda row: -row["loss"]) == 1
+    assert (
+        best_epoch(history, lambda row: -row["loss"]) == 2
+        and best_epoch(history[:1], lambda row: -row["loss"]) == 1
+    )
 
 
 def keep(folder, epoch, history, **kept):
@@ -128,10 +159,15 @@ def test_a_checkpoint_holds_the_kept_epochs_and_replaces_the_one_before(tmp_path
     for epoch in (1, 2, 3):
         checkpoint = keep(tmp_path / "run", epoch, history, best=min(epoch, 2), early=1)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoint-0003"]
-    weights = {name: read_state(checkpoint / f"{name}.safetensors")["weight"].item() for name in ("last", "best", "early")}
+    weights = {
+        name: read_state(checkpoint / f"{name}.safetensors")["weight"].item()
+        for name in ("last", "best", "early")
+    }
     assert weights == dict(last=3, best=2, early=1)
     state = checkpoints.read_checkpoint_state(checkpoint)
-    assert state["identity"] == dict(seed=1) and all(row["auc"] != row["auc"] for row in state["progress"]["history"])
+    assert state["identity"] == dict(seed=1) and all(
+        row["auc"] != row["auc"] for row in state["progress"]["history"]
+    )
 
 
 @pytest.mark.parametrize("step", ["save_weights", "write_json"])

@@ -1,4 +1,5 @@
 "Figures, tables and measured values under the ids of the original report."
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,7 +15,10 @@ def test_every_published_id_is_listed_from_the_start(tmp_path, root):
         mine = pd.read_csv(tmp_path / name).set_index("id")
         assert set(published["id"]) <= set(mine.index)
         assert set(mine.status[mine.index.isin(published["id"])]) == {"not yet"}
-    assert pd.read_csv(tmp_path / "artifacts.csv").set_index("id").path["table-datasets"] == "tables/table-datasets.csv"
+    assert (
+        pd.read_csv(tmp_path / "artifacts.csv").set_index("id").path["table-datasets"]
+        == "tables/table-datasets.csv"
+    )
 
 
 def test_figures_and_claims_add_up(tmp_path):
@@ -25,33 +29,52 @@ def test_figures_and_claims_add_up(tmp_path):
     claims.save_figure(figure, "fig-1", tmp_path, "01_datasets")
     plt.close(figure)
     first, second, undefined = "table2-1-test_accuracy", "table2-1-precision_0", "table2-8-test_accuracy"
-    claims.save_claims([{"id": first, "measured": 0.5, "low": 0.4, "high": 0.6, "n": 10, "protocol": "group"}], tmp_path)
-    claims.save_claims([{"id": undefined, "measured": float("nan")}, {"id": second, "measured": 0.7}], tmp_path)
+    claims.save_claims(
+        [{"id": first, "measured": 0.5, "low": 0.4, "high": 0.6, "n": 10, "protocol": "group"}], tmp_path
+    )
+    claims.save_claims(
+        [{"id": undefined, "measured": float("nan")}, {"id": second, "measured": 0.7}], tmp_path
+    )
     kept = pd.read_csv(tmp_path / "claims.csv").set_index("id")
     assert kept.status[[first, second, undefined]].tolist() == ["measured", "measured", "not yet"]
     assert kept.measured["table2-1-test_accuracy"] == 0.5 and float(kept.published[first]) == 0.85
-    claims.save_claims([{"id": first, "measured": None}], tmp_path)  # what a later run could not define must not stay
-    assert pd.read_csv(tmp_path / "claims.csv").set_index("id").loc[first, ["measured", "low", "n"]].isna().all()
+    claims.save_claims(
+        [{"id": first, "measured": None}], tmp_path
+    )  # what a later run could not define must not stay
+    assert (
+        pd.read_csv(tmp_path / "claims.csv").set_index("id").loc[first, ["measured", "low", "n"]].isna().all()
+    )
     artifacts = pd.read_csv(tmp_path / "artifacts.csv").set_index("id")
-    assert artifacts.status["fig-1"] == "measured" and Image.open(tmp_path / artifacts.path["fig-1"]).size[0] > 100
+    assert (
+        artifacts.status["fig-1"] == "measured"
+        and Image.open(tmp_path / artifacts.path["fig-1"]).size[0] > 100
+    )
     with pytest.raises(ValueError, match="unknown id 'table2-10-test_accuracy'"):
         claims.save_claims([{"id": "table2-10-test_accuracy", "measured": 0.5}], tmp_path)
 
 
 def test_a_number_that_was_never_published_is_kept_when_its_row_says_so(tmp_path):
-    path = claims.save_claims([{"id": "baselines-group-constant-accuracy", "published": "", "measured": 0.5, "n": 10}], tmp_path)
+    path = claims.save_claims(
+        [{"id": "baselines-group-constant-accuracy", "published": "", "measured": 0.5, "n": 10}], tmp_path
+    )
     claims.save_claims([{"id": "baselines-svm-accuracy", "published": "", "measured": 0.6}], tmp_path)
     rows = claims._read_rows(path)
-    assert rows["baselines-group-constant-accuracy"]["measured"] == "0.5" and rows["baselines-group-constant-accuracy"]["published"] == ""
+    assert (
+        rows["baselines-group-constant-accuracy"]["measured"] == "0.5"
+        and rows["baselines-group-constant-accuracy"]["published"] == ""
+    )
     assert rows["baselines-svm-accuracy"]["published"] == ".6756"  # what was published stays
 
 
 def test_a_count_that_is_not_there_is_kept_as_not_yet(tmp_path):
-    claims.save_claims([{"id": "datasets-heads-films", "measured": None, "n": pd.NA, "protocol": "count"}], tmp_path)
+    claims.save_claims(
+        [{"id": "datasets-heads-films", "measured": None, "n": pd.NA, "protocol": "count"}], tmp_path
+    )
     assert claims._read_rows(tmp_path / "claims.csv")["datasets-heads-films"]["status"] == "not yet"
 
 
 # --- published values and what they imply ---
+
 
 def implied_fakes(**published):
     real = claims.implied_real_fraction(published, claims.PRECISION_AND_RECALL)
@@ -59,7 +82,9 @@ def implied_fakes(**published):
 
 
 def test_the_fraction_of_fakes_follows_from_precision_and_recall():
-    low, high = implied_fakes(precision_0=f"{240 / 310:.6f}", precision_1=f"{630 / 690:.6f}", recall_0=".800000", recall_1=".900000")
+    low, high = implied_fakes(
+        precision_0=f"{240 / 310:.6f}", precision_1=f"{630 / 690:.6f}", recall_0=".800000", recall_1=".900000"
+    )
     assert low <= 0.7 <= high and high - low < 1e-4  # 300 real, 700 fake
     assert implied_fakes(precision_0=".9999", precision_1=".5000", recall_0=".5000", recall_1=".5000") is None
     low, high = implied_fakes(precision_0=".8428", precision_1=".8980", recall_0=".7811", recall_1=".9297")
@@ -79,8 +104,13 @@ def test_the_fraction_of_fakes_in_the_report_s_test_set():
 def test_a_test_set_that_exists_is_possible(real, right_real, right_fake):
     fake = 1000 - real
     called_real, called_fake = right_real + fake - right_fake, right_fake + real - right_real
-    printed = dict(recall_0=right_real / real, recall_1=right_fake / fake, precision_0=right_real / called_real,
-                   precision_1=right_fake / called_fake, test_accuracy=(right_real + right_fake) / 1000)
+    printed = dict(
+        recall_0=right_real / real,
+        recall_1=right_fake / fake,
+        precision_0=right_real / called_real,
+        precision_1=right_fake / called_fake,
+        test_accuracy=(right_real + right_fake) / 1000,
+    )
     low, high = claims.implied_real_fraction({name: f"{value:.3f}" for name, value in printed.items()})
     assert low - 1e-9 <= real / 1000 <= high + 1e-9
 

@@ -1,4 +1,5 @@
 "Settings, seeds and what every command leans on."
+
 import json
 import subprocess
 import sys
@@ -54,4 +55,9 @@ def test_core_starts_fast():
     "Judging a photograph must not wait for libraries that it does not use."
     heavy = {"torch", "pandas", "matplotlib", "sklearn", "fastai", "papermill"}
     code = f"import sys, deepfake_nbs.core; print(sorted({heavy!r} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )

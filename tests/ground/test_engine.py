@@ -11,7 +11,6 @@ from deepfake_nbs.engine import lock_run
 from deepfake_nbs.runs import TrainingError
 
 
-
 def test_the_published_schedule_is_torchs_step():
     optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.001)
     theirs = torch.optim.lr_scheduler.StepLR(optimiser, step_size=5, gamma=0.05)
@@ -29,8 +28,14 @@ def test_cosine_warms_up_and_comes_to_rest():
 
 def test_auto_takes_what_the_processor_has(monkeypatch):
     amd, intel = ({"avx512_bf16": True, "cpu_name": name} for name in ("AMD EPYC", "Intel(R) Xeon(R)"))
-    for able, expected in (({}, "float32"), ({"avx512_bf16": True}, "float32"), ({"amx_bf16": True}, "bfloat16"),
-                           (amd, "bfloat16"), (intel, "float32"), ({"cpu_name": "AMD EPYC"}, "float32")):
+    for able, expected in (
+        ({}, "float32"),
+        ({"avx512_bf16": True}, "float32"),
+        ({"amx_bf16": True}, "bfloat16"),
+        (amd, "bfloat16"),
+        (intel, "float32"),
+        ({"cpu_name": "AMD EPYC"}, "float32"),
+    ):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: able)
         assert engine.choose_precision("auto", "cpu") == expected
     assert engine.choose_precision("float32", "cpu") == "float32"
@@ -44,7 +49,10 @@ def test_a_run_that_another_process_trains_is_waited_for_or_refused(tmp_path, mo
             order.append("second")
 
     with lock_run(out):
-        with monkeypatch.context() as several, pytest.raises(TrainingError, match="8: another process .* this run; start again when"):
+        with (
+            monkeypatch.context() as several,
+            pytest.raises(TrainingError, match="8: another process .* this run; start again when"),
+        ):
             several.setattr(engine, "run_on_rank_zero", lambda make: make())
             several.setattr(engine, "rank_and_world_size", lambda: (0, 2))
             wait()
@@ -53,4 +61,7 @@ def test_a_run_that_another_process_trains_is_waited_for_or_refused(tmp_path, mo
         other.join(0.5)
         order.append("first")
     other.join(30)
-    assert order == ["first", "second"] and "8: another process is training this run; waiting for it" in capsys.readouterr().out
+    assert (
+        order == ["first", "second"]
+        and "8: another process is training this run; waiting for it" in capsys.readouterr().out
+    )

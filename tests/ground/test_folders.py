@@ -12,11 +12,24 @@ from pathlib import Path
 
 import pytest
 
-from deepfake_nbs.files import add_note, folder_lock, hold_lock, read_mark, read_notes, refuse_foreign, stage_folder, write_folder
+from deepfake_nbs.files import (
+    add_note,
+    folder_lock,
+    hold_lock,
+    read_mark,
+    read_notes,
+    refuse_foreign,
+    stage_folder,
+    write_folder,
+)
 
 
 def content(folder):
-    return {path.relative_to(folder).as_posix(): path.read_text() for path in sorted(Path(folder).rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_text()
+        for path in sorted(Path(folder).rglob("*"))
+        if path.is_file()
+    }
 
 
 def fill(folder, word, n=3):
@@ -44,7 +57,10 @@ def test_a_lock_is_waited_for_or_refused(tmp_path, capsys):
             order.append("second")
 
     with folder_lock(tmp_path / "8", beside=True):
-        with pytest.raises(BlockingIOError, match="^8: busy$"), folder_lock(tmp_path / "8", "8: busy", wait=False, beside=True):
+        with (
+            pytest.raises(BlockingIOError, match="^8: busy$"),
+            folder_lock(tmp_path / "8", "8: busy", wait=False, beside=True),
+        ):
             pytest.fail("it was not locked")
         other = threading.Thread(target=wait)
         other.start()
@@ -59,7 +75,7 @@ def test_a_killed_process_locks_nobody_out(tmp_path):
     code = f"""
 import os, signal
 from deepfake_nbs.files import hold_lock
-with hold_lock({str(tmp_path / 'lock')!r}): os.kill(os.getpid(), signal.SIGKILL)
+with hold_lock({str(tmp_path / "lock")!r}): os.kill(os.getpid(), signal.SIGKILL)
 """
     assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
     with hold_lock(tmp_path / "lock", wait=False):
@@ -99,7 +115,9 @@ def test_foreign_files_are_named(tmp_path):
     refuse_foreign(tmp_path)
     for name in ("a", "b", "c", "d", "ours"):
         (tmp_path / name).touch()
-    with pytest.raises(FileExistsError, match=r"holds something else \(a, b, c\); expected a new folder or a dataset"):
+    with pytest.raises(
+        FileExistsError, match=r"holds something else \(a, b, c\); expected a new folder or a dataset"
+    ):
         refuse_foreign(tmp_path, {"ours"}, "a new folder or a dataset")
     with pytest.raises(FileExistsError, match=r"holds something else \(train/notes.txt\)"):
         refuse_foreign(tmp_path, set("abcd") | {"ours"}, more=["train/notes.txt"])
@@ -110,8 +128,16 @@ def test_foreign_files_are_named(tmp_path):
         refuse_foreign(tmp_path / "link")
 
 
-@pytest.mark.parametrize("text, mark", [('{"kind": "a 1", "n": 2}', dict(kind="a 1", n=2)), ('{"kind": "b 1"}', {}), ("[1]", {}), ("{", {}),
-                                        (None, {})])
+@pytest.mark.parametrize(
+    "text, mark",
+    [
+        ('{"kind": "a 1", "n": 2}', dict(kind="a 1", n=2)),
+        ('{"kind": "b 1"}', {}),
+        ("[1]", {}),
+        ("{", {}),
+        (None, {}),
+    ],
+)
 def test_a_mark_is_of_its_kind_or_nothing(tmp_path, text, mark):
     if text is not None:
         (tmp_path / "mark.json").write_text(text)
@@ -179,7 +205,9 @@ def test_a_second_writer_is_refused_or_waits(tmp_path):
         other.join(0.3)
         assert content(new) == {f"{i}.txt": "first" for i in range(3)}
     other.join(30)
-    assert content(tmp_path / "model") == {f"{i}.txt": "second" for i in range(3)} and os.listdir(tmp_path) == ["model"]
+    assert content(tmp_path / "model") == {f"{i}.txt": "second" for i in range(3)} and os.listdir(
+        tmp_path
+    ) == ["model"]
 
 
 def test_many_writers_take_turns(tmp_path):
@@ -188,10 +216,13 @@ import sys
 from pathlib import Path
 from deepfake_nbs.files import write_folder
 for i in range(20):
-    with write_folder({str(tmp_path / 'model')!r}, wait=True) as new:
+    with write_folder({str(tmp_path / "model")!r}, wait=True) as new:
         for name in "abc": (new / name).write_text(f"{{sys.argv[1]}}-{{i}}")
 """
-    writers = [subprocess.Popen([sys.executable, "-c", code, str(i)], stdout=subprocess.PIPE, text=True) for i in range(3)]
+    writers = [
+        subprocess.Popen([sys.executable, "-c", code, str(i)], stdout=subprocess.PIPE, text=True)
+        for i in range(3)
+    ]
     assert [writer.wait() for writer in writers] == [0, 0, 0]
     assert len(set(content(tmp_path / "model").values())) == 1 and os.listdir(tmp_path) == ["model"]
 
@@ -203,7 +234,10 @@ def test_a_hidden_folder_of_ones_own_is_never_deleted(tmp_path, name):
     own.write_text("mine")
     (tmp_path / ".set.old").mkdir()
     (tmp_path / ".set.old/thesis.tex").write_text("mine")
-    with pytest.raises(FileExistsError, match=rf".set.building: holds something else \({name}\)"), write_folder(tmp_path / "set"):
+    with (
+        pytest.raises(FileExistsError, match=rf".set.building: holds something else \({name}\)"),
+        write_folder(tmp_path / "set"),
+    ):
         pytest.fail("it was taken")
     assert own.read_text() == "mine" and os.listdir(own.parent) == [name]
     own.unlink()
@@ -215,7 +249,10 @@ def test_a_hidden_folder_of_ones_own_is_never_deleted(tmp_path, name):
 def test_a_full_disk_names_the_folder(tmp_path):
     with pytest.raises(OSError, match=r"No space left on device: .*model"), write_folder(tmp_path / "model"):
         raise OSError(28, "No space left on device")
-    with pytest.raises(OSError, match=r"No space left on device: .*weights"), write_folder(tmp_path / "model"):
+    with (
+        pytest.raises(OSError, match=r"No space left on device: .*weights"),
+        write_folder(tmp_path / "model"),
+    ):
         raise OSError(28, "No space left on device", "weights")
     assert not os.listdir(tmp_path)
 
@@ -341,7 +378,11 @@ print(json.dumps(seen))
 
 @pytest.mark.parametrize("plan", [None, dict(seed=1)])
 def test_killed_at_every_step_leaves_the_old_or_the_new_folder(tmp_path, plan):
-    done = subprocess.run([sys.executable, "-c", KILLER, str(tmp_path / "set"), json.dumps(plan)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLER, str(tmp_path / "set"), json.dumps(plan)],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     seen = [tuple(one) for one in json.loads(done.stdout)]
     assert {(True, "old", False), (True, "new", False), (True, "old", True)} <= set(seen) and len(seen) > 30

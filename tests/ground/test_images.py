@@ -59,12 +59,20 @@ def test_good_images_come_out_right(tmp_path):
         "print.jpg": (red.convert("CMYK"), {"quality": 95}, (20, 10), RED),
         "print.tif": (red.convert("CMYK"), {}, (20, 10), RED),
         "turned.jpg": (red, {"exif": exif, "quality": 95}, (10, 20), RED),
-        "moving.gif": (red, {"save_all": True, "append_images": [Image.new("RGB", (20, 10), (0, 0, 255))]}, (20, 10), RED),
+        "moving.gif": (
+            red,
+            {"save_all": True, "append_images": [Image.new("RGB", (20, 10), (0, 0, 255))]},
+            (20, 10),
+            RED,
+        ),
     }
     for name, (image, options, size, colour) in cases.items():
         decoded = read_image(save(tmp_path / name, image, **options))
         assert decoded.mode == "RGB" and decoded.size == size, name
-        assert np.abs(np.array(decoded.getpixel((0, 0))) - colour).max() <= 3, (name, decoded.getpixel((0, 0)))
+        assert np.abs(np.array(decoded.getpixel((0, 0))) - colour).max() <= 3, (
+            name,
+            decoded.getpixel((0, 0)),
+        )
 
 
 def test_sixteen_bits_keep_their_gradient(tmp_path):
@@ -91,7 +99,11 @@ def bad_files(tmp_path):
     yield "70 megapixels.png", lambda path: path.write_bytes(png_header(10_000, 7_000)), "70 megapixels"
     yield "bomb.png", lambda path: path.write_bytes(png_header(100_000, 100_000)), "megapixels"
     yield "float.tif", lambda path: Image.fromarray(np.ones((4, 4), np.float32)).save(path), "floating-point"
-    yield "script.eps", lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), "not an image"
+    yield (
+        "script.eps",
+        lambda path: path.write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"),
+        "not an image",
+    )
 
 
 def test_bad_files_give_one_error_that_names_them(tmp_path):
@@ -124,7 +136,11 @@ def test_unreadable_file_whoever_runs_this(tmp_path, monkeypatch):
 def test_random_damage_never_shows_a_library_error(tmp_path):
     rng, data = np.random.default_rng(3), whole_jpeg(tmp_path)
     for kind in ("jpg", "png", "webp", "gif", "tif", "bmp"):
-        whole = save(tmp_path / f"a.{kind}", Image.open(tmp_path / "whole.jpg").resize((40, 40))).read_bytes() if kind != "jpg" else data
+        whole = (
+            save(tmp_path / f"a.{kind}", Image.open(tmp_path / "whole.jpg").resize((40, 40))).read_bytes()
+            if kind != "jpg"
+            else data
+        )
         for trial in range(30):
             damaged = bytearray(whole)
             for place in rng.integers(0, len(damaged), 8):
@@ -192,7 +208,10 @@ BROKEN_CHUNKS = {
 @pytest.mark.parametrize("name", BROKEN_CHUNKS)
 def test_broken_chunks_of_a_png_are_dropped(tmp_path, name):
     path, whole = tmp_path / "a.png", saved(Image.fromarray(NOISE), "PNG")
-    for data in (with_chunks(whole, before=BROKEN_CHUNKS[name]), with_chunks(whole, after=BROKEN_CHUNKS[name])):
+    for data in (
+        with_chunks(whole, before=BROKEN_CHUNKS[name]),
+        with_chunks(whole, after=BROKEN_CHUNKS[name]),
+    ):
         path.write_bytes(data)
         assert np.array_equal(read_image(path), NOISE)
         assert (read_header(path).format, read_header(path).n_bytes) == ("PNG", len(data))
@@ -200,7 +219,9 @@ def test_broken_chunks_of_a_png_are_dropped(tmp_path, name):
 
 def test_a_sound_orientation_stays_where_other_metadata_are_broken(tmp_path):
     path = tmp_path / "a"
-    path.write_bytes(with_chunks(saved(Image.fromarray(NOISE), "PNG", exif=orientation(6)), before=chunk(b"gAMA", b"\0")))
+    path.write_bytes(
+        with_chunks(saved(Image.fromarray(NOISE), "PNG", exif=orientation(6)), before=chunk(b"gAMA", b"\0"))
+    )
     assert np.array_equal(read_image(path), UPRIGHT)
     jpeg = saved(Image.fromarray(NOISE), "JPEG", quality=100, subsampling=0, exif=orientation(6))
     path.write_bytes(jpeg[:2] + b"\xff\xee\0\x07Adobe" + jpeg[2:])
@@ -218,7 +239,10 @@ def test_nonsense_in_exif_turns_nothing(tmp_path):
     place = avif.index(b"a description")
     start = max(avif.rfind(b"II*\0", 0, place), avif.rfind(b"MM\0*", 0, place))
     jpeg = saved(Image.fromarray(NOISE), "JPEG", exif=orientation(6)).replace(b"MM\0*", b"\xff" * 4)
-    pixels = {kind: np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for kind, data in (("AVIF", avif), ("JPEG", jpeg))}
+    pixels = {
+        kind: np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+        for kind, data in (("AVIF", avif), ("JPEG", jpeg))
+    }
     for kind, data in (
         ("PNG", with_chunks(saved(Image.fromarray(NOISE), "PNG"), before=chunk(b"eXIf", b"\xff" * 40))),
         ("WEBP", webp),
@@ -234,21 +258,30 @@ def test_nonsense_in_exif_turns_nothing(tmp_path):
 def test_broken_metadata_print_nothing(tmp_path):
     jpeg = saved(Image.fromarray(NOISE), "JPEG", exif=orientation(6))
     place = jpeg.index(b"MM\0*") + 8
-    (tmp_path / "a.jpg").write_bytes(jpeg[:place] + b"\xff\xff" + jpeg[place + 2 :])  # 65,535 entries where there are two
+    (tmp_path / "a.jpg").write_bytes(
+        jpeg[:place] + b"\xff\xff" + jpeg[place + 2 :]
+    )  # 65,535 entries where there are two
     program = "import sys; from deepfake_nbs.images import read_image; print(read_image(sys.argv[1]).size)"
-    told = subprocess.run([sys.executable, "-c", program, tmp_path / "a.jpg"], capture_output=True, text=True, check=True)
+    told = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "a.jpg"], capture_output=True, text=True, check=True
+    )
     assert (told.stdout, told.stderr) == ("(30, 40)\n", "")
 
 
 def test_images_in_memory_are_turned_alike():
     good = Image.open(io.BytesIO(saved(Image.fromarray(NOISE), "PNG", exif=orientation(6))))
-    broken = Image.open(io.BytesIO(with_chunks(saved(Image.fromarray(NOISE), "PNG"), before=chunk(b"tEXt", RAW_PROFILE))))
+    broken = Image.open(
+        io.BytesIO(with_chunks(saved(Image.fromarray(NOISE), "PNG"), before=chunk(b"tEXt", RAW_PROFILE)))
+    )
     assert np.array_equal(upright_rgb(good), UPRIGHT) and np.array_equal(upright_rgb(broken), NOISE)
 
 
 def test_a_cut_adobe_segment_does_not_change_the_colours(tmp_path):
     path, cut = tmp_path / "a.jpg", b"\xff\xee\0\x07Adobe"
-    for options in ({}, {"keep_rgb": True}):  # Three channels that are YCbCr; that are RGB, which a whole Adobe segment says
+    for options in (
+        {},
+        {"keep_rgb": True},
+    ):  # Three channels that are YCbCr; that are RGB, which a whole Adobe segment says
         whole = saved(Image.fromarray(NOISE), "JPEG", quality=95, **options)
         path.write_bytes(whole[:2] + cut + whole[2:])
         assert np.array_equal(read_image(path), Image.open(io.BytesIO(whole)))
@@ -262,12 +295,18 @@ def test_any_damage_of_metadata_leaves_the_pixels(tmp_path):
     text = PngImagePlugin.PngInfo()
     text.add_text("Title", "hello " * 20)
     text.add_text("Comment", "hello " * 20, zip=True)
-    for kind, more in (("PNG", dict(pnginfo=text)), ("JPEG", {}), ("WEBP", dict(lossless=True, xmp=b"<x/>" * 20))):
+    for kind, more in (
+        ("PNG", dict(pnginfo=text)),
+        ("JPEG", {}),
+        ("WEBP", dict(lossless=True, xmp=b"<x/>" * 20)),
+    ):
         whole = saved(Image.fromarray(NOISE), kind, **options, **more)
         expected = np.asarray(Image.open(io.BytesIO(whole)).convert("RGB"))
         first = {"PNG": 33, "JPEG": 24, "WEBP": whole.find(b"EXIF") + 8}[kind]
         last = {"PNG": whole.find(b"IDAT") - 4, "JPEG": whole.find(b"\xff\xdb"), "WEBP": len(whole)}[kind]
-        names = (b"\xff\xe1", b"\xff\xe2") if kind == "JPEG" else (b"iCCP", b"tEXt", b"zTXt", b"eXIf", b"XMP ")
+        names = (
+            (b"\xff\xe1", b"\xff\xe2") if kind == "JPEG" else (b"iCCP", b"tEXt", b"zTXt", b"eXIf", b"XMP ")
+        )
         keep = {place for name in names for place in range(whole.find(name) - 4, whole.find(name) + 8)}
         for trial in range(40):  # Lengths stay: where they are wrong, nobody can tell what are pixels
             damaged = bytearray(whole)
@@ -281,13 +320,20 @@ def test_any_damage_of_metadata_leaves_the_pixels(tmp_path):
 
 
 def test_no_setting_of_pillow_is_changed():
-    assert not ImageFile.LOAD_TRUNCATED_IMAGES and PngImagePlugin.MAX_TEXT_CHUNK == ImageFile.SAFEBLOCK == 1 << 20
+    assert (
+        not ImageFile.LOAD_TRUNCATED_IMAGES
+        and PngImagePlugin.MAX_TEXT_CHUNK == ImageFile.SAFEBLOCK == 1 << 20
+    )
 
 
 def test_broken_pixels_stay_an_error(tmp_path):
     path, whole = tmp_path / "a.png", saved(Image.fromarray(NOISE), "PNG")
     place, gamma = whole.index(b"IDAT") + 4, chunk(b"gAMA", b"\0")
-    for data in (whole[: place + 500], whole[:place] + bytes(50) + whole[place + 50 :], whole[:33] + gamma + whole[33 : place + 500]):
+    for data in (
+        whole[: place + 500],
+        whole[:place] + bytes(50) + whole[place + 50 :],
+        whole[:33] + gamma + whole[33 : place + 500],
+    ):
         path.write_bytes(data)
         with pytest.raises(ImageError, match="a.png: "):
             read_image(path)
@@ -299,10 +345,20 @@ def test_broken_pixels_stay_an_error(tmp_path):
 def taller(jpeg, rows):
     "The same JPEG, whose header promises more rows."
     height = re.search(rb"\xff[\xc0\xc2]..\x08", jpeg, re.DOTALL).end()
-    return jpeg[:height] + struct.pack(">H", int.from_bytes(jpeg[height : height + 2], "big") + rows) + jpeg[height + 2 :]
+    return (
+        jpeg[:height]
+        + struct.pack(">H", int.from_bytes(jpeg[height : height + 2], "big") + rows)
+        + jpeg[height + 2 :]
+    )
 
 
-WAYS = ({}, {"subsampling": 0}, {"restart_marker_rows": 1}, {"restart_marker_blocks": 3}, {"optimize": True, "quality": 100})
+WAYS = (
+    {},
+    {"subsampling": 0},
+    {"restart_marker_rows": 1},
+    {"restart_marker_blocks": 3},
+    {"optimize": True, "quality": 100},
+)
 
 
 @pytest.mark.parametrize("progressive", [False, True])
@@ -320,7 +376,12 @@ def test_jpeg_without_its_last_rows_is_refused_and_a_grey_edge_is_not(tmp_path, 
             path.write_bytes(whole)
             assert np.array_equal(read_image(path), Image.open(io.BytesIO(whole)).convert("RGB"))
         for rows in (16, 50, 3000):
-            path.write_bytes(taller(saved(Image.fromarray(noise).convert(mode), "JPEG", progressive=progressive, **options), rows))
+            path.write_bytes(
+                taller(
+                    saved(Image.fromarray(noise).convert(mode), "JPEG", progressive=progressive, **options),
+                    rows,
+                )
+            )
             with pytest.raises(ImageError, match="a.jpg: incomplete: the header promises more rows"):
                 read_image(path)
 
@@ -336,21 +397,37 @@ def test_a_thumbnail_in_exif_is_no_scan(tmp_path):
     path, grey = tmp_path / "a.jpg", Image.new("RGB", (40, 30), (128, 128, 128))
     whole = saved(grey, "JPEG")
     thumbnail = b"Exif\0\0" + saved(grey.resize((8, 8)), "JPEG")
-    path.write_bytes(whole[:20] + b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail + whole[20:])
+    path.write_bytes(
+        whole[:20] + b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail + whole[20:]
+    )
     assert np.array_equal(read_image(path), grey)
 
 
 def tall_png(pixels, rows, depth=8, colour=0, interlaced=False):
     "A grey PNG, or one of another colour type, that promises more rows than it holds."
     steps = images._ADAM7 if interlaced else ((0, 0, 1, 1),)
-    parts = [b"\0" + np.ascontiguousarray(row).tobytes() for x, y, dx, dy in steps for row in pixels[y::dy, x::dx] if row.size]
+    parts = [
+        b"\0" + np.ascontiguousarray(row).tobytes()
+        for x, y, dx, dy in steps
+        for row in pixels[y::dy, x::dx]
+        if row.size
+    ]
     header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0] + rows, depth, colour, 0, 0, interlaced)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"".join(parts))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"".join(parts)))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
-@pytest.mark.parametrize(("depth", "colour", "channels"), [(8, 0, 1), (16, 0, 1), (8, 2, 3), (8, 4, 2), (8, 6, 4)])
-def test_png_without_its_last_rows_is_refused_and_a_black_edge_is_not(tmp_path, interlaced, depth, colour, channels):
+@pytest.mark.parametrize(
+    ("depth", "colour", "channels"), [(8, 0, 1), (16, 0, 1), (8, 2, 3), (8, 4, 2), (8, 6, 4)]
+)
+def test_png_without_its_last_rows_is_refused_and_a_black_edge_is_not(
+    tmp_path, interlaced, depth, colour, channels
+):
     path = tmp_path / "a.png"
     for height, width in ((30, 40), (9, 13), (2, 3), (1, 1)):
         pixels = np.random.default_rng(2).integers(0, 256, (height, width, channels * depth // 8), np.uint8)
@@ -373,16 +450,38 @@ def tiff(pixels, bits=16, orientation=1, sample_format=1, photometric=1, data=No
     "A grey TIFF without compression."
     data = pixels.tobytes() if data is None else data
     height, width = pixels.shape
-    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 14 + 12 * 11, 274: orientation, 277: 1, 278: height,
-            279: len(data), 339: sample_format}
-    entries = b"".join(struct.pack("<HHII", tag, 4 if tag in (256, 257, 273, 278, 279) else 3, 1, value) for tag, value in tags.items())
+    tags = {
+        256: width,
+        257: height,
+        258: bits,
+        259: 1,
+        262: photometric,
+        273: 14 + 12 * 11,
+        274: orientation,
+        277: 1,
+        278: height,
+        279: len(data),
+        339: sample_format,
+    }
+    entries = b"".join(
+        struct.pack("<HHII", tag, 4 if tag in (256, 257, 273, 278, 279) else 3, 1, value)
+        for tag, value in tags.items()
+    )
     return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4) + data
 
 
 def test_grey_tiff_without_compression_is_turned(tmp_path):
     path, pixels = tmp_path / "a.tif", np.arange(32, dtype=np.uint8).reshape(4, 8)
-    for value, shown in {1: pixels, 2: pixels[:, ::-1], 3: pixels[::-1, ::-1], 4: pixels[::-1], 5: pixels.T, 6: np.rot90(pixels, 3),
-                         7: pixels[::-1, ::-1].T, 8: np.rot90(pixels)}.items():
+    for value, shown in {
+        1: pixels,
+        2: pixels[:, ::-1],
+        3: pixels[::-1, ::-1],
+        4: pixels[::-1],
+        5: pixels.T,
+        6: np.rot90(pixels, 3),
+        7: pixels[::-1, ::-1].T,
+        8: np.rot90(pixels),
+    }.items():
         path.write_bytes(tiff(pixels, 8, value))
         assert np.array_equal(np.asarray(read_image(path))[..., 0], shown), value
         assert np.array_equal(np.asarray(upright_rgb(Image.open(path)))[..., 0], shown), value
@@ -404,7 +503,10 @@ def test_grey_keeps_the_scale_of_its_file(tmp_path):
         (tiff(np.array([[0, 200, 32_767]], np.int16), sample_format=2), [0, 0, 127]),
         (tiff(full, photometric=0), [255, 255, 255, 254, 99, 0]),  # The lowest value is white
         (tiff(np.zeros((1, 2)), 12, data=bytes.fromhex("fff080")), [255, 8]),  # 4095 and 128 of 12 bits
-        (tiff(np.array([[0, 9, 255]], np.int32), 32, sample_format=2), [0, 9, 255]),  # Nothing says how deep: the values do
+        (
+            tiff(np.array([[0, 9, 255]], np.int32), 32, sample_format=2),
+            [0, 9, 255],
+        ),  # Nothing says how deep: the values do
         (tiff(np.array([[0, 256, 65_535]], np.int32), 32, sample_format=2), [0, 1, 255]),
     ):
         path.write_bytes(data)
@@ -417,7 +519,9 @@ def test_grey_keeps_the_scale_of_its_file(tmp_path):
 
 def test_transparent_grey_of_sixteen_bits_is_white(tmp_path):
     path = tmp_path / "a.png"
-    path.write_bytes(saved(Image.fromarray(np.array([[0, 1000, 40_000]], np.uint16)), "PNG", transparency=1000))
+    path.write_bytes(
+        saved(Image.fromarray(np.array([[0, 1000, 40_000]], np.uint16)), "PNG", transparency=1000)
+    )
     assert np.asarray(read_image(path))[0, :, 0].tolist() == [0, 255, 156]
 
 
@@ -425,7 +529,9 @@ def test_bands_change_nothing():
     rng = np.random.default_rng(1)
     glass = Image.fromarray(rng.integers(0, 256, (900, 3000, 4), np.uint8))
     assert len(list(images._bands(glass.size))) == 2
-    assert np.array_equal(to_rgb(glass), Image.alpha_composite(Image.new("RGBA", glass.size, "white"), glass).convert("RGB"))
+    assert np.array_equal(
+        to_rgb(glass), Image.alpha_composite(Image.new("RGBA", glass.size, "white"), glass).convert("RGB")
+    )
     deep = rng.integers(0, 65536, (900, 3000), np.uint16)
     assert np.array_equal(np.asarray(to_rgb(Image.fromarray(deep)))[..., 0], deep >> 8)
 
@@ -434,7 +540,12 @@ def test_bands_change_nothing():
 
 
 def test_only_ordinary_files_are_opened(tmp_path, monkeypatch):
-    pipe, gone, folder, photo = tmp_path / "pipe.jpg", tmp_path / "gone.jpg", tmp_path / "folder.jpg", tmp_path / "photo.png"
+    pipe, gone, folder, photo = (
+        tmp_path / "pipe.jpg",
+        tmp_path / "gone.jpg",
+        tmp_path / "folder.jpg",
+        tmp_path / "photo.png",
+    )
     os.mkfifo(pipe)
     gone.symlink_to("nowhere.jpg")
     folder.mkdir()
@@ -464,7 +575,10 @@ def test_only_ordinary_files_are_opened(tmp_path, monkeypatch):
         read_image(pipe)
 
 
-@pytest.mark.parametrize(("kind", "limit"), [("WEBP", 192), ("AVIF", 192), ("PNG", 400), ("JPEG", 400), ("TIFF", 400), ("GIF", 400)])
+@pytest.mark.parametrize(
+    ("kind", "limit"),
+    [("WEBP", 192), ("AVIF", 192), ("PNG", 400), ("JPEG", 400), ("TIFF", 400), ("GIF", 400)],
+)
 def test_huge_files_are_refused_before_they_are_read(tmp_path, kind, limit):
     path = tmp_path / f"huge.{kind.lower()}"
     path.write_bytes(saved(Image.fromarray(NOISE), kind))
@@ -499,10 +613,16 @@ def test_sixteen_megapixels_take_ten_bytes_a_pixel_at_most(tmp_path):
         ("print.jpg", Image.new("CMYK", size), {}),
     ):
         save(tmp_path / name, image, **options)
-        program = ("import resource, sys; from deepfake_nbs.images import read_image; "
-                   "most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024; "
-                   "before = most(); read_image(sys.argv[1]); print(most() - before)")
-        peak = int(subprocess.run([sys.executable, "-c", program, tmp_path / name], capture_output=True, text=True, check=True).stdout)
+        program = (
+            "import resource, sys; from deepfake_nbs.images import read_image; "
+            "most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024; "
+            "before = most(); read_image(sys.argv[1]); print(most() - before)"
+        )
+        peak = int(
+            subprocess.run(
+                [sys.executable, "-c", program, tmp_path / name], capture_output=True, text=True, check=True
+            ).stdout
+        )
         assert peak < 10 * 16_000_000, (name, peak)
 
 
@@ -522,15 +642,29 @@ def test_the_format_of_every_image_is_known(tmp_path):
 
     broken = tmp_path / "no ending"
     broken.write_bytes(with_chunks(saved(Image.fromarray(NOISE), "PNG"), before=chunk(b"gAMA", b"\0")))
-    for path, kind in ((portrait(tmp_path / "a.mpo"), "MPO"), (portrait(tmp_path / "a.jpg"), "MPO"), (broken, "PNG"),
-                       *((save(tmp_path / f"b.{kind.lower()}", Image.fromarray(NOISE)), kind) for kind in images.IMAGE_FORMATS)):
+    for path, kind in (
+        (portrait(tmp_path / "a.mpo"), "MPO"),
+        (portrait(tmp_path / "a.jpg"), "MPO"),
+        (broken, "PNG"),
+        *(
+            (save(tmp_path / f"b.{kind.lower()}", Image.fromarray(NOISE)), kind)
+            for kind in images.IMAGE_FORMATS
+        ),
+    ):
         header = read_header(path)
-        assert (header.width, header.height, header.format, header.n_bytes) == (40, 30, kind, path.stat().st_size)
+        assert (header.width, header.height, header.format, header.n_bytes) == (
+            40,
+            30,
+            kind,
+            path.stat().st_size,
+        )
         assert read_image(path).format == kind and looks_like_image(path)
         note = inspect_image(path)
         assert (note["width"], note["height"], note["format"]) == (40, 30, kind)
         facts = FileProperties().describe(path)
-        assert facts[:3].tolist() == [40, 30, 40 / 30] and facts[4:-128].tolist() == [name == kind for name in images.KNOWN_FORMATS]
+        assert facts[:3].tolist() == [40, 30, 40 / 30] and facts[4:-128].tolist() == [
+            name == kind for name in images.KNOWN_FORMATS
+        ]
         assert bool(facts[-128:].any()) == (kind in ("JPEG", "MPO"))
     assert {".mpo", ".jpg", ".png"} <= image_suffixes()
 
@@ -540,13 +674,23 @@ def test_the_format_of_every_image_is_known(tmp_path):
 CASES = Path(__file__).resolve().parents[3] / "shared/cases/images"
 RED_CASE = (200, 30, 30)
 READ = {  # Size, mean colour
-    "actl_cut.png": ((40, 30), RED_CASE), "chrm_cut.png": ((40, 30), RED_CASE), "gama_cut.png": ((40, 30), RED_CASE),
-    "phys_cut.png": ((40, 30), RED_CASE), "srgb_empty.png": ((40, 30), RED_CASE), "iccp_method9.png": ((40, 30), RED_CASE),
-    "text_crc.png": ((40, 30), RED_CASE), "exif_garbage.png": ((40, 30), RED_CASE), "exif_garbage.webp": ((40, 30), RED_CASE),
-    "exif_raw_odd.png": ((40, 30), RED_CASE), "exif_short.png": ((40, 30), RED_CASE),
-    "adobe_cut.jpg": ((256, 256), (121.6, 109.6, 92.0)), "dark16.pgm": ((40, 30), (0, 0, 0)),
-    "jpg-mpo.jpg": ((256, 192), (112.6, 101.2, 84.0)), "png-long-icc.png": ((256, 192), (112.6, 101.2, 84.0)),
-    "png-long-text.png": ((256, 192), (112.6, 101.2, 84.0)), "png-rawprofile-broken.png": ((256, 192), (112.6, 101.2, 84.0)),
+    "actl_cut.png": ((40, 30), RED_CASE),
+    "chrm_cut.png": ((40, 30), RED_CASE),
+    "gama_cut.png": ((40, 30), RED_CASE),
+    "phys_cut.png": ((40, 30), RED_CASE),
+    "srgb_empty.png": ((40, 30), RED_CASE),
+    "iccp_method9.png": ((40, 30), RED_CASE),
+    "text_crc.png": ((40, 30), RED_CASE),
+    "exif_garbage.png": ((40, 30), RED_CASE),
+    "exif_garbage.webp": ((40, 30), RED_CASE),
+    "exif_raw_odd.png": ((40, 30), RED_CASE),
+    "exif_short.png": ((40, 30), RED_CASE),
+    "adobe_cut.jpg": ((256, 256), (121.6, 109.6, 92.0)),
+    "dark16.pgm": ((40, 30), (0, 0, 0)),
+    "jpg-mpo.jpg": ((256, 192), (112.6, 101.2, 84.0)),
+    "png-long-icc.png": ((256, 192), (112.6, 101.2, 84.0)),
+    "png-long-text.png": ((256, 192), (112.6, 101.2, 84.0)),
+    "png-rawprofile-broken.png": ((256, 192), (112.6, 101.2, 84.0)),
     "orient6_grey_uncompressed.tif": ((4, 8), (15.5, 15.5, 15.5)),
 }
 

@@ -1,4 +1,5 @@
 "The run that a page shows, and how a page is executed."
+
 import os
 import signal
 import subprocess
@@ -22,7 +23,9 @@ def test_inputs_are_rewritten_only_when_they_change(tmp_path, monkeypatch, root)
     pages.freeze_inputs("smoke", "photos")
     assert before == {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
     (tmp_path / "photos" / "b.jpg").write_bytes(b"22")
-    (tmp_path / "photos" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"3")  # A name from a disk with another encoding
+    (tmp_path / "photos" / os.fsdecode(b"caf\xe9.jpg")).write_bytes(
+        b"3"
+    )  # A name from a disk with another encoding
     pages.freeze_inputs("smoke", "photos")
     after = {path.name: path.stat().st_mtime_ns for path in run.iterdir()}
     assert after["inputs.csv"] != before["inputs.csv"] and after["settings.json"] == before["settings.json"]
@@ -34,7 +37,11 @@ def test_a_chapter_runs_and_is_promoted(chapter, capfd):
     assert nbformat.read(done, 4).cells[-1].outputs[0]["data"]["text/plain"] == "8"
     publishing.promote(done, chapter / "nbs" / "x.ipynb")
     source = nbformat.read(chapter / "nbs" / "x.ipynb", 4)
-    assert len(source.cells) == 2 and source.cells[-1].outputs and source.cells[0].metadata.tags == ["parameters"]
+    assert (
+        len(source.cells) == 2
+        and source.cells[-1].outputs
+        and source.cells[0].metadata.tags == ["parameters"]
+    )
     source.cells[-1].source = "row * 3"
     nbformat.write(source, chapter / "nbs" / "x.ipynb")
     with pytest.raises(ValueError, match="another version"):
@@ -62,7 +69,12 @@ def test_unknown_parameters_and_failures_promote_nothing(chapter):
     with pytest.raises(FileNotFoundError, match="y.ipynb"):
         pages.run_notebook("nbs/y.ipynb", "out/y.ipynb", {})
     command = [sys.executable, "-c", "from deepfake_nbs.pages import run_notebook_command as run; run()"]
-    done = subprocess.run([*command, "nbs/x.ipynb", "out/x.ipynb", "-p", "row", "13"], cwd=chapter, capture_output=True, text=True)
+    done = subprocess.run(
+        [*command, "nbs/x.ipynb", "out/x.ipynb", "-p", "row", "13"],
+        cwd=chapter,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 1 and "x.ipynb: a cell failed" in done.stderr
     assert not (chapter / "out" / "x.ipynb").exists() and (chapter / "out" / "x.partial.ipynb").exists()
 
@@ -73,7 +85,10 @@ def test_the_command_says_what_was_wrong(chapter, monkeypatch):
         pages.run_notebook_command()
     command = [Path(sys.executable).with_name("deepfake-nbs-chapter"), *sys.argv[1:]]
     done = subprocess.run(command, cwd=chapter, capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and done.stderr == "deepfake-nbs-chapter: x.ipynb: unknown parameter 'rwo'; did you mean 'row'?\n"
+    assert (
+        done.returncode == 1
+        and done.stderr == "deepfake-nbs-chapter: x.ipynb: unknown parameter 'rwo'; did you mean 'row'?\n"
+    )
     monkeypatch.setattr(sys, "argv", ["deepfake-nbs-chapter", "nbs/x.ipynb", "out/x.ipynb", "-p", "row", "4"])
     pages.run_notebook_command()
     assert (chapter / "out" / "x.ipynb").is_file() and not (chapter / "out" / "x.partial.ipynb").exists()
@@ -82,9 +97,12 @@ def test_the_command_says_what_was_wrong(chapter, monkeypatch):
 @pytest.fixture
 def page(chapter):
     "A project of one results page."
-    sources = ["from deepfake_nbs.core import run_folder\nfrom deepfake_nbs.pages import choose_profile",
-               'profile: str = "mini"\ndata: str = "data/miniature"\nn: int = 1',
-               "profile = choose_profile(profile, data)", "run_folder(profile, data).name"]
+    sources = [
+        "from deepfake_nbs.core import run_folder\nfrom deepfake_nbs.pages import choose_profile",
+        'profile: str = "mini"\ndata: str = "data/miniature"\nn: int = 1',
+        "profile = choose_profile(profile, data)",
+        "run_folder(profile, data).name",
+    ]
     cells = [nbformat.v4.new_code_cell(source) for source in sources]
     cells[1].metadata["tags"] = ["parameters"]
     kernel = {"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}}
@@ -94,31 +112,61 @@ def page(chapter):
 
 def shown(page, *flags):
     "What plain papermill shows of the page: its last value and what it printed, or what it stopped at."
-    command = [sys.executable, "-m", "papermill", "nbs/x.ipynb", "out.ipynb", "--cwd", "nbs", "-k", "python3", *flags]
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        "nbs/x.ipynb",
+        "out.ipynb",
+        "--cwd",
+        "nbs",
+        "-k",
+        "python3",
+        *flags,
+    ]
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-    done = subprocess.run(command, cwd=page, capture_output=True, text=True, env=os.environ | {"PATH": path}, check=False)
-    outputs = [output for cell in nbformat.read(page / "out.ipynb", 4).cells for output in cell.get("outputs", [])]
+    done = subprocess.run(
+        command, cwd=page, capture_output=True, text=True, env=os.environ | {"PATH": path}, check=False
+    )
+    outputs = [
+        output for cell in nbformat.read(page / "out.ipynb", 4).cells for output in cell.get("outputs", [])
+    ]
     assert done.returncode == any(output.output_type == "error" for output in outputs)
-    return ["\n".join(output.get("traceback", [])) or output.get("text") or output.data["text/plain"]
-            for output in outputs if "papermill-error-cell" not in str(output.get("data", ""))]
+    return [
+        "\n".join(output.get("traceback", [])) or output.get("text") or output.data["text/plain"]
+        for output in outputs
+        if "papermill-error-cell" not in str(output.get("data", ""))
+    ]
 
 
 def test_a_page_shows_the_newest_run_or_says_how_to_make_one(page):
     assert shown(page) == ["There is no run of any profile on data/miniature yet. `make report` makes one."]
     asked = shown(page, "-p", "profile", "mini")
-    assert asked == ["There is no run of profile 'mini' on data/miniature yet. `make report PROFILE=mini` makes one."]
+    assert asked == [
+        "There is no run of profile 'mini' on data/miniature yet. `make report PROFILE=mini` makes one."
+    ]
     assert shown(page, "-p", "nn", "2") == ["unknown parameter 'nn'; did you mean 'n'?"]
     assert not (page / "data").exists(), "looking makes nothing"
     for profile, time in (("full", 1e9), ("smoke", 2e9)):
         made = core.write_text(page / "data" / "runs" / f"{profile}-miniature" / "claims.csv", "")
         os.utime(made, (time, time))
-    for name in ("settings.json", "inputs.csv", "nbs/library/00a_core.ipynb"):  # A report of the site's profile that was stopped early
+    for name in (
+        "settings.json",
+        "inputs.csv",
+        "nbs/library/00a_core.ipynb",
+    ):  # A report of the site's profile that was stopped early
         core.write_text(page / "data" / "runs" / "mini-miniature" / name, "")
     said, name = shown(page, "-p", "n", "2")
-    assert said == "Profile 'mini' has not run on data/miniature; this page shows the newest run, of profile 'smoke'.\n"
+    assert (
+        said
+        == "Profile 'mini' has not run on data/miniature; this page shows the newest run, of profile 'smoke'.\n"
+    )
     assert name == "'smoke-miniature'"
     assert shown(page, "-p", "profile", "full") == ["'full-miniature'"]
-    assert "settings.ini: unknown profile 'smok'; did you mean 'smoke'?" in shown(page, "-p", "profile", "smok")[0]
+    assert (
+        "settings.ini: unknown profile 'smok'; did you mean 'smoke'?"
+        in shown(page, "-p", "profile", "smok")[0]
+    )
     core.write_text(page / "data" / "runs" / "mini-miniature" / "claims.csv", "")
     assert shown(page) == ["'mini-miniature'"], "the profile of the site wins where it has run"
 
@@ -136,15 +184,33 @@ try:
 finally:
     open("put-away", "w").close()"""
     nbformat.write(nb, chapter / "nbs" / "x.ipynb")
-    command = [sys.executable, "-c", "from deepfake_nbs.pages import run_notebook_command as run; run()", "nbs/x.ipynb", "out/x.ipynb"]
-    process = subprocess.Popen(command, cwd=chapter, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    command = [
+        sys.executable,
+        "-c",
+        "from deepfake_nbs.pages import run_notebook_command as run; run()",
+        "nbs/x.ipynb",
+        "out/x.ipynb",
+    ]
+    process = subprocess.Popen(
+        command,
+        cwd=chapter,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     family = next(line for line in process.stdout if line.startswith("running")).split()[1:]
     os.killpg(process.pid, number)
     said = process.communicate()[1]
-    assert process.returncode == code and said == "x.ipynb: stopped, nothing was promoted; the same command starts it again.\n"
+    assert (
+        process.returncode == code
+        and said == "x.ipynb: stopped, nothing was promoted; the same command starts it again.\n"
+    )
     for pid in family:
         state = Path("/proc", pid, "stat")
-        assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z", "a process was left"
+        assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z", (
+            "a process was left"
+        )
     assert (chapter / "nbs" / "put-away").exists(), "the cell could put away what it was writing"
     assert os.listdir(chapter / "out") == ["x.partial.ipynb"]
 
@@ -159,7 +225,9 @@ def test_what_a_chapter_says_in_a_terminal_is_short(chapter, capfd):
     with pytest.raises(RuntimeError, match="a cell failed; see out/x.partial.ipynb"):
         pages.run_notebook("nbs/x.ipynb", "out/x.ipynb", {"row": "13"})
     said = capfd.readouterr().err
-    assert "AssertionError" in said and "papermill" not in said and "\x1b" not in said  # The cell's own words, once
+    assert (
+        "AssertionError" in said and "papermill" not in said and "\x1b" not in said
+    )  # The cell's own words, once
     assert said.count("assert row != 13") == 1
 
 
@@ -167,7 +235,9 @@ def test_what_stops_papermill_itself_is_shown(chapter, capfd, monkeypatch):
     with pytest.raises(RuntimeError, match="a cell failed"):
         pages.run_notebook("nbs/x.ipynb", "out/x.ipynb", {"row": "13"})
     capfd.readouterr()
-    (chapter / "nbs" / "x.ipynb").write_text('{"cells": [], "nbformat": 9, "nbformat_minor": 0, "metadata": {}}')
+    (chapter / "nbs" / "x.ipynb").write_text(
+        '{"cells": [], "nbformat": 9, "nbformat_minor": 0, "metadata": {}}'
+    )
     with pytest.raises(RuntimeError):
         pages.run_notebook("nbs/x.ipynb", "out/x.ipynb", {})
     said = capfd.readouterr().err
@@ -185,11 +255,19 @@ def test_time_left_comes_from_earlier_runs(tmp_path):
     names = ["01_datasets", "02_head_detection", "06_training_run-1", "06_training_run-8"]
     slow = plan_of("smoke-slow", names, **{"01_datasets": pages.SMOKE_SECONDS["01_datasets"] * 3.0})
     guesses = [pages.SMOKE_SECONDS[name.partition("-")[0]] for name in names]
-    assert pages.estimate_seconds(slow, 0) == guesses[0] * 3 + sum(guesses[1:])  # Nothing has run in this report
+    assert pages.estimate_seconds(slow, 0) == guesses[0] * 3 + sum(
+        guesses[1:]
+    )  # Nothing has run in this report
     assert pages.estimate_seconds(slow, 1) == 3 * sum(guesses[1:])  # This machine takes three times as long
-    assert pages.say_progress(slow[1], slow) == f"Page 2 of 4: 02_head_detection, about {sum(guesses[1:]) / 20:.0f} minutes left"
+    assert (
+        pages.say_progress(slow[1], slow)
+        == f"Page 2 of 4: 02_head_detection, about {sum(guesses[1:]) / 20:.0f} minutes left"
+    )
     full = plan_of("full-own", names, **{"06_training_run-1": 36000.0})
-    assert pages.estimate_seconds(full, 0) is None and pages.say_progress(full[0], full) == "Page 1 of 4: 01_datasets"
+    assert (
+        pages.estimate_seconds(full, 0) is None
+        and pages.say_progress(full[0], full) == "Page 1 of 4: 01_datasets"
+    )
     assert pages.say_progress(full[3], full) == "Page 4 of 4: 06_training_run-8, about 10.0 hours left"
     assert pages.say_progress(tmp_path / "mine.ipynb", full) == ""
     full[1].write_text("cut off {")
@@ -197,5 +275,9 @@ def test_time_left_comes_from_earlier_runs(tmp_path):
 
 
 def test_every_page_has_a_guess(root):
-    with_code = {path.stem for path in (root / "nbs").glob("*.ipynb") if '"cell_type": "code"' in path.read_text(encoding="utf-8")}
+    with_code = {
+        path.stem
+        for path in (root / "nbs").glob("*.ipynb")
+        if '"cell_type": "code"' in path.read_text(encoding="utf-8")
+    }
     assert with_code == set(pages.SMOKE_SECONDS)

@@ -1,4 +1,5 @@
 "Worker processes: what they give, and that none is left behind, whatever ends the work."
+
 import hashlib
 import math
 import os
@@ -24,7 +25,9 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="ne
 
 
 def test_results_come_in_order_and_errors_as_they_were_raised():
-    assert list(parallel_map(math.hypot, [3, 5, 8] * 20, [4, 12, 15] * 20, workers=2)) == [5.0, 13.0, 17.0] * 20
+    assert (
+        list(parallel_map(math.hypot, [3, 5, 8] * 20, [4, 12, 15] * 20, workers=2)) == [5.0, 13.0, 17.0] * 20
+    )
     assert list(parallel_map(math.sqrt, [], workers=2)) == []
     with pytest.raises(ValueError, match="math domain error"):
         list(parallel_map(math.sqrt, [1, -1, 4], workers=2))
@@ -60,8 +63,14 @@ def test_processes_read_only_so_far_ahead():
         assert [next(results) for _ in range(3)] == [0, 1, math.sqrt(2)] and len(pulled) == 8
 
 
-@pytest.mark.parametrize("weights, most, expected", [([5] * 6, 10, [2, 3, 4, 5, 6, 6]), ([1, 50, 1, 1, 1, 1], 10, [1, 2, 6, 6, 6, 6]),
-                                                     ([1] * 6, math.inf, [5, 6, 6, 6, 6, 6])])
+@pytest.mark.parametrize(
+    "weights, most, expected",
+    [
+        ([5] * 6, 10, [2, 3, 4, 5, 6, 6]),
+        ([1, 50, 1, 1, 1, 1], 10, [1, 2, 6, 6, 6, 6]),
+        ([1] * 6, math.inf, [5, 6, 6, 6, 6, 6]),
+    ],
+)
 def test_heavy_items_are_not_held_ahead(weights, most, expected):
     "How many items have been handed to the threads when each result is given."
     submitted, seen = [], []
@@ -97,7 +106,11 @@ def test_a_bar_is_shown_where_it_has_a_title(capsys):
 
 
 def written(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.mark.parametrize("backend", ["threading", "loky", "multiprocessing", "sequential"])
@@ -121,7 +134,11 @@ def test_a_backend_that_is_named_serves_the_map(tmp_path, backend):
 
 def nested(path):
     "Whether a map inside a map stays in its own process, and what it gives."
-    return os.getpid(), {os.getpid(), *parallel_map(os.getpgid, [0, 0], workers=2)} == {os.getpid(), os.getpgid(0)}, file_sha256(path)
+    return (
+        os.getpid(),
+        {os.getpid(), *parallel_map(os.getpgid, [0, 0], workers=2)} == {os.getpid(), os.getpgid(0)},
+        file_sha256(path),
+    )
 
 
 def test_a_map_inside_a_map_stays_where_it_is(tmp_path):
@@ -131,12 +148,18 @@ def test_a_map_inside_a_map_stays_where_it_is(tmp_path):
 
 
 def test_a_dask_cluster_takes_the_same_frames_as_one_process(tmp_path):
-    distributed = pytest.importorskip("dask.distributed", reason="dask.distributed is not installed: a cluster was not tried")
+    distributed = pytest.importorskip(
+        "dask.distributed", reason="dask.distributed is not installed: a cluster was not tried"
+    )
     (tmp_path / "videos").mkdir()
     draw_videos(tmp_path / "videos")
-    videos = pd.DataFrame([dict(path=path.name, label=0, video="") for path in sorted((tmp_path / "videos").iterdir())])
+    videos = pd.DataFrame(
+        [dict(path=path.name, label=0, video="") for path in sorted((tmp_path / "videos").iterdir())]
+    )
     one = extract_frames(videos, tmp_path / "videos", tmp_path / "one", 20, workers=1, progress=False)
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
         with distributed.Client(cluster) as client, parallel_config(backend="dask"):
             two = extract_frames(videos, tmp_path / "videos", tmp_path / "two", 20, workers=1, progress=False)
             files = sorted((tmp_path / "two").rglob("*.png"))
@@ -243,19 +266,33 @@ def draw_videos(folder):
 
 
 def start(code, folder):
-    return subprocess.Popen([sys.executable, "-c", code, str(folder)], start_new_session=True, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(folder)],
+        start_new_session=True,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 INT, TERM, KILL = (signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)
 
 
 @needs_proc
-@pytest.mark.parametrize("script, when, ends, whom", [
-    (VIDEOS, "start", INT, "group"), (VIDEOS, "start", TERM, "group"), (VIDEOS, "start", KILL, "parent"),
-    (VIDEOS, "work", INT, "group"), (VIDEOS, "work", INT, "parent"), (VIDEOS, "work", TERM, "parent"), (VIDEOS, "work", KILL, "parent"),
-    (DRAWING, "work", INT, "group"), (DRAWING, "work", TERM, "parent"),
-])
+@pytest.mark.parametrize(
+    "script, when, ends, whom",
+    [
+        (VIDEOS, "start", INT, "group"),
+        (VIDEOS, "start", TERM, "group"),
+        (VIDEOS, "start", KILL, "parent"),
+        (VIDEOS, "work", INT, "group"),
+        (VIDEOS, "work", INT, "parent"),
+        (VIDEOS, "work", TERM, "parent"),
+        (VIDEOS, "work", KILL, "parent"),
+        (DRAWING, "work", INT, "group"),
+        (DRAWING, "work", TERM, "parent"),
+    ],
+)
 def test_no_process_outlives_an_interruption(tmp_path, script, when, ends, whom):
     number, code = ends
     if script == VIDEOS:
@@ -274,7 +311,11 @@ def test_no_process_outlives_an_interruption(tmp_path, script, when, ends, whom)
         if parent.poll() is None or processes(parent.pid):
             os.killpg(parent.pid, signal.SIGKILL)
     if ends == KILL:  # Python's own resource tracker counts what a killed process could not put away
-        errors = "".join(line for line in errors.splitlines() if "resource_tracker" not in line and "warnings.warn" not in line)
+        errors = "".join(
+            line
+            for line in errors.splitlines()
+            if "resource_tracker" not in line and "warnings.warn" not in line
+        )
     assert (parent.returncode, said, errors) == (code, "", "")
 
 
@@ -316,5 +357,7 @@ results = parallel_map(math.sqrt, [1, 4, 9], workers=2)
 print(next(results), flush=True)
 os._exit(3)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)  # Until the last holder of the pipe ends
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True
+    )  # Until the last holder of the pipe ends
     assert (done.returncode, done.stdout, done.stderr) == (3, "1.0\n", "")

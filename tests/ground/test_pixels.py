@@ -58,7 +58,9 @@ def test_a_square_is_antialiased():
     assert np.abs(resize_square(lines, 16).astype(int) - 128).max() <= 2
 
 
-@pytest.mark.parametrize("size, expected", [((400, 100), (160, 40)), ((100, 400), (40, 160)), ((30, 20), (30, 20))])
+@pytest.mark.parametrize(
+    "size, expected", [((400, 100), (160, 40)), ((100, 400), (40, 160)), ((30, 20), (30, 20))]
+)
 def test_a_thumbnail_never_grows_and_leaves_its_image_alone(size, expected):
     image = Image.new("RGB", size)
     assert thumbnail(image).size == expected and image.size == size
@@ -72,10 +74,15 @@ def test_a_crop_is_clipped_to_the_image():
     assert crop_box(image, (10.2, 10.2, 10.4, 10.4)).size == (1, 1)
 
 
-@pytest.mark.parametrize("box, words", [
-    ((300, 0, 320, 20), "no part of the image of 300 x 200"), ((20, 20, 10, 30), "no part"),
-    ((float("nan"), 0, 1, 1), "not numbers; expected pixels"), ((0, 0, float("inf"), 1), "not numbers"),
-])
+@pytest.mark.parametrize(
+    "box, words",
+    [
+        ((300, 0, 320, 20), "no part of the image of 300 x 200"),
+        ((20, 20, 10, 30), "no part"),
+        ((float("nan"), 0, 1, 1), "not numbers; expected pixels"),
+        ((0, 0, float("inf"), 1), "not numbers"),
+    ],
+)
 def test_a_box_that_cannot_be_cropped_is_named(box, words):
     with pytest.raises(ValueError, match=words):
         crop_box(smooth(0, (300, 200)), box)
@@ -85,14 +92,20 @@ def test_a_box_that_cannot_be_cropped_is_named(box, words):
 def test_a_hash_survives_a_smaller_compressed_copy_and_tells_images_apart(tmp_path, seed):
     image = smooth(seed)
     image.resize((160, 120)).save(tmp_path / "small.jpg", quality=50)
-    hashes = [perceptual_hash(one) for one in (image, tmp_path / "small.jpg", str(tmp_path / "small.jpg"), smooth(seed + 100))]
+    hashes = [
+        perceptual_hash(one)
+        for one in (image, tmp_path / "small.jpg", str(tmp_path / "small.jpg"), smooth(seed + 100))
+    ]
     near, same, far = ((hashes[0] ^ other).bit_count() for other in hashes[1:])
     assert near == same <= 4 and far > 12
     assert hash_bits(small_grey(image)) == hashes[0].to_bytes(8, "big")
 
 
 def test_what_has_no_contrast_has_no_hash(tmp_path):
-    assert perceptual_hash(Image.new("RGB", (40, 40), "teal")) is None and hash_bits(small_grey(Image.new("RGB", (9, 9)))) == b""
+    assert (
+        perceptual_hash(Image.new("RGB", (40, 40), "teal")) is None
+        and hash_bits(small_grey(Image.new("RGB", (9, 9)))) == b""
+    )
     (tmp_path / "page.jpg").write_text("<html>")
     with pytest.raises(ImageError, match="page.jpg"):
         perceptual_hash(tmp_path / "page.jpg")

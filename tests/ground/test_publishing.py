@@ -1,4 +1,5 @@
 "Outputs of executed notebooks copied into their sources, and numbers kept."
+
 import shutil
 import nbformat
 import pandas as pd
@@ -11,12 +12,18 @@ from deepfake_nbs import publishing
 
 def test_what_a_hidden_cell_printed_is_not_promoted(chapter):
     nb = nbformat.read(chapter / "nbs" / "x.ipynb", 4)
-    nb.cells[-1].source = "#| output: false\nfrom ipywidgets import IntSlider\nprint('40 of 80')\ndisplay(IntSlider())\nrow * 2"
+    nb.cells[
+        -1
+    ].source = (
+        "#| output: false\nfrom ipywidgets import IntSlider\nprint('40 of 80')\ndisplay(IntSlider())\nrow * 2"
+    )
     nb.cells.append(nbformat.v4.new_code_cell("print('seen')"))
     nbformat.write(nb, chapter / "nbs" / "x.ipynb")
     publishing.promote(pages.run_notebook("nbs/x.ipynb", "out/x.ipynb", {}), chapter / "nbs" / "x.ipynb")
     hidden, shown = nbformat.read(chapter / "nbs" / "x.ipynb", 4).cells[-2:]
-    assert [one.output_type for one in hidden.outputs] == ["execute_result"] and shown.outputs[0].text == "seen\n"
+    assert [one.output_type for one in hidden.outputs] == ["execute_result"] and shown.outputs[
+        0
+    ].text == "seen\n"
 
 
 def test_the_record_of_what_is_published_was_made_before_the_pages_changed(chapter, root, monkeypatch):
@@ -45,7 +52,9 @@ def test_publishing_copies_outputs_and_measured_claims(chapter, root):
 def test_a_chapter_with_an_error_is_not_promoted(chapter):
     done = pages.run_notebook("nbs/x.ipynb", "out/x.ipynb", {})
     broken = nbformat.read(done, 4)
-    broken.cells[-1].outputs = [nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])]
+    broken.cells[-1].outputs = [
+        nbformat.v4.new_output("error", ename="ValueError", evalue="no", traceback=[])
+    ]
     nbformat.write(broken, done)
     with pytest.raises(ValueError, match="a cell failed"):
         publishing.promote(done, chapter / "nbs" / "x.ipynb")
@@ -53,6 +62,8 @@ def test_a_chapter_with_an_error_is_not_promoted(chapter):
 
 
 def test_keeping_what_has_not_run_says_how_to_make_it(chapter):
-    with pytest.raises(FileNotFoundError, match="smoke-toy/claims.csv: no such file; `make report PROFILE=smoke`"):
+    with pytest.raises(
+        FileNotFoundError, match="smoke-toy/claims.csv: no such file; `make report PROFILE=smoke`"
+    ):
         publishing.keep_results("smoke", "data/toy")
     assert not (chapter / "papers" / "results").exists()

@@ -9,7 +9,15 @@ from pydantic import Field
 
 from deepfake_nbs import runs
 from deepfake_nbs.core import file_sha256, write_json, write_text
-from deepfake_nbs.runs import TrainingError, checked_dataclass, code_identity, differing_keys, find_existing_run, one_of, read_record
+from deepfake_nbs.runs import (
+    TrainingError,
+    checked_dataclass,
+    code_identity,
+    differing_keys,
+    find_existing_run,
+    one_of,
+    read_record,
+)
 
 SOURCE = """
 \"A module.\"
@@ -33,7 +41,9 @@ def identity_of(tmp_path, monkeypatch):
     "Code identity of a module with some text."
     package = tmp_path / "package"
     package.mkdir()
-    monkeypatch.setattr(runs, "find_spec", lambda name: type("Spec", (), dict(origin=str(package / "code.py"))))
+    monkeypatch.setattr(
+        runs, "find_spec", lambda name: type("Spec", (), dict(origin=str(package / "code.py")))
+    )
 
     def identity(text):
         write_text(package / "code.py", text)
@@ -42,33 +52,68 @@ def identity_of(tmp_path, monkeypatch):
     return identity
 
 
-@pytest.mark.parametrize("old, new", [
-    ("import os", "import os  # why"), ("A module.", "Another text."), ("Twice.", "Two times."), ("Alone.", "Nobody."),
-    ("    width = 2", "\n\n    width = 2"), ("import os", "# %% ../nbs/x.ipynb #c001\nimport os")])
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("import os", "import os  # why"),
+        ("A module.", "Another text."),
+        ("Twice.", "Two times."),
+        ("Alone.", "Nobody."),
+        ("    width = 2", "\n\n    width = 2"),
+        ("import os", "# %% ../nbs/x.ipynb #c001\nimport os"),
+    ],
+)
 def test_comments_docstrings_and_layout_leave_a_run_the_same(identity_of, old, new):
     assert identity_of(SOURCE) == identity_of(SOURCE.replace(old, new))
 
 
-@pytest.mark.parametrize("old, new", [
-    ("width = 2", "width = 3"), ("x * self", "x + self"), (":g}", ":f}"), ("class Net", "class Network"), ("self, x", "self, x=1"),
-    ("import os", "import os, sys"), ("async def", "def"), ("return", "y =")])
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("width = 2", "width = 3"),
+        ("x * self", "x + self"),
+        (":g}", ":f}"),
+        ("class Net", "class Network"),
+        ("self, x", "self, x=1"),
+        ("import os", "import os, sys"),
+        ("async def", "def"),
+        ("return", "y ="),
+    ],
+)
 def test_other_code_is_another_run(identity_of, old, new):
     assert identity_of(SOURCE) != identity_of(SOURCE.replace(old, new))
 
 
 def test_a_declared_module_must_exist():
-    with pytest.raises(ModuleNotFoundError, match="deepfake_nbs.run: no such module; expected a name inside the package"):
+    with pytest.raises(
+        ModuleNotFoundError, match="deepfake_nbs.run: no such module; expected a name inside the package"
+    ):
         code_identity(["runs", "run"])
     assert code_identity(["runs", "core"]) != code_identity(["core", "runs"])
 
 
 def test_a_constant_of_another_type_is_other_code(identity_of):
-    assert len({identity_of(f"x = {value}") for value in ("1", "1.0", "True", "None", "'1'", "b'1'", "()", "[]", "-1")}) == 9
+    assert (
+        len(
+            {
+                identity_of(f"x = {value}")
+                for value in ("1", "1.0", "True", "None", "'1'", "b'1'", "()", "[]", "-1")
+            }
+        )
+        == 9
+    )
 
 
 def test_differences_are_named_with_their_whole_key():
-    ours, theirs = dict(seed=1, phase=dict(rate=0.1, epochs=2), data={}), dict(seed=1, phase=dict(rate=0.2, epochs=2), code="a")
-    assert differing_keys(ours, theirs) == ["phase.rate (0.2, not 0.1)", "data (None, not {})", "code ('a', not None)"]
+    ours, theirs = (
+        dict(seed=1, phase=dict(rate=0.1, epochs=2), data={}),
+        dict(seed=1, phase=dict(rate=0.2, epochs=2), code="a"),
+    )
+    assert differing_keys(ours, theirs) == [
+        "phase.rate (0.2, not 0.1)",
+        "data (None, not {})",
+        "code ('a', not None)",
+    ]
 
 
 # --- what a folder holds ----------------------------------------------------------------------------------------------
@@ -86,8 +131,13 @@ def finished(tmp_path):
 
 
 def test_a_finished_run_is_found_and_another_is_refused(finished):
-    assert find_existing_run(finished, dict(seed=1)) == find_existing_run(finished, dict(seed=1), overwrite=True)
-    with pytest.raises(TrainingError, match=r"8: holds another run, which differs in seed \(1, not 2\); make it again with `x`"):
+    assert find_existing_run(finished, dict(seed=1)) == find_existing_run(
+        finished, dict(seed=1), overwrite=True
+    )
+    with pytest.raises(
+        TrainingError,
+        match=r"8: holds another run, which differs in seed \(1, not 2\); make it again with `x`",
+    ):
         find_existing_run(finished, dict(seed=2), way_out="make it again with `x`")
     assert (finished / "run.json").is_file()
     assert find_existing_run(finished, dict(seed=2), overwrite=True) is None
@@ -99,7 +149,9 @@ def test_a_finished_run_is_found_and_another_is_refused(finished):
 def test_a_run_without_its_files_or_with_other_weights_is_trained_again(finished, name, change):
     change(finished / name)
     whole = (finished / name).is_file() and name != "model/model.safetensors"
-    assert (find_existing_run(finished, dict(seed=1)) is not None) == whole == (finished / "run.json").is_file()
+    assert (
+        (find_existing_run(finished, dict(seed=1)) is not None) == whole == (finished / "run.json").is_file()
+    )
 
 
 def test_a_checkpoint_is_resumed_or_refused(tmp_path):
@@ -110,7 +162,10 @@ def test_a_checkpoint_is_resumed_or_refused(tmp_path):
     assert find_existing_run(tmp_path / "8", dict(seed=1)) is None and runs.latest_checkpoint(tmp_path / "8")
     with pytest.raises(TrainingError, match="seed"):
         find_existing_run(tmp_path / "8", dict(seed=2))
-    assert find_existing_run(tmp_path / "8", dict(seed=2), overwrite=True) is None and not (tmp_path / "8").exists()
+    assert (
+        find_existing_run(tmp_path / "8", dict(seed=2), overwrite=True) is None
+        and not (tmp_path / "8").exists()
+    )
     assert runs.latest_checkpoint(tmp_path / "nowhere") is None
 
 
@@ -154,11 +209,18 @@ class Config:
             raise ValueError("epochs is 7, and name says nothing")
 
 
-@pytest.mark.parametrize("values, message", [
-    (dict(epochs=0), "epochs is 0, expected at least 1"), (dict(epochs=2.5), "epochs is 2.5, expected int"),
-    (dict(epochs=True), "epochs is True, expected int"), (dict(name="sgd"), "unknown name 'sgd', expected one of adam, adamw"),
-    (dict(name=3), "name is 3, expected str"), (dict(epochs=7), "epochs is 7, and name says nothing"),
-    (dict(epochs=float("nan")), "epochs is nan, expected int")])
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (dict(epochs=0), "epochs is 0, expected at least 1"),
+        (dict(epochs=2.5), "epochs is 2.5, expected int"),
+        (dict(epochs=True), "epochs is True, expected int"),
+        (dict(name="sgd"), "unknown name 'sgd', expected one of adam, adamw"),
+        (dict(name=3), "name is 3, expected str"),
+        (dict(epochs=7), "epochs is 7, and name says nothing"),
+        (dict(epochs=float("nan")), "epochs is nan, expected int"),
+    ],
+)
 def test_a_wrong_value_is_one_line(values, message):
     with pytest.raises(ValueError) as error:
         Config(**values)
@@ -175,5 +237,8 @@ def test_a_configuration_is_frozen_and_comes_back(tmp_path):
     config = Config(epochs=2, part=Part(rate=0.5))
     with pytest.raises(AttributeError):
         config.epochs = 3
-    assert asdict(config) == dict(epochs=2, name="adam", part=dict(rate=0.5), size=None) and replace(config, epochs=2) == config
+    assert (
+        asdict(config) == dict(epochs=2, name="adam", part=dict(rate=0.5), size=None)
+        and replace(config, epochs=2) == config
+    )
     assert json.loads(write_json(tmp_path / "c.json", config).read_text()) == asdict(config)

@@ -1,4 +1,5 @@
 "Profiles of settings.ini: what is read, and what a wrong value gets."
+
 from dataclasses import replace
 import pytest
 from deepfake_nbs.settings import read_settings
@@ -11,8 +12,18 @@ def test_every_profile_reads(profile):
 
 
 def test_runs_are_rows_and_pairs_on_both_splits():
-    settings = replace(read_settings("mini"), rows=(1, 3), protocol_rows=(1, 3), protocol_seeds=(2, 42), schedule_rows=(3,))
-    assert settings.runs == ["1", "3", "1-published", "3-published", "1-seed2", "1-seed2-published", "3-cosine"]
+    settings = replace(
+        read_settings("mini"), rows=(1, 3), protocol_rows=(1, 3), protocol_seeds=(2, 42), schedule_rows=(3,)
+    )
+    assert settings.runs == [
+        "1",
+        "3",
+        "1-published",
+        "3-published",
+        "1-seed2",
+        "1-seed2-published",
+        "3-cosine",
+    ]
     assert replace(settings, protocol_rows=(), schedule_rows=()).runs == ["1", "3"]
 
 
@@ -36,7 +47,9 @@ def test_runs_are_rows_and_pairs_on_both_splits():
 def test_bad_settings_name_the_key(tmp_path, root, old, new, words):
     text = (root / "settings.ini").read_text()
     assert old in text
-    (tmp_path / "settings.ini").write_text(text.replace(old, new, 1) if "seed" not in old else text.replace(old, new))
+    (tmp_path / "settings.ini").write_text(
+        text.replace(old, new, 1) if "seed" not in old else text.replace(old, new)
+    )
     with pytest.raises(ValueError) as error:
         read_settings("smoke", tmp_path / "settings.ini")
     assert all(word in str(error.value) for word in words) and "settings.ini" in str(error.value)

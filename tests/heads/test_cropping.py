@@ -39,7 +39,10 @@ def test_a_crop_has_a_margin_and_no_padding():
     for box in ((400, 0, 500, 100), (50, 50, 50, 80), (80, 50, 40, 80)):
         with pytest.raises(ValueError, match="no part of the image"):
             crop_head(image, box)
-    assert [crop.size for crop in crop_heads(image, [HeadBox((0, 0, 10, 10), 0.5), HeadBox((0, 0, 20, 30), 0.4)], margin=0)] == [
+    assert [
+        crop.size
+        for crop in crop_heads(image, [HeadBox((0, 0, 10, 10), 0.5), HeadBox((0, 0, 20, 30), 0.4)], margin=0)
+    ] == [
         (10, 10),
         (20, 30),
     ]
@@ -47,7 +50,10 @@ def test_a_crop_has_a_margin_and_no_padding():
 
 @pytest.mark.parametrize("margin", [1e308, float("inf"), float("nan"), -0.1, 10.1])
 def test_a_margin_is_a_fraction_of_the_box(margin):
-    with pytest.raises(ValueError, match=f"margin is {margin:g}".replace("+", r"\+") + "; expected a fraction of the box, 0 to 10"):
+    with pytest.raises(
+        ValueError,
+        match=f"margin is {margin:g}".replace("+", r"\+") + "; expected a fraction of the box, 0 to 10",
+    ):
         crop_head(Image.new("RGB", (40, 30)), (10, 10, 20, 20), margin)
     with pytest.raises(ValueError, match="expected a fraction of the box"):
         crop_heads(Image.new("RGB", (40, 30)), [HeadBox((10, 10, 20, 20), 0.5)], margin)
@@ -73,29 +79,40 @@ def whole(tmp_path):
         (tmp_path / "data/challenge" / f"{label}-toy").mkdir(parents=True)
         for i in range(20):
             colour = (i, 10 * label, 3) if i % 8 == 3 else (200 + i, 220, 200 + label)
-            Image.new("RGB", (80, 60), colour).save(tmp_path / "data/challenge" / f"{label}-toy" / f"{i:02d}.png")
+            Image.new("RGB", (80, 60), colour).save(
+                tmp_path / "data/challenge" / f"{label}-toy" / f"{i:02d}.png"
+            )
     build_cvcs_dfd(tmp_path / "data", tmp_path / "run/cvcs_dfd", workers=1, progress=False)
     return tmp_path / "run/cvcs_dfd"
 
 
 def test_the_cropped_dataset_keeps_names_labels_groups_and_splits(whole):
     out = whole.with_name("cvcs_cropped_dfd")
-    cropped, before = build_cropped_dfd(whole, OnlyBright(), out, margin=0.1, progress=False), read_manifest(whole)
+    cropped, before = (
+        build_cropped_dfd(whole, OnlyBright(), out, margin=0.1, progress=False),
+        read_manifest(whole),
+    )
     dropped, common = pd.read_csv(out / "dropped.csv"), pd.read_csv(out / "common.csv")
     assert len(dropped) == 6 and set(dropped["reason"]) == {"no head found"}
-    assert len(cropped) == 34 == len(common) and set(cropped["whole"]) | set(dropped["path"]) == set(before["path"])
+    assert len(cropped) == 34 == len(common) and set(cropped["whole"]) | set(dropped["path"]) == set(
+        before["path"]
+    )
     kept = before.set_index("path").loc[cropped["whole"]].reset_index()
     for column in ("label", "group", "split", "method", "source", "origin"):
         assert cropped[column].tolist() == kept[column].tolist()
     assert [Path(path).stem for path in cropped["path"]] == [Path(path).stem for path in cropped["whole"]]
     for row in cropped.itertuples():
         with Image.open(out / row.path) as image:
-            assert image.format == "PNG" and image.size == (row.width, row.height) == (36, 42)  # the larger of both heads
+            assert image.format == "PNG" and image.size == (row.width, row.height) == (
+                36,
+                42,
+            )  # the larger of both heads
         source = read_image(whole / row.whole).crop((7, 6, 43, 48))
         assert np.array_equal(read_image(out / row.path), source)
     labels = read_annotation_files(out)
     assert (
-        labels.equals(read_list_files(out)) and labels.set_index("path")["label"].to_dict() == cropped.set_index("path")["label"].to_dict()
+        labels.equals(read_list_files(out))
+        and labels.set_index("path")["label"].to_dict() == cropped.set_index("path")["label"].to_dict()
     )
     assert json.loads((out / "dataset.json").read_text())["plan"]["protocol"] == "group"
     counts = crop_counts(whole.parent)
@@ -107,7 +124,9 @@ def test_the_cropped_dataset_is_built_once(whole, monkeypatch):
     first = build_cropped_dfd(whole, OnlyBright(), out, progress=False)
     seen = []
     prepare = cropping._read_and_letterbox
-    monkeypatch.setattr(cropping, "_read_and_letterbox", lambda path, size: seen.append(path) or prepare(path, size))
+    monkeypatch.setattr(
+        cropping, "_read_and_letterbox", lambda path, size: seen.append(path) or prepare(path, size)
+    )
     assert build_cropped_dfd(whole, OnlyBright(), out, progress=False).equals(first) and seen == []
     build_cropped_dfd(whole, OnlyBright(), out, margin=0.3, progress=False)
     assert len(seen) == len(set(seen)) == 40  # another margin is another dataset; each image is decoded once
@@ -129,7 +148,9 @@ def test_what_a_stranger_put_into_a_cropped_dataset_is_not_deleted(whole, built,
     assert (built / name).read_text() == "mine"
 
 
-@pytest.mark.parametrize("what", ["manifest.csv", "common.csv", "dropped.csv", "test.txt", "crop", "label", "empty crop"])
+@pytest.mark.parametrize(
+    "what", ["manifest.csv", "common.csv", "dropped.csv", "test.txt", "crop", "label", "empty crop"]
+)
 def test_a_cropped_dataset_that_is_not_whole_is_built_again(whole, built, what):
     crop = next((built / "train").glob("*.png"))
     path = {"crop": crop, "empty crop": crop, "label": crop.with_suffix(".txt")}.get(what, built / what)
@@ -146,7 +167,9 @@ def test_a_folder_with_a_strange_dataset_file_is_refused(whole, built, text):
         build_cropped_dfd(whole, OnlyBright(), built, progress=False)
 
 
-@pytest.mark.parametrize("options", [dict(margin=-0.1), dict(margin=float("nan")), dict(margin=float("inf")), dict(threshold=7)])
+@pytest.mark.parametrize(
+    "options", [dict(margin=-0.1), dict(margin=float("nan")), dict(margin=float("inf")), dict(threshold=7)]
+)
 def test_a_margin_and_a_threshold_that_cannot_be_are_refused(whole, options):
     with pytest.raises(ValueError, match="expected a margin of 0 or more, a threshold between 0 and 1"):
         build_cropped_dfd(whole, OnlyBright(), whole.with_name("new"), progress=False, **options)
@@ -184,6 +207,8 @@ def test_a_foreign_folder_and_a_blind_detector_are_refused(whole, tmp_path):
     with pytest.raises(ValueError, match="no head found in any image of the split 'train'"):
         build_cropped_dfd(whole, Blind(), tmp_path / "out", progress=False)
     assert not (tmp_path / "out").exists()
+
+
 KILLED = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
@@ -203,7 +228,14 @@ if __name__ == "__main__":
 
 def test_sigkill_leaves_no_half_dataset(whole):
     out = whole.with_name("cvcs_cropped_dfd")
-    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(Path(__file__).parents[1] / "helpers"), str(whole), str(out)]
+    command = [
+        sys.executable,
+        "-c",
+        textwrap.dedent(KILLED),
+        str(Path(__file__).parents[1] / "helpers"),
+        str(whole),
+        str(out),
+    ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     for _ in range(2):
         process.stdout.readline()
@@ -218,15 +250,33 @@ def test_the_command_crop_says_what_a_margin_may_be(tmp_path):
     for label in (0, 1):
         (tmp_path / "data/challenge" / f"{label}-toy").mkdir(parents=True)
         for i in range(6):
-            Image.new("RGB", (40, 30), (40 * i, 90 * label, 9)).save(tmp_path / f"data/challenge/{label}-toy/{i}.png")
+            Image.new("RGB", (40, 30), (40 * i, 90 * label, 9)).save(
+                tmp_path / f"data/challenge/{label}-toy/{i}.png"
+            )
     build.build_cvcs_dfd(tmp_path / "data", tmp_path / "set", workers=1, progress=False)
-    for word in ("--margin=1e308", "--margin=nan", "--margin=-1", "--threshold=nan", "--threshold=2", "--workers=0"):
-        done = CliRunner().invoke(app, ["crop", str(tmp_path / "set"), str(tmp_path / "out"), "--run", str(run), word])
+    for word in (
+        "--margin=1e308",
+        "--margin=nan",
+        "--margin=-1",
+        "--threshold=nan",
+        "--threshold=2",
+        "--workers=0",
+    ):
+        done = CliRunner().invoke(
+            app, ["crop", str(tmp_path / "set"), str(tmp_path / "out"), "--run", str(run), word]
+        )
         assert done.exit_code == 2 and isinstance(done.exception, SystemExit), done.output
-        assert len(done.output.strip().splitlines()) == 1 and "expected" in done.output and not (tmp_path / "out").exists()
+        assert (
+            len(done.output.strip().splitlines()) == 1
+            and "expected" in done.output
+            and not (tmp_path / "out").exists()
+        )
 
 
 def test_a_portable_margin_beyond_all_use_is_refused_by_name(tmp_path):
     (tmp_path / "preprocessing.json").write_text(json.dumps({"margin": 1e308}))
-    with pytest.raises(ValueError, match=r"preprocessing.json: margin is 1e\+308; expected a share of the box, 0 or more, at most 10"):
+    with pytest.raises(
+        ValueError,
+        match=r"preprocessing.json: margin is 1e\+308; expected a share of the box, 0 or more, at most 10",
+    ):
         training_margin(tmp_path)

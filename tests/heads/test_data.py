@@ -17,7 +17,10 @@ def test_boxes_survive_the_letterbox(size):
     square, scale = letterbox(Image.new("RGB", size, "white"), 64)
     assert square.shape == (64, 64, 3)
     white = (square == 255).all(2)
-    assert abs(white.any(0).sum() - max(1, size[0] * scale)) <= 1 and abs(white.any(1).sum() - max(1, size[1] * scale)) <= 1
+    assert (
+        abs(white.any(0).sum() - max(1, size[0] * scale)) <= 1
+        and abs(white.any(1).sum() - max(1, size[1] * scale)) <= 1
+    )
 
 
 @pytest.mark.parametrize("side, size", [((0, 5), 64), ((5, 0), 64), ((5, 5), 0)])
@@ -31,7 +34,9 @@ def test_flipping_there_and_back(film):
     image, boxes = read_image(film.root / path), film.boxes[path]
     flip = v2.RandomHorizontalFlip(p=1)
     mirrored, moved = flip(image, as_boxes(boxes, image.size))
-    assert np.allclose(moved[:, [0, 2]], image.width - boxes[:, [2, 0]]) and np.allclose(moved[:, [1, 3]], boxes[:, [1, 3]])
+    assert np.allclose(moved[:, [0, 2]], image.width - boxes[:, [2, 0]]) and np.allclose(
+        moved[:, [1, 3]], boxes[:, [1, 3]]
+    )
     again, back = flip(mirrored, moved)
     assert np.array_equal(again, image) and np.allclose(back, boxes)
 
@@ -67,6 +72,8 @@ def test_batches_of_the_detector_are_full_where_frames_are_not_a_multiple(n):
     assert [len(keys) for keys in schedule(n, 4, 2 * n)] == [4] * (2 * n)
     lap = [key for keys in schedule(n, 4, n) for key in keys][:n]
     assert sorted(number for _, number in lap) == list(range(n))
+
+
 BOMB = '<!DOCTYPE a [<!ENTITY b "boom"><!ENTITY c "&b;&b;&b;&b;">]><annotation><object><name>&c;</name></object></annotation>'
 NO_PLACE = "<object><name>head</name></object>"
 BAD = {
@@ -81,7 +88,10 @@ BAD = {
     "truncated xml": (voc((10, 10, 40, 50))[:60], "not a Pascal VOC annotation"),
     "entity bomb": (BOMB, "EntitiesForbidden"),
     "another xml": ("<html></html>", "its outermost element is 'html'"),
-    "another class without a box": (f"<annotation>{NO_PLACE.replace('head', 'dog')}</annotation>", "object 1: unknown class 'dog'"),
+    "another class without a box": (
+        f"<annotation>{NO_PLACE.replace('head', 'dog')}</annotation>",
+        "object 1: unknown class 'dog'",
+    ),
     "a head without a box beside another": (
         voc((10, 10, 40, 50)).replace("</annotation>", f"{NO_PLACE}</annotation>"),
         "object 2: a head without a box",
@@ -89,7 +99,9 @@ BAD = {
     "two heads without a box": (f"<annotation>{NO_PLACE * 2}</annotation>", "object 1: a head without a box"),
     "no name": (voc((10, 10, 40, 50)).replace("<name>head</name>", ""), "object 1: it has no name"),
     "size of another image": (
-        voc((10, 10, 40, 50)).replace("<object>", "<size><width>960</width><height>720</height></size><object>"),
+        voc((10, 10, 40, 50)).replace(
+            "<object>", "<size><width>960</width><height>720</height></size><object>"
+        ),
         "its size is 960 x 720, that of its image 96 x 72",
     ),
 }
@@ -124,9 +136,19 @@ def test_images_that_share_an_annotation_are_rejected(copy, tmp_path):
     with open(copy / "Splits/train.txt", "a") as file:
         file.write("more/mov_002_000001\n")
     heads = build_head_set(copy, tmp_path / "set", reject_limit=0.5, progress=False)
-    names = {f"JPEGImages/{name}" for name in ("more/mov_002_000001.jpeg", "mov_002_000001.jpeg", "mov_002_000001.png")}
-    assert names == set(heads.rejected.loc[heads.rejected["what"].eq("frame"), "path"]) and len(heads.frames) == 17
-    assert heads.rejected["reason"].str.contains("share Annotations/mov_002_000001.xml; expected one image").any()
+    names = {
+        f"JPEGImages/{name}"
+        for name in ("more/mov_002_000001.jpeg", "mov_002_000001.jpeg", "mov_002_000001.png")
+    }
+    assert (
+        names == set(heads.rejected.loc[heads.rejected["what"].eq("frame"), "path"])
+        and len(heads.frames) == 17
+    )
+    assert (
+        heads.rejected["reason"]
+        .str.contains("share Annotations/mov_002_000001.xml; expected one image")
+        .any()
+    )
 
 
 def test_a_set_without_any_good_frame_is_an_error(copy, tmp_path):
@@ -176,7 +198,9 @@ def test_a_frame_in_two_splits_and_an_empty_split_are_errors(copy, tmp_path):
 def test_without_lists_films_are_dealt_out_whole(copy, tmp_path):
     shutil.rmtree(copy / "Splits")
     heads = build_head_set(copy, tmp_path / "set", progress=False)
-    assert heads.frames.groupby("group")["split"].nunique().max() == 1 and heads.frames["split"].nunique() == 3
+    assert (
+        heads.frames.groupby("group")["split"].nunique().max() == 1 and heads.frames["split"].nunique() == 3
+    )
 
 
 def test_a_set_that_changed_is_noticed(film, tmp_path):
@@ -196,7 +220,12 @@ def test_heads_are_found_under_a_data_root(film, tmp_path):
 
 def test_real_photographs(real, tmp_path):
     "Read whole, nothing rejected in silence."
-    heads, n_frames = build_head_set(real / "heads", tmp_path / "set", progress=False), len(list(real.glob("heads/JPEGImages/*")))
+    heads, n_frames = (
+        build_head_set(real / "heads", tmp_path / "set", progress=False),
+        len(list(real.glob("heads/JPEGImages/*"))),
+    )
     assert len(heads.frames) + heads.rejected["what"].eq("frame").sum() == n_frames
-    n_boxes = sum(path.read_text(encoding="utf-8").count("<bndbox>") for path in real.glob("heads/Annotations/*.xml"))
+    n_boxes = sum(
+        path.read_text(encoding="utf-8").count("<bndbox>") for path in real.glob("heads/Annotations/*.xml")
+    )
     assert n_boxes >= heads.frames["n_heads"].sum() >= 0.98 * n_boxes

@@ -38,7 +38,9 @@ def test_files_that_do_not_fit_are_named(saved, tmp_path):
     (saved / "config.json").write_text(json.dumps(config | {"phi": 9}))
     with pytest.raises(ValueError, match="phi is 9"):
         HeadDetector.load(saved)
-    (saved / "config.json").write_text(json.dumps({key: value for key, value in config.items() if key != "threshold"}))
+    (saved / "config.json").write_text(
+        json.dumps({key: value for key, value in config.items() if key != "threshold"})
+    )
     with pytest.raises(ValueError, match="config.json: lacks the key 'threshold'"):
         HeadDetector.load(saved)
     (saved / "config.json").write_text("{")
@@ -53,11 +55,19 @@ def test_files_that_do_not_fit_are_named(saved, tmp_path):
         HeadDetector.load(saved)
     with pytest.raises(FileNotFoundError, match="config.json"):
         HeadDetector.load(tmp_path / "nowhere")
+
+
 BAD_VALUES = [
     *(("version", value, "expected 1") for value in (99, None, "1", True)),
     *(("phi", value, "expected one of 0, 1, 2, 3") for value in ([0], "0", True, 1.0, None)),
-    *(("image_size", value, "expected a multiple of 32, at least 64") for value in ("256", 0, -64, 100, 64.0, None)),
-    *(("threshold", value, "expected a number between 0 and 1") for value in (7, "high", None, -0.1, True, float("nan"))),
+    *(
+        ("image_size", value, "expected a multiple of 32, at least 64")
+        for value in ("256", 0, -64, 100, 64.0, None)
+    ),
+    *(
+        ("threshold", value, "expected a number between 0 and 1")
+        for value in (7, "high", None, -0.1, True, float("nan"))
+    ),
 ]
 
 
@@ -71,7 +81,10 @@ def test_values_of_a_config_are_checked(saved, key, value, expected):
 
 
 def test_images_of_any_shape_get_an_answer(detector):
-    images = [Image.new("RGB", size, "tan") for size in ((1, 1), (8, 8), (2000, 100), (100, 2000), (3, 900), (640, 480))]
+    images = [
+        Image.new("RGB", size, "tan")
+        for size in ((1, 1), (8, 8), (2000, 100), (100, 2000), (3, 900), (640, 480))
+    ]
     answers = detector.find_heads(images, threshold=1e-4)
     assert len(answers) == len(images)
     for image, heads in zip(images, answers, strict=True):
@@ -92,7 +105,10 @@ def test_one_image_of_any_mode_gives_its_own_list(detector, film, mode):
 
 def test_neighbours_in_a_batch_change_nothing(detector, film):
     images = [read_image(film.root / path) for path in film.split("test")]
-    together, alone = detector.find_heads(images, 1e-3, batch_size=3), [detector.find_heads([p], 1e-3)[0] for p in images]
+    together, alone = (
+        detector.find_heads(images, 1e-3, batch_size=3),
+        [detector.find_heads([p], 1e-3)[0] for p in images],
+    )
     for a, b in zip(together, alone, strict=True):
         assert np.allclose([head.score for head in a], [head.score for head in b], atol=1e-5)
 
@@ -114,7 +130,10 @@ def test_batches_of_nothing_are_refused_rather_than_finding_nothing(untrained_de
         untrained_detector.find_heads([Image.new("RGB", (40, 30))], batch_size=batch_size)
 
 
-@pytest.mark.parametrize("size, expected", [((1, 60_000), (64, 1)), ((60_000, 1), (1, 64)), ((1, 1), (64, 64)), ((3, 200_000), (64, 1))])
+@pytest.mark.parametrize(
+    "size, expected",
+    [((1, 60_000), (64, 1)), ((60_000, 1), (1, 64)), ((1, 1), (64, 64)), ((3, 200_000), (64, 1))],
+)
 def test_thin_images_fit_the_square_and_are_searched(untrained_detector, size, expected):
     square, scale = letterbox(Image.new("RGB", size, "white"), 64)
     white = (square == 255).all(2)
@@ -136,7 +155,10 @@ def test_a_detector_of_an_earlier_version_still_loads(saved, film):
     image = read_image(film.root / film.split("test")[0])
     today = HeadDetector.load(saved, "cpu").find_heads(image, 1e-4)
     state = load_file(saved / "model.safetensors")
-    former = {key.replace("class_head.", "classes.").replace("box_head.", "boxes."): value for key, value in state.items()}
+    former = {
+        key.replace("class_head.", "classes.").replace("box_head.", "boxes."): value
+        for key, value in state.items()
+    }
     assert former.keys() != state.keys() and len(former) == len(state)
     save_file(former, saved / "model.safetensors")
     assert HeadDetector.load(saved, "cpu").find_heads(image, 1e-4) == today

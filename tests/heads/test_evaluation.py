@@ -52,7 +52,10 @@ def random_set(seed, n=30):
 def test_average_precision_is_that_of_pycocotools(seed):
     pytest.importorskip("torchmetrics")
     heads, found = random_set(seed)
-    ours, theirs = match_frames(found, heads, heads.split("test")), coco_metrics(found, heads, heads.split("test"))
+    ours, theirs = (
+        match_frames(found, heads, heads.split("test")),
+        coco_metrics(found, heads, heads.split("test")),
+    )
     assert ours.ap(0.5) == pytest.approx(theirs["ap50"], abs=1e-6)
     assert ours.ap(0.75) == pytest.approx(theirs["ap75"], abs=1e-6)
     assert np.mean([ours.ap(overlap) for overlap in OVERLAPS]) == pytest.approx(theirs["ap"], abs=1e-6)
@@ -61,10 +64,16 @@ def test_average_precision_is_that_of_pycocotools(seed):
 def test_weights_count_like_repeated_frames():
     heads, found = random_set(0, n=6)
     weight = np.array([2.0, 0, 1, 3, 0, 1])
-    again = [(path, f"{path}-{k}") for path, times in zip(heads.frames["path"], weight, strict=True) for k in range(int(times))]
+    again = [
+        (path, f"{path}-{k}")
+        for path, times in zip(heads.frames["path"], weight, strict=True)
+        for k in range(int(times))
+    ]
     repeated = pd.concat([found[found["path"].eq(path)].assign(path=name) for path, name in again])
     boxes = {name: heads.boxes[path] for path, name in again}
-    other = HeadSet(Path("."), Path("."), pd.DataFrame({"path": list(boxes), "split": "test"}), boxes, pd.DataFrame())
+    other = HeadSet(
+        Path("."), Path("."), pd.DataFrame({"path": list(boxes), "split": "test"}), boxes, pd.DataFrame()
+    )
     expected = match_frames(repeated, other, list(boxes)).ap(0.5)
     assert match_frames(found, heads, heads.split("test")).ap(0.5, weight) == pytest.approx(expected)
 
@@ -88,15 +97,28 @@ def test_intervals_leave_out_films_not_frames():
     table = {}
     for n in (60, 20, 5):
         films = heads.frames.assign(group=[f"film {i * n // 60}" for i in range(60)])
-        table[n] = evaluate_heads(found, HeadSet(heads.root, heads.folder, films, heads.boxes, heads.rejected), "test", 0.5)
-    assert (table[20].value.dropna() == table[60].value.dropna()).all() and (table[20].films == 20).all() and (table[20].n["ap50"] == 60)
-    assert (table[60].why[["ap50", "ap75"]] == "").all() and table[20].low["ap50"] < table[20].value["ap50"] < table[20].high["ap50"]
+        table[n] = evaluate_heads(
+            found, HeadSet(heads.root, heads.folder, films, heads.boxes, heads.rejected), "test", 0.5
+        )
+    assert (
+        (table[20].value.dropna() == table[60].value.dropna()).all()
+        and (table[20].films == 20).all()
+        and (table[20].n["ap50"] == 60)
+    )
+    assert (table[60].why[["ap50", "ap75"]] == "").all() and table[20].low["ap50"] < table[20].value[
+        "ap50"
+    ] < table[20].high["ap50"]
     assert table[5][["low", "high"]].isna().all(axis=None) and table[5].why["ap50"] == "5 films"
     without = match_frames(found, heads, heads.split("test")).ap(0.5, (np.arange(60) >= 3).astype(float))
-    rest = [match_frames(found, heads, heads.split("test")).ap(0.5, (np.arange(60) // 3 != i).astype(float)) for i in range(20)]
+    rest = [
+        match_frames(found, heads, heads.split("test")).ap(0.5, (np.arange(60) // 3 != i).astype(float))
+        for i in range(20)
+    ]
     size = [sum(len(heads.boxes[path]) for path in heads.split("test")[3 * i : 3 * i + 3]) for i in range(20)]
     low, high, _ = jackknife_interval(table[20].value["ap50"], np.array(rest), np.array(size))
-    assert rest[0] == without and (table[20].low["ap50"], table[20].high["ap50"]) == pytest.approx((low, high), abs=1e-6)
+    assert rest[0] == without and (table[20].low["ap50"], table[20].high["ap50"]) == pytest.approx(
+        (low, high), abs=1e-6
+    )
 
 
 def test_threshold_balances_precision_and_recall():

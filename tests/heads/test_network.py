@@ -31,8 +31,12 @@ def test_parameters_are_those_of_the_peer():
 
 
 def test_shapes_are_those_of_the_peer():
-    effdet = pytest.importorskip("effdet", reason="effdet, the peer, is not installed; extra `bench` brings it")
-    peer = effdet.create_model("tf_efficientdet_d0", num_classes=1, pretrained=False, pretrained_backbone=False, bench_task="").eval()
+    effdet = pytest.importorskip(
+        "effdet", reason="effdet, the peer, is not installed; extra `bench` brings it"
+    )
+    peer = effdet.create_model(
+        "tf_efficientdet_d0", num_classes=1, pretrained=False, pretrained_backbone=False, bench_task=""
+    ).eval()
     model = EfficientDet().eval()
     assert abs(count_parameters(model)["total"] / sum(p.numel() for p in peer.parameters()) - 1) < 0.01
     image = torch.zeros(1, 3, 512, 512)
@@ -42,7 +46,9 @@ def test_shapes_are_those_of_the_peer():
         assert [x.shape for x in model.pyramid(ours)] == [x.shape for x in peer.fpn(theirs)]
         classes, boxes = peer(image)
         logits, offsets = model(image.byte())
-    assert logits.shape[1] == sum(x.numel() for x in classes) and offsets.numel() == sum(x.numel() for x in boxes)
+    assert logits.shape[1] == sum(x.numel() for x in classes) and offsets.numel() == sum(
+        x.numel() for x in boxes
+    )
 
 
 def test_phi_sets_width_depth_backbone_and_size():
@@ -83,7 +89,9 @@ def test_anchors_sit_where_their_cells_are():
     anchors = make_anchors((128, 128))
     middle = (anchors[:, :2] + anchors[:, 2:]) / 2
     cell = (3 * 16 + 5) * 9  # P3, row 3, column 5
-    assert torch.allclose(middle[cell : cell + 9], torch.tensor([5 * 8 + 4.0, 3 * 8 + 4.0]).expand(9, 2), atol=0.6)
+    assert torch.allclose(
+        middle[cell : cell + 9], torch.tensor([5 * 8 + 4.0, 3 * 8 + 4.0]).expand(9, 2), atol=0.6
+    )
 
 
 def test_imagenet_weights_fit_or_are_refused(monkeypatch, capsys):
@@ -135,7 +143,11 @@ def test_frames_without_heads_count_in_the_loss():
     anchors = make_anchors((64, 64))
     nothing = torch.zeros(0, 4)
     quiet, loud = (
-        sum(detection_loss(torch.full((1, len(anchors)), value), torch.zeros(1, len(anchors), 4), anchors, [nothing]))
+        sum(
+            detection_loss(
+                torch.full((1, len(anchors)), value), torch.zeros(1, len(anchors), 4), anchors, [nothing]
+            )
+        )
         for value in (-8.0, 8.0)
     )
     assert torch.isfinite(quiet) and quiet < 1e-3 < loud
@@ -151,4 +163,9 @@ def test_the_ends_of_the_threshold_keep_all_or_nothing(threshold, n):
 def test_importing_is_light():
     heavy = ("fastai", "sklearn", "matplotlib", "pandas", "torchmetrics")
     code = f"import sys, deepfake_nbs.heads.cropping, deepfake_nbs.heads.detector; print([m for m in {heavy} if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True
+        ).stdout.strip()
+        == "[]"
+    )

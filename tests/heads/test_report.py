@@ -29,15 +29,24 @@ from deepfake_nbs.runs import TrainingError
 def test_results_and_claims(run, film, trained):
     pytest.importorskip("torchmetrics")
     results = results_table(run, film, n_resamples=10)
-    assert results[["phase", "chosen_by"]].to_numpy().tolist() == [[p, c] for p in ("phase1", "phase2") for c in ("loss", "ap")]
+    assert results[["phase", "chosen_by"]].to_numpy().tolist() == [
+        [p, c] for p in ("phase1", "phase2") for c in ("loss", "ap")
+    ]
     claims = {row["id"]: row for row in claim_rows(results, trained[1], film)}
     assert set(claims) == {
-        f"heads-{phase}-{what}" for phase in ("phase1", "phase2") for what in ("map", "batch_size", "iterations", "epochs")
+        f"heads-{phase}-{what}"
+        for phase in ("phase1", "phase2")
+        for what in ("map", "batch_size", "iterations", "epochs")
     }
-    assert claims["heads-phase2-map"]["n"] == len(film.split("test")) and claims["heads-phase2-iterations"]["measured"] == 2
+    assert (
+        claims["heads-phase2-map"]["n"] == len(film.split("test"))
+        and claims["heads-phase2-iterations"]["measured"] == 2
+    )
     assert {row["protocol"] for row in claims.values()} == {"group"}
     assert show_results(results)["published"].tolist() == [0.85, 0.85, 0.88, 0.88]
-    published = pd.read_csv(Path(__file__).resolve().parents[2] / "papers/original/claims.csv", index_col="id")["published"]
+    published = pd.read_csv(
+        Path(__file__).resolve().parents[2] / "papers/original/claims.csv", index_col="id"
+    )["published"]
     assert {phase: float(published[f"heads-{phase}-map"]) for phase in ("phase1", "phase2")} == published_ap()
 
 
@@ -56,7 +65,11 @@ def test_lists_that_divide_a_film_are_reported(copy, tmp_path, run, film, traine
 def test_a_fresh_network_is_measured_on_the_same_frames(film, trained, monkeypatch):
     pytest.importorskip("torchmetrics")
     fresh_ap = compare_fresh(film, trained[1], n_resamples=5)
-    assert 0 <= fresh_ap["value"] < 0.5 and np.isnan(fresh_ap["low"]) and fresh_ap["n"] == len(film.split("test"))
+    assert (
+        0 <= fresh_ap["value"] < 0.5
+        and np.isnan(fresh_ap["low"])
+        and fresh_ap["n"] == len(film.split("test"))
+    )
     assert "film" in fresh_ap["why"] and fresh_ap["films"] < 10, "frames of a few films are no interval"
     set_seed(TINY.seed)
     fresh = EfficientDet().state_dict()
@@ -78,12 +91,23 @@ def test_targets_and_chance_level_are_compared():
     assert "is **missed**: 0.300. " in describe_targets(weak, fresh, embedded=True)
     for row, words in ((good, "0.800, is above"), (weak, "0.100, is **not** above")):
         sentence = describe_targets(row, fresh, embedded=False)
-        assert words in sentence and "target" not in sentence and "0.100 [0.050, 0.150] (n=40 frames)" in sentence
-    perfect, chance = pd.Series(dict(ap50=1.0, low=1.0, high=1.0)), pd.Series(dict(value=0.0, low=0.0, high=0.0, n=40))
+        assert (
+            words in sentence
+            and "target" not in sentence
+            and "0.100 [0.050, 0.150] (n=40 frames)" in sentence
+        )
+    perfect, chance = (
+        pd.Series(dict(ap50=1.0, low=1.0, high=1.0)),
+        pd.Series(dict(value=0.0, low=0.0, high=0.0, n=40)),
+    )
     sentence = describe_targets(perfect, chance, embedded=False)
-    assert "second phase, 1.000 (no interval: all resamples agree), is above" in sentence and "[" not in sentence
+    assert (
+        "second phase, 1.000 (no interval: all resamples agree), is above" in sentence and "[" not in sentence
+    )
     few = pd.Series(dict(ap50=0.9, low=np.nan, high=np.nan, why="4 films"))
-    assert "second phase, 0.900 (no interval: 4 films), has no interval to compare with" in describe_targets(few, fresh, embedded=False)
+    assert "second phase, 0.900 (no interval: 4 films), has no interval to compare with" in describe_targets(
+        few, fresh, embedded=False
+    )
 
 
 def test_a_page_refuses_a_run_of_other_data(run, film, trained):
@@ -101,13 +125,27 @@ def test_a_page_refuses_a_run_of_other_data(run, film, trained):
 def record_of(**more):
     counts = dict(train=16, validation=4, test=40)
     config = dict(phi=0, image_size=64, seed=42)
-    return dict(run="phase2", counts=counts, epochs=dict(loss=1, ap=2), threshold=0.625, data="film", config=config,
-                seed=42, backbone_weights="none") | more
+    return (
+        dict(
+            run="phase2",
+            counts=counts,
+            epochs=dict(loss=1, ap=2),
+            threshold=0.625,
+            data="film",
+            config=config,
+            seed=42,
+            backbone_weights="none",
+        )
+        | more
+    )
 
 
 def result_lines(heads=90, **more):
-    lines = [dict(phase=phase, chosen_by=name, ap50=ap, low=ap - 0.1, high=ap + 0.1, why="", n=40, heads=heads)
-             for phase, ap in (("phase1", 0.4), ("phase2", 0.8)) for name in ("loss", "ap")]
+    lines = [
+        dict(phase=phase, chosen_by=name, ap50=ap, low=ap - 0.1, high=ap + 0.1, why="", n=40, heads=heads)
+        for phase, ap in (("phase1", 0.4), ("phase2", 0.8))
+        for name in ("loss", "ap")
+    ]
     return pd.DataFrame(lines).assign(**more)
 
 
@@ -120,17 +158,27 @@ def test_the_finding_names_both_phases_and_both_criteria():
         "(n=40 frames, 90 heads). The epoch with the lowest validation loss gives 0.700 [0.600, 0.800] after the second phase."
     )
     assert report.describe_results(results, synthetic=True).endswith("cannot be ranked.")
-    assert report.describe_results(result_lines(heads=0), synthetic=False).startswith("No test frame shows a head")
+    assert report.describe_results(result_lines(heads=0), synthetic=False).startswith(
+        "No test frame shows a head"
+    )
 
 
 def test_frames_and_weights_are_described(film):
     sentence = report.describe_frames(film, record_of())
-    assert sentence.startswith("18 frames with 12 heads, 6 frames without heads; 16 for train, 4 for validation, 40 for test")
-    assert "no film in two splits. 0 entries in rejected.csv. The backbone started from **random weights**" in sentence
+    assert sentence.startswith(
+        "18 frames with 12 heads, 6 frames without heads; 16 for train, 4 for validation, 40 for test"
+    )
+    assert (
+        "no film in two splits. 0 entries in rejected.csv. The backbone started from **random weights**"
+        in sentence
+    )
     frames = film.frames.assign(group="one film")
     leaking = HeadSet(film.root, film.folder, frames, film.boxes, pd.DataFrame(dict(what=["frame", "frame"])))
     sentence = report.describe_frames(leaking, record_of(backbone_weights="imagenet"))
-    assert "**1 film is in more than one split** of this set's lists, so the splits leak. 2 entries in rejected.csv: 2 frame." in sentence
+    assert (
+        "**1 film is in more than one split** of this set's lists, so the splits leak. 2 entries in rejected.csv: 2 frame."
+        in sentence
+    )
     assert sentence.endswith("The backbone started from ImageNet weights.")
     assert report.describe_backbone(record_of(backbone_weights="imagenet")) == ""
     assert report.describe_backbone(record_of()).startswith("**Without ImageNet weights")
@@ -138,20 +186,39 @@ def test_frames_and_weights_are_described(film):
 
 def test_the_criteria_are_compared_and_ties_are_named():
     pytest.importorskip("torchmetrics")
-    metrics = pd.DataFrame(dict(value=[0.6, 0.7], low=[0.5, 0.6], high=[0.7, 0.8], why=""), index=["ap", "ap75"])
+    metrics = pd.DataFrame(
+        dict(value=[0.6, 0.7], low=[0.5, 0.6], high=[0.7, 0.8], why=""), index=["ap", "ap75"]
+    )
     history = pd.DataFrame(dict(epoch=[1, 2, 3], validation_ap50=[0.5, 0.9, 0.9]))
     sentence = report.describe_criteria(record_of(), history, dict(ap=metrics, loss=metrics))
-    assert sentence.startswith("Validation AP50 chooses epoch 2, with test AP 0.600 and AP75 0.700 [0.600, 0.800]; ")
-    assert "validation loss chooses epoch 1, with test AP" in sentence and "0.900 at 2 of 3 epochs (2, 3), so it does not" in sentence
-    same = report.describe_criteria(record_of(epochs=dict(loss=2, ap=2)), history[:2], dict(ap=metrics, loss=metrics))
+    assert sentence.startswith(
+        "Validation AP50 chooses epoch 2, with test AP 0.600 and AP75 0.700 [0.600, 0.800]; "
+    )
+    assert (
+        "validation loss chooses epoch 1, with test AP" in sentence
+        and "0.900 at 2 of 3 epochs (2, 3), so it does not" in sentence
+    )
+    same = report.describe_criteria(
+        record_of(epochs=dict(loss=2, ap=2)), history[:2], dict(ap=metrics, loss=metrics)
+    )
     assert same.endswith("validation loss chooses the same epoch (n=40 frames).")
-    assert "phase2" in report.describe_used(record_of()) and "a score of 0.62," in report.describe_used(record_of())
+    assert "phase2" in report.describe_used(record_of()) and "a score of 0.62," in report.describe_used(
+        record_of()
+    )
 
 
-@pytest.mark.parametrize("value, n, words", [(0.5, 4, "4 test frames show no head; the mean number of heads detected in them is 0.50"),
-                                             (float("nan"), 0, "Every test frame of this data root shows a head")])
+@pytest.mark.parametrize(
+    "value, n, words",
+    [
+        (0.5, 4, "4 test frames show no head; the mean number of heads detected in them is 0.50"),
+        (float("nan"), 0, "Every test frame of this data root shows a head"),
+    ],
+)
 def test_false_heads_are_described(value, n, words):
-    metrics = pd.DataFrame([dict(value=value, low=np.nan, high=np.nan, n=n, why="2 films")], index=["false_heads_per_headless_frame"])
+    metrics = pd.DataFrame(
+        [dict(value=value, low=np.nan, high=np.nan, n=n, why="2 films")],
+        index=["false_heads_per_headless_frame"],
+    )
     assert report.describe_false_heads(metrics).startswith(words)
 
 
@@ -160,14 +227,19 @@ def test_dropped_images_and_an_unreliable_detector_are_reported():
     assert report.describe_crops(whole[:9], whole).startswith("9 of 10 images were cropped (10.0% dropped). ")
     assert "(3 and 4 images)" in report.describe_crops(whole[:9], whole)
     assert report.describe_crops(whole, whole).startswith("All 10 images were cropped: ")
-    assert report.describe_reliability(0.5) == "" and "AP50 of 0.499 this detector" in report.describe_reliability(0.499)
+    assert report.describe_reliability(
+        0.5
+    ) == "" and "AP50 of 0.499 this detector" in report.describe_reliability(0.499)
     limits = report.describe_limits(record_of(), synthetic=False)
     assert "one seed (42), at 64 pixels, on 16 frames of `film`" in limits and "224,740 frames" in limits
     assert "synthetic" not in limits and "synthetic" in report.describe_limits(record_of(), synthetic=True)
 
 
 def test_heads_are_counted_by_size():
-    boxes = {"a": np.array([[0, 0, 20, 20], [0, 0, 32, 32], [0, 0, 50, 60]], float), "b": np.array([[0, 0, 200, 100]], float)}
+    boxes = {
+        "a": np.array([[0, 0, 20, 20], [0, 0, 32, 32], [0, 0, 50, 60]], float),
+        "b": np.array([[0, 0, 200, 100]], float),
+    }
     frames = pd.DataFrame(dict(path=["a", "b"], split="test"))
     heads = HeadSet(Path("."), Path("."), frames, boxes, pd.DataFrame())
     names = ["ap", "ap50_95_small", "ap50_95_medium", "ap50_95_large", "false_heads_per_headless_frame"]

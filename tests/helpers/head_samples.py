@@ -41,7 +41,10 @@ TINY = DetectionConfig(
     image_size=64,
     weights="none",
     workers=0,
-    phases=(replace(PHASES[0], batch_size=4, iterations=2, epochs=2), replace(PHASES[1], iterations=2, epochs=2)),
+    phases=(
+        replace(PHASES[0], batch_size=4, iterations=2, epochs=2),
+        replace(PHASES[1], iterations=2, epochs=2),
+    ),
 )
 
 

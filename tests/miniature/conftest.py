@@ -1,4 +1,5 @@
 "One small set of embedded data, drawn once for the tests of this room."
+
 import csv
 from pathlib import Path
 import pytest

@@ -1,4 +1,5 @@
 "Drawing the embedded data: the same bytes for the same seed, whole or not at all."
+
 import json
 import os
 import signal
@@ -15,7 +16,11 @@ SIZES = dict(n_people=5, n_videos=2, n_head_frames=24)
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    return {p.relative_to(folder).as_posix(): sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {
+        p.relative_to(folder).as_posix(): sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
 
 
 def test_one_process_draws_the_bytes_that_two_drew(drawn, tmp_path):
@@ -73,7 +78,9 @@ def test_a_foreign_folder_is_refused_by_name_and_left_alone(tmp_path, make):
 def test_a_kill_leaves_no_folder_and_the_next_call_cleans_up(tmp_path):
     out = tmp_path / "m"
     code = f"from deepfake_nbs.miniature.drawing import draw_miniature; draw_miniature({str(out)!r}, 40, 0, 0, workers=1, progress=False)"
-    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(Path(drawing.__file__).parents[2])})
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(Path(drawing.__file__).parents[2])}
+    )
     staging, deadline = tmp_path / ".m.building", time.monotonic() + 60
     while not list(staging.rglob("*.jpg")) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -1,4 +1,5 @@
 "Fakes of synthetic portraits: where they differ from what they were made of."
+
 from pathlib import Path
 import cv2
 import numpy as np
@@ -41,7 +42,9 @@ def test_a_fake_clip_differs_from_its_original_mostly_inside_the_face(drawn, met
     for i in range(0, sets.N_FRAMES, 8):
         frame = sets.clip_frame(clip, i)
         inside = manipulations.soft_mask(frame.inner_face, sets.VIDEO_SIZE, sets.VIDEO_SIZE, 1.0) > 0.5
-        grade = np.median(real[i][~inside] / np.maximum(fake[i][~inside], 1), axis=0)  # each clip has its own grade
+        grade = np.median(
+            real[i][~inside] / np.maximum(fake[i][~inside], 1), axis=0
+        )  # each clip has its own grade
         change = np.abs(cv2.GaussianBlur(real[i] - fake[i] * grade, (0, 0), 1.5)).mean(-1)
         ratio.append(change[inside].mean() / change[~inside].mean())
     assert np.mean(ratio) > 1.5
@@ -50,7 +53,10 @@ def test_a_fake_clip_differs_from_its_original_mostly_inside_the_face(drawn, met
 @pytest.mark.parametrize("method", sorted(manipulations.GENERATORS))
 def test_a_generator_pass_takes_fine_detail_away(pair, method):
     image = pair[0].image
-    real, fake = (manipulations.radial_spectrum(a) for a in (image, manipulations.generator_pass(image, method, np.random.default_rng(0))))
+    real, fake = (
+        manipulations.radial_spectrum(a)
+        for a in (image, manipulations.generator_pass(image, method, np.random.default_rng(0)))
+    )
     assert fake[30:40].mean() < real[30:40].mean()
     assert np.abs(image - manipulations.generator_pass(image, method, np.random.default_rng(0))).mean() < 0.05
 
@@ -60,4 +66,9 @@ def test_an_edit_changes_attributes_and_nothing_of_the_geometry(method):
     who = people.random_identity(np.random.default_rng(4))
     other = manipulations.edited(who, method, np.random.default_rng(1))
     assert other != who
-    assert (other.width, other.eye_gap, other.nose_width, other.texture) == (who.width, who.eye_gap, who.nose_width, who.texture)
+    assert (other.width, other.eye_gap, other.nose_width, other.texture) == (
+        who.width,
+        who.eye_gap,
+        who.nose_width,
+        who.texture,
+    )

@@ -1,4 +1,5 @@
 "The embedded data sets: layouts, labels, splits, encoders."
+
 import json
 from pathlib import Path
 from xml.etree import ElementTree
@@ -26,7 +27,15 @@ def read_clip(path: Path) -> np.ndarray:
 def test_challenge_folders_and_labels_agree(drawn, labels):
     files = {p.relative_to(drawn / "challenge").as_posix() for p in (drawn / "challenge").glob("*/*.jpg")}
     assert files == {row["path"] for row in labels}
-    assert {path.split("/")[0] for path in files} == {"0-CelebA", "0-FFHQ", "1-ATTGAN", "1-GDWCT", "1-StarGAN", "1-STYLEGAN", "1-STYLEGAN2"}
+    assert {path.split("/")[0] for path in files} == {
+        "0-CelebA",
+        "0-FFHQ",
+        "1-ATTGAN",
+        "1-GDWCT",
+        "1-StarGAN",
+        "1-STYLEGAN",
+        "1-STYLEGAN2",
+    }
     for row in labels:
         folder = row["path"].split("/")[0]
         assert row["label"] == ("real" if folder.startswith("0-") else "fake")
@@ -47,15 +56,30 @@ def test_real_and_fake_leave_through_one_encoder(drawn, labels):
     for row in labels:
         with Image.open(drawn / "challenge" / row["path"]) as image:
             tables = tuple(tuple(table) for table in image.quantization.values())
-            kinds[row["label"]].add((image.format, image.size, image.mode, tables, tuple(sorted(image.info)), str(image.info.get("jfif"))))
+            kinds[row["label"]].add(
+                (
+                    image.format,
+                    image.size,
+                    image.mode,
+                    tables,
+                    tuple(sorted(image.info)),
+                    str(image.info.get("jfif")),
+                )
+            )
     assert kinds["real"] == kinds["fake"] and len(kinds["real"]) == 1
 
 
 def test_clips_have_pair_names_and_every_method_has_every_pair(drawn):
     root = drawn / "faceforensics"
-    assert sorted(p.name for p in (root / "original_sequences/youtube/c23/videos").iterdir()) == ["000.mp4", "001.mp4"]
+    assert sorted(p.name for p in (root / "original_sequences/youtube/c23/videos").iterdir()) == [
+        "000.mp4",
+        "001.mp4",
+    ]
     for method in METHODS:
-        assert sorted(p.name for p in (root / f"manipulated_sequences/{method}/c23/videos").iterdir()) == ["000_001.mp4", "001_000.mp4"]
+        assert sorted(p.name for p in (root / f"manipulated_sequences/{method}/c23/videos").iterdir()) == [
+            "000_001.mp4",
+            "001_000.mp4",
+        ]
 
 
 def test_every_clip_decodes_to_the_same_number_of_frames_of_one_size(drawn):
@@ -80,7 +104,10 @@ def test_pair_splits_cover_every_pair_once_and_none_is_empty(n_pairs):
 
 
 def test_split_files_are_lists_of_pairs(drawn):
-    parts = [json.loads((drawn / "faceforensics/splits" / f"{name}.json").read_text()) for name in ("train", "val", "test")]
+    parts = [
+        json.loads((drawn / "faceforensics/splits" / f"{name}.json").read_text())
+        for name in ("train", "val", "test")
+    ]
     assert sum(parts, []) == [["000", "001"]]
 
 
@@ -122,7 +149,13 @@ def test_a_head_box_is_tight():
 
 def test_films_look_different(drawn):
     def mean_color(film):
-        return np.mean([cv2.imread(str(p)).mean((0, 1)) for p in sorted((drawn / "heads/JPEGImages").glob(f"mov_{film:03d}_*"))], axis=0)
+        return np.mean(
+            [
+                cv2.imread(str(p)).mean((0, 1))
+                for p in sorted((drawn / "heads/JPEGImages").glob(f"mov_{film:03d}_*"))
+            ],
+            axis=0,
+        )
 
     assert np.abs(mean_color(1) - mean_color(2)).max() > 5
 

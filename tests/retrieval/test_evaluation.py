@@ -28,7 +28,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_the_scratch_of_an_evaluation_goes_and_nothing_else(pool, tmp_path):
     scratch = tmp_path / "scratch"
-    evaluate(original_task(half_fake(pool), pool, 0), make_feature("harris"), scratch, ["none", "blur", "crop 10 %"])
+    evaluate(
+        original_task(half_fake(pool), pool, 0),
+        make_feature("harris"),
+        scratch,
+        ["none", "blur", "crop 10 %"],
+    )
     (scratch / "disturbed" / "mine.png").write_text("mine")
     (scratch / "vectors" / "mine.npy").write_text("mine")
     assert clear_scratch(scratch) > 12 * 4 * 299**2  # 358 KB an image
@@ -38,15 +43,24 @@ def test_the_scratch_of_an_evaluation_goes_and_nothing_else(pool, tmp_path):
 
 def manifest():
     video = "faceforensics/{}/c23/videos/{}.mp4".format
-    rows = [("0-CelebA/1.jpg", 0, "g1", "", "none"), ("0-CelebA/2.jpg", 0, "g1", "", "none"), ("1-StarGAN/2.jpg", 1, "g1", "", "StarGAN"),
-            ("1-StarGAN/edit.jpg", 1, "g1", "", "StarGAN")]
-    for name, part, label, method in (("519", "original_sequences/youtube", 0, "none"), ("515", "original_sequences/youtube", 0, "none"),
-                                      ("519_515", "manipulated_sequences/FaceSwap", 1, "FaceSwap")):
+    rows = [
+        ("0-CelebA/1.jpg", 0, "g1", "", "none"),
+        ("0-CelebA/2.jpg", 0, "g1", "", "none"),
+        ("1-StarGAN/2.jpg", 1, "g1", "", "StarGAN"),
+        ("1-StarGAN/edit.jpg", 1, "g1", "", "StarGAN"),
+    ]
+    for name, part, label, method in (
+        ("519", "original_sequences/youtube", 0, "none"),
+        ("515", "original_sequences/youtube", 0, "none"),
+        ("519_515", "manipulated_sequences/FaceSwap", 1, "FaceSwap"),
+    ):
         rows += [(f"{name}-{i}.png", label, "FF++:515", video(part, name), method) for i in range(2)]
-    rows += [("a.png", 0, "DFD:01", video("original_sequences/actors", "01__walk"), "none"),
-             ("b.png", 0, "DFD:01", video("original_sequences/actors", "01__talk"), "none"),
-             ("c.png", 1, "DFD:01", video("manipulated_sequences/DFD", "01_02__talk__ABCDEFGH"), "DFD"),
-             ("alone.png", 1, "made up", "", "STYLEGAN")]
+    rows += [
+        ("a.png", 0, "DFD:01", video("original_sequences/actors", "01__walk"), "none"),
+        ("b.png", 0, "DFD:01", video("original_sequences/actors", "01__talk"), "none"),
+        ("c.png", 1, "DFD:01", video("manipulated_sequences/DFD", "01_02__talk__ABCDEFGH"), "DFD"),
+        ("alone.png", 1, "made up", "", "STYLEGAN"),
+    ]
     df = pd.DataFrame(rows, columns=["path", "label", "group", "video", "method"])
     return df.assign(sha256=[f"{i:064x}" for i in range(len(df))])
 
@@ -63,20 +77,43 @@ def test_originals_are_the_photograph_or_the_frames_of_the_target():
 
 def test_a_task_has_queries_with_relevant_images():
     task = original_task(manifest(), ".", 3)
-    assert len(task.queries) == 3 and task.queries.method.nunique() == 3  # As many of each method as there are
+    assert (
+        len(task.queries) == 3 and task.queries.method.nunique() == 3
+    )  # As many of each method as there are
     assert len(original_task(manifest(), ".", 0).queries) == 5
     assert original_task(manifest().query("label == 0"), ".") is None
 
 
 def test_persons_follow_the_roles():
-    df = pd.DataFrame([(f"{who}{i}.jpg", 0, who, "", "none", f"{who}{i}".ljust(64, "0"), "query" if i == 0 else "gallery")
-                       for who in "abc" for i in range(3 if who != "c" else 1)],
-                      columns=["path", "label", "group", "video", "method", "sha256", "role"])
+    df = pd.DataFrame(
+        [
+            (
+                f"{who}{i}.jpg",
+                0,
+                who,
+                "",
+                "none",
+                f"{who}{i}".ljust(64, "0"),
+                "query" if i == 0 else "gallery",
+            )
+            for who in "abc"
+            for i in range(3 if who != "c" else 1)
+        ],
+        columns=["path", "label", "group", "video", "method", "sha256", "role"],
+    )
     task = person_task(df, ".")
-    assert task.queries.path.tolist() == ["a0.jpg", "b0.jpg"] and set(task.pool.path) == {"a1.jpg", "a2.jpg", "b1.jpg", "b2.jpg"}
+    assert task.queries.path.tolist() == ["a0.jpg", "b0.jpg"] and set(task.pool.path) == {
+        "a1.jpg",
+        "a2.jpg",
+        "b1.jpg",
+        "b2.jpg",
+    }
     assert task.pool.path[task.relevant[1]].tolist() == ["b1.jpg", "b2.jpg"]
     free = person_task(df.drop(columns="role"), ".")
-    assert len(free.pool) == 7 and free.pool.path[free.relevant[0]].tolist() == ["a1.jpg", "a2.jpg"]  # Not itself
+    assert len(free.pool) == 7 and free.pool.path[free.relevant[0]].tolist() == [
+        "a1.jpg",
+        "a2.jpg",
+    ]  # Not itself
     twins = df.drop(columns="role").assign(sha256="f" * 64)
     assert person_task(twins, ".") is None  # The same bytes are no answer
 
@@ -85,13 +122,30 @@ def test_measures_by_hand():
     assert score_ranking(np.array([5, 1, 3, 2]), np.array([1, 2])) == (2, pytest.approx((1 / 2 + 2 / 4) / 2))
     assert score_ranking(np.array([5, 3]), np.array([1])) == (math.inf, 0)
     keep = np.array([True, True, True, True, True, False])
-    assert score_ranking(np.array([5, 1, 3, 2]), np.array([1, 2]), keep) == (1, pytest.approx((1 + 2 / 3) / 2))
-    scores = pd.DataFrame(dict(task="original", pool="all", distortion="none", feature="harris", similarity="cosine",
-                               first_hit_rank=[1, 4, 11, math.inf], ap=[1, 0.5, 0.1, 0.0], group=["a", "a", "b", "c"]))
+    assert score_ranking(np.array([5, 1, 3, 2]), np.array([1, 2]), keep) == (
+        1,
+        pytest.approx((1 + 2 / 3) / 2),
+    )
+    scores = pd.DataFrame(
+        dict(
+            task="original",
+            pool="all",
+            distortion="none",
+            feature="harris",
+            similarity="cosine",
+            first_hit_rank=[1, 4, 11, math.inf],
+            ap=[1, 0.5, 0.1, 0.0],
+            group=["a", "a", "b", "c"],
+        )
+    )
     table = ranking_table(scores).set_index("measure")
-    assert table.value.to_dict() == dict(zip(["recall@1", "recall@5", "recall@10", "map"], [0.25, 0.5, 0.5, 0.4], strict=True))
+    assert table.value.to_dict() == dict(
+        zip(["recall@1", "recall@5", "recall@10", "map"], [0.25, 0.5, 0.5, 0.4], strict=True)
+    )
     assert table.low.isna().all() and (table.why == "3 groups").all() and (table.n == 4).all()
-    many = ranking_table(pd.concat([scores.assign(group=scores["group"] + str(i)) for i in range(10)])).set_index("measure")
+    many = ranking_table(
+        pd.concat([scores.assign(group=scores["group"] + str(i)) for i in range(10)])
+    ).set_index("measure")
     assert (many.low < many.value).all() and (many.value < many.high).all() and (many.n == 40).all()
 
 
@@ -136,7 +190,11 @@ def test_a_distorted_query_does_not_find_itself_and_everything_is_scored(pool, t
 
 
 def test_the_setting_of_the_index_is_checked(tmp_path):
-    text = (ROOT / "settings.ini").read_text(encoding="utf-8").replace("retrieval_index = flat", "retrieval_index = tree")
+    text = (
+        (ROOT / "settings.ini")
+        .read_text(encoding="utf-8")
+        .replace("retrieval_index = flat", "retrieval_index = tree")
+    )
     (tmp_path / "settings.ini").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match="retrieval_index is 'tree'; expected 'flat', 'hnsw' or 'ivfpq'"):
         read_settings("smoke", tmp_path / "settings.ini")

@@ -70,26 +70,35 @@ def test_resnet18_without_weights_is_an_error_that_says_how_to_get_them(monkeypa
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no_network)
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_network)
-    with pytest.raises(ConnectionError, match="a machine with a network, or give weights=PATH of torchvision's resnet18"):
+    with pytest.raises(
+        ConnectionError, match="a machine with a network, or give weights=PATH of torchvision's resnet18"
+    ):
         make_feature("resnet18")
     found, missing = available_features(("resnet18", "phash"))
     assert list(found) == ["phash"] and "weights=PATH" in missing["resnet18"]
     with pytest.raises(FileNotFoundError, match="absent.pth"):
         make_feature("resnet18", tmp_path / "absent.pth")
     torch.save(dict(a=torch.zeros(2)), tmp_path / "other.pth")
-    said = "other.pth: not weights of this network: lacks conv1.weight, .*weights=PATH of torchvision's resnet18"
+    said = (
+        "other.pth: not weights of this network: lacks conv1.weight, .*weights=PATH of torchvision's resnet18"
+    )
     with pytest.raises(ValueError, match=said):
         make_feature("resnet18", tmp_path / "other.pth")
     with pytest.raises(ValueError, match="'resnet': unknown; expected one of harris"):
         make_feature("resnet")
-    for ask in (lambda: make_feature("resnet18", "random"), lambda: available_features(("resnet18",), "random")):
+    for ask in (
+        lambda: make_feature("resnet18", "random"),
+        lambda: available_features(("resnet18",), "random"),
+    ):
         with pytest.raises(ValueError, match="'resnet18' with random weights: .*expected 'resnet18-random'"):
             ask()
 
 
 def test_random_weights_have_a_name_of_their_own_and_are_always_the_same(pool):
     state = torch.random.get_rng_state()
-    one, two = (extract(make_feature("resnet18-random"), [pool / "00.png"], progress=False)[0] for _ in range(2))
+    one, two = (
+        extract(make_feature("resnet18-random"), [pool / "00.png"], progress=False)[0] for _ in range(2)
+    )
     np.testing.assert_array_equal(one, two)
     assert torch.equal(state, torch.random.get_rng_state())
 
@@ -104,7 +113,9 @@ def test_the_hash_is_that_of_the_data_sets(pool, tmp_path):
 
 
 def test_the_classifier_gives_its_penultimate_layer(pool):
-    model = nn.Sequential(nn.Conv2d(3, 7, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5), nn.Linear(7, 2))
+    model = nn.Sequential(
+        nn.Conv2d(3, 7, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5), nn.Linear(7, 2)
+    )
     feature = classifier_feature(model, dict(image_size=20, mean=[0.5] * 3, std=[0.5] * 3), "abc")
     vectors, _ = extract(feature, [pool / "00.png"], progress=False)
     assert vectors.shape == (1, 7) == (1, feature.dimension) and feature.identity()["weights"] == "abc"
@@ -122,13 +133,17 @@ def test_vectors_are_in_order_and_bad_files_are_named(own):
 def test_extraction_goes_on_where_it_stopped(pool, tmp_path):
     files = sorted(pool.iterdir())
     hashes = [file_sha256(file) for file in files]
-    first, _ = extract_parallel(THUMBNAIL, files[:8], hashes[:8], tmp_path / "cache", chunk_size=4, progress=False)
+    first, _ = extract_parallel(
+        THUMBNAIL, files[:8], hashes[:8], tmp_path / "cache", chunk_size=4, progress=False
+    )
     kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
     whole, _ = extract_parallel(THUMBNAIL, files, hashes, tmp_path / "cache", chunk_size=4, progress=False)
     now = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
     assert len(kept) == 2 and len(now) == 3 and kept.items() <= now.items()
     np.testing.assert_array_equal(whole[:8], first)
-    other = extract_parallel(make_feature("phash"), files, hashes, tmp_path / "cache", chunk_size=4, progress=False)[0]
+    other = extract_parallel(
+        make_feature("phash"), files, hashes, tmp_path / "cache", chunk_size=4, progress=False
+    )[0]
     assert other.shape == (12, 64)  # Another feature never reads these
 
 
@@ -162,14 +177,18 @@ def test_a_backend_that_cannot_hand_over_chunks_one_by_one_gives_the_same_vector
 
 
 def test_a_dask_cluster_of_processes_gives_the_same_vectors_of_a_network(pool):
-    distributed = pytest.importorskip("dask.distributed", reason="dask.distributed is not installed: a cluster was not tried")
+    distributed = pytest.importorskip(
+        "dask.distributed", reason="dask.distributed is not installed: a cluster was not tried"
+    )
     from joblib import parallel_config
 
     model = nn.Sequential(nn.Conv2d(3, 7, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(7, 2))
     feature = classifier_feature(model, dict(image_size=20, mean=[0.5] * 3, std=[0.5] * 3))
     files = sorted(pool.iterdir())
     hashes = [file_sha256(file) for file in files]
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
         with distributed.Client(cluster) as client, parallel_config(backend="dask"):
             found = extract_parallel(feature, files, hashes, chunk_size=3, jobs=None, progress=False)[0]
             workers = client.scheduler_info()["workers"].values()
@@ -178,7 +197,8 @@ def test_a_dask_cluster_of_processes_gives_the_same_vectors_of_a_network(pool):
 
 
 @pytest.mark.parametrize(
-    "kind, scale", [(np.uint8, 1), (np.int8, 0.4), (np.float16, 200), (np.float32, 1e30), (float, 1e-200), (float, 1e200)]
+    "kind, scale",
+    [(np.uint8, 1), (np.int8, 0.4), (np.float16, 200), (np.float32, 1e30), (float, 1e-200), (float, 1e200)],
 )
 def test_similarities_are_computed_in_float64_whatever_the_input(kind, scale):
     a, b = (np.array(values) * scale for values in ([200, 100, 250], [0, 255, 10]))
@@ -186,7 +206,9 @@ def test_similarities_are_computed_in_float64_whatever_the_input(kind, scale):
     with np.errstate(all="raise"):
         one, two = np.asarray(a, float) / scale, np.asarray(b, float) / scale
         expected = sum(one * two) / math.sqrt(sum(one**2) * sum(two**2))
-        assert cosine_similarity(a, b) == pytest.approx(expected, rel=1e-6) and cosine_similarity(a, a) == pytest.approx(1)
+        assert cosine_similarity(a, b) == pytest.approx(expected, rel=1e-6) and cosine_similarity(
+            a, a
+        ) == pytest.approx(1)
     if scale <= 200:
         assert euclidean_distance(a, b) == pytest.approx(math.dist(a.astype(float), b.astype(float)))
     assert cosine_similarity(a, np.zeros(3, kind)) == 0
@@ -196,7 +218,9 @@ ROOM = ("features", "index", "store", "evaluation", "report", "search")
 LIGHT = [(f"retrieval.{name}", []) for name in ROOM]
 
 
-@pytest.mark.parametrize("module, allowed", [*LIGHT, ("application", ["torchvision"])])  # torchvision is the detector's
+@pytest.mark.parametrize(
+    "module, allowed", [*LIGHT, ("application", ["torchvision"])]
+)  # torchvision is the detector's
 def test_importing_the_application_or_a_module_of_retrieval_loads_no_heavy_library(module, allowed):
     heavy = ("fastai", "sklearn", "matplotlib", "faiss", "pandas", "joblib", "torchvision")
     code = f"import sys, deepfake_nbs.{module}\nprint(*(name for name in {heavy} if name in sys.modules))"

@@ -27,7 +27,10 @@ from deepfake_nbs.retrieval.index import (
 def test_the_index_returns_what_the_formulas_say(similarity):
     x = cloud(200)
     index = make_index(x, names(200), TOY, similarity)
-    formula = dict(cosine=lambda a, b: -cosine_similarity(a, b), euclidean=lambda a, b: euclidean_distance(a, b, root=False))
+    formula = dict(
+        cosine=lambda a, b: -cosine_similarity(a, b),
+        euclidean=lambda a, b: euclidean_distance(a, b, root=False),
+    )
     by_hand = np.array([formula[similarity](x[3], other) for other in x])
     scores, numbers = index.search(x[3:4], 10)
     assert numbers[0].tolist() == np.argsort(by_hand, kind="stable")[:10].tolist()
@@ -56,7 +59,9 @@ def test_an_axis_without_spread_is_not_blown_up():
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivfpq"])
 def test_transforms_hold_for_every_stage_of_an_approximate_index(kind):
-    x = cloud(3000) * np.random.default_rng(1).uniform(0.1, 10, (3000, 1)).astype(np.float32)  # Lengths that cosine must not see
+    x = cloud(3000) * np.random.default_rng(1).uniform(0.1, 10, (3000, 1)).astype(
+        np.float32
+    )  # Lengths that cosine must not see
     scores, numbers = make_index(x, names(3000), TOY, kind=kind).search(x[:20], 3)
     for i, (score, number) in enumerate(zip(scores, numbers, strict=True)):
         np.testing.assert_allclose(score, [cosine_similarity(x[i], x[j]) for j in number], atol=1e-4)
@@ -70,7 +75,10 @@ def test_equal_scores_stand_in_the_order_of_the_rows(pool, tmp_path):
         assert make_index(x, names(300), feature, similarity).search(x[:20], 300)[1].tolist() == by_hand
     scores = evaluate(original_task(half_fake(pool), pool, 0), make_feature("phash"), tmp_path)
     one, two = (scores[scores.similarity.eq(name)] for name in ("cosine", "euclidean"))
-    assert one[["first_hit_rank", "ap", "top"]].to_numpy().tolist() == two[["first_hit_rank", "ap", "top"]].to_numpy().tolist()
+    assert (
+        one[["first_hit_rank", "ap", "top"]].to_numpy().tolist()
+        == two[["first_hit_rank", "ap", "top"]].to_numpy().tolist()
+    )
 
 
 def test_batches_give_what_single_queries_give(built, pool):
@@ -88,13 +96,20 @@ def test_more_than_the_pool_holds_is_all_of_it_and_a_warning(built):
     vectors = np.ones((2, 768), np.float32)
     with pytest.warns(UserWarning, match="k is 99, but the pool has 12 images"):
         scores, numbers = built.search(vectors, 99, [built.rows.sha256[0], "0" * 64])
-    assert sorted(numbers[1]) == list(range(12)) and numbers[0, -1] == -1 and np.isnan(scores[0, -1]) and 0 not in numbers[0]
+    assert (
+        sorted(numbers[1]) == list(range(12))
+        and numbers[0, -1] == -1
+        and np.isnan(scores[0, -1])
+        and 0 not in numbers[0]
+    )
     with pytest.raises(ValueError, match="k is 0; expected at least 1"):
         built.search(vectors, 0)
 
 
 def test_vectors_of_another_size_are_refused(built):
-    with pytest.raises(ValueError, match=r"queries of shape \(1, 64\); expected queries x 768, from the feature 'thumbnail'"):
+    with pytest.raises(
+        ValueError, match=r"queries of shape \(1, 64\); expected queries x 768, from the feature 'thumbnail'"
+    ):
         built.search(np.ones((1, 64)), 3)
 
 
@@ -123,10 +138,14 @@ def test_a_sketch_is_exact_or_steps_back():
     answered = 0
     for i in range(30):
         answered += index.sketch.search(x[i : i + 1], 5) is not None
-        np.testing.assert_array_equal(index.search(x[i : i + 1], 5)[1], index.searcher.search(x[i : i + 1], 5)[1])
+        np.testing.assert_array_equal(
+            index.search(x[i : i + 1], 5)[1], index.searcher.search(x[i : i + 1], 5)[1]
+        )
     assert answered > 0
     same = np.repeat(x[:1], SKETCH_FROM, 0)
-    assert make_index(same, names(len(same)), TOY).sketch.search(x[:1], 5) is None  # It cannot tell twins apart
+    assert (
+        make_index(same, names(len(same)), TOY).sketch.search(x[:1], 5) is None
+    )  # It cannot tell twins apart
 
 
 @pytest.mark.parametrize("n", [5, 800])  # Fewer images than dimensions, and more
@@ -140,7 +159,10 @@ def test_whitening_of_a_few_images_and_many_copies_knows_only_the_axes_that_vary
     scores, _ = index.search(x, 1)
     assert np.isfinite(scores).all() and scores[:, 0] == pytest.approx(np.ones(n), abs=1e-3)
     kept = int(index.config["recipe"].split(",")[0][4:])
-    assert kept == min(64, (n - 1) // 2) and make_index(few[:3], names(3), feature, "whitened").search(few[:3], 3)[0].max() <= 1 + 1e-6
+    assert (
+        kept == min(64, (n - 1) // 2)
+        and make_index(few[:3], names(3), feature, "whitened").search(few[:3], 3)[0].max() <= 1 + 1e-6
+    )
     assert index.search(few[:1] * 0 + x.mean(0), 3)[0].shape == (1, 3)
 
 
@@ -183,7 +205,9 @@ def test_recall_is_that_of_vectors_that_differ(copies, similarity):
     x = np.repeat(few, copies, 0)
     index, by_hand = lossy(x, similarity), []
     for q in few:  # Every vector asks once, its copies aside
-        order = np.argsort(-(few @ q) if similarity == "cosine" else np.square(few - q).sum(1), kind="stable")[1:11]
+        order = np.argsort(
+            -(few @ q) if similarity == "cosine" else np.square(few - q).sum(1), kind="stable"
+        )[1:11]
         found = {number // copies for number in index.searcher.search(q[None], 11 * copies)[1][0]}
         by_hand.append(len(found & set(order)) / 10)
     assert 0.1 < np.mean(by_hand) < 0.7
@@ -193,10 +217,14 @@ def test_recall_is_that_of_vectors_that_differ(copies, similarity):
 def test_copies_do_not_make_a_good_index_look_bad_nor_a_bad_one_good():
     x = cloud(900)
     good = make_index(np.repeat(x, 5, 0), names(4500), TOY, kind="hnsw")
-    assert recall_against_exact(good, np.repeat(x, 5, 0)) >= 0.9  # By row numbers, which of five copies is found is chance
+    assert (
+        recall_against_exact(good, np.repeat(x, 5, 0)) >= 0.9
+    )  # By row numbers, which of five copies is found is chance
     crowd = np.concatenate([np.repeat(x[:1], 4000, 0), x[:400]])
     index = lossy(crowd, "euclidean")
-    assert recall_against_exact(index, crowd) < 0.9  # Ten of eleven queries, taken from all rows, would find nothing but copies
+    assert (
+        recall_against_exact(index, crowd) < 0.9
+    )  # Ten of eleven queries, taken from all rows, would find nothing but copies
 
 
 def test_ivfpq_counts_vectors_that_differ():

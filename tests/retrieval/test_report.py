@@ -47,14 +47,29 @@ def test_the_page_leaves_no_vectors_behind():
     page = json.loads((ROOT / "nbs" / "03_image_retrieval.ipynb").read_text(encoding="utf-8"))
     cells = ["".join(cell["source"]) for cell in page["cells"]]
     at = [i for i, source in enumerate(cells) if "clear_scratch(scratch)" in source]
-    assert len(at) == 1 and at[0] > max(i for i, source in enumerate(cells) if "evaluate(" in source or "build_index(" in source)
+    assert len(at) == 1 and at[0] > max(
+        i for i, source in enumerate(cells) if "evaluate(" in source or "build_index(" in source
+    )
 
 
 def test_overlap_and_comparison_by_hand():
-    common = dict(task="original", pool="all", distortion="none", group="g", fold="report", method="m", path="q")
-    scores = pd.DataFrame([common | dict(feature="harris", similarity="cosine", first_hit_rank=2, ap=0.5, top=list(range(10))),
-                           common | dict(feature="harris", similarity="euclidean", first_hit_rank=3, ap=0.3, top=list(range(5, 15))),
-                           common | dict(feature="thumbnail", similarity="whitened", first_hit_rank=1, ap=0.9, top=list(range(20, 30)))])
+    common = dict(
+        task="original", pool="all", distortion="none", group="g", fold="report", method="m", path="q"
+    )
+    scores = pd.DataFrame(
+        [
+            common
+            | dict(feature="harris", similarity="cosine", first_hit_rank=2, ap=0.5, top=list(range(10))),
+            common
+            | dict(
+                feature="harris", similarity="euclidean", first_hit_rank=3, ap=0.3, top=list(range(5, 15))
+            ),
+            common
+            | dict(
+                feature="thumbnail", similarity="whitened", first_hit_rank=1, ap=0.9, top=list(range(20, 30))
+            ),
+        ]
+    )
     assert overlap_table(scores).common.tolist() == [5, 0, 0]
     assert select_combination(scores) == ("thumbnail", "whitened")
     found = compare_with_reported(scores, ("thumbnail", "whitened")).set_index("measure")
@@ -64,10 +79,18 @@ def test_overlap_and_comparison_by_hand():
 
 
 def test_the_fold_that_selects_is_not_the_fold_that_reports():
-    same = dict(task="original", pool="all", distortion="none", similarity="cosine", first_hit_rank=1, group="g")
-    rows = [same | dict(fold=fold, feature=feature, ap=ap)
-            for fold, feature, ap in (("selection", "phash", 0.9), ("selection", "thumbnail", 0.1),
-                                      ("report", "phash", 0.1), ("report", "thumbnail", 0.9))]
+    same = dict(
+        task="original", pool="all", distortion="none", similarity="cosine", first_hit_rank=1, group="g"
+    )
+    rows = [
+        same | dict(fold=fold, feature=feature, ap=ap)
+        for fold, feature, ap in (
+            ("selection", "phash", 0.9),
+            ("selection", "thumbnail", 0.1),
+            ("report", "phash", 0.1),
+            ("report", "thumbnail", 0.9),
+        )
+    ]
     assert select_combination(pd.DataFrame(rows)) == ("phash", "cosine")
 
 
@@ -82,15 +105,42 @@ def test_recall_is_drawn_up_to_any_k_without_labels_that_touch(largest, ticks):
 
 def test_the_page_keeps_each_task_with_the_size_of_its_own_pool():
     page = json.loads((ROOT / "nbs" / "03_image_retrieval.ipynb").read_text(encoding="utf-8"))
-    cell = next(source for cell in page["cells"] if "results-retrieval" in (source := "".join(cell["source"])))
-    row = dict(pool="all", distortion="none", feature="phash", similarity="cosine", measure="map", value=0.5, low=0.4, high=0.6, n=9)
+    cell = next(
+        source for cell in page["cells"] if "results-retrieval" in (source := "".join(cell["source"]))
+    )
+    row = dict(
+        pool="all",
+        distortion="none",
+        feature="phash",
+        similarity="cosine",
+        measure="map",
+        value=0.5,
+        low=0.4,
+        high=0.6,
+        n=9,
+    )
     tables = [pd.DataFrame([row | dict(task=name)]) for name in ("original", "person")]
     tasks = [SimpleNamespace(pool=range(n)) for n in (7, 5)]
     saved = {}
-    found = dict(pd=pd, measurement_rows=measurement_rows, save_table=lambda df, name, *_: saved.update({name: df}),
-                 build_index=lambda *args, **kwargs: None, run=Path("run"), notebook="page", name="toy", dataset=None, scratch=Path(),
-                 table=tables[0], person_table=tables[1], original=tasks[0], person=tasks[1], pool=range(7),
-                 features=dict(phash=None), chosen=("phash", "cosine"), settings=SimpleNamespace(retrieval_index="flat", workers=1))
+    found = dict(
+        pd=pd,
+        measurement_rows=measurement_rows,
+        save_table=lambda df, name, *_: saved.update({name: df}),
+        build_index=lambda *args, **kwargs: None,
+        run=Path("run"),
+        notebook="page",
+        name="toy",
+        dataset=None,
+        scratch=Path(),
+        table=tables[0],
+        person_table=tables[1],
+        original=tasks[0],
+        person=tasks[1],
+        pool=range(7),
+        features=dict(phash=None),
+        chosen=("phash", "cosine"),
+        settings=SimpleNamespace(retrieval_index="flat", workers=1),
+    )
     exec(cell, found)
     kept = saved["results-retrieval"].set_index("id").protocol
     assert kept["retrieval-original-all-none-phash-cosine-map"].startswith("pool of 7,")
@@ -100,8 +150,12 @@ def test_the_page_keeps_each_task_with_the_size_of_its_own_pool():
 def test_measurements_that_the_report_has_no_id_for_are_kept(tmp_path, monkeypatch):
     run, root = tmp_path / "data" / "runs" / "smoke-toy", tmp_path
     (run / "tables").mkdir(parents=True)
-    (run / "claims.csv").write_text(",".join(CLAIM_COLUMNS) + "\nretrieval-common,5,4,3,5,9,p,toy,measured\nother,1,,,,,,,not yet\n")
-    (run / "tables" / "results-retrieval.csv").write_text(",".join(CLAIM_COLUMNS) + "\nretrieval-x,,0.5,0.4,0.6,9,p,toy,measured\n")
+    (run / "claims.csv").write_text(
+        ",".join(CLAIM_COLUMNS) + "\nretrieval-common,5,4,3,5,9,p,toy,measured\nother,1,,,,,,,not yet\n"
+    )
+    (run / "tables" / "results-retrieval.csv").write_text(
+        ",".join(CLAIM_COLUMNS) + "\nretrieval-x,,0.5,0.4,0.6,9,p,toy,measured\n"
+    )
     shutil.copy(ROOT / "settings.ini", root)
     monkeypatch.setattr(core, "project_root", lambda: root)
     kept = pd.read_csv(publishing.keep_results("smoke", "data/toy")[0])
@@ -113,26 +167,69 @@ def test_measurements_that_the_report_has_no_id_for_are_kept(tmp_path, monkeypat
 
 def ranking(task="original", n=26, **values):
     "A ranking table by hand: recall@1 and map of each combination, without distortion, among all images."
-    rows = [dict(task=task, pool="all", distortion="none", feature=name.split()[0], similarity=name.split()[1], measure=measure,
-                 value=value, low=value - 0.1, high=value + 0.1, why="", n=n)
-            for name, pair in values.items() for measure, value in zip(("recall@1", "map"), pair, strict=True)]
+    rows = [
+        dict(
+            task=task,
+            pool="all",
+            distortion="none",
+            feature=name.split()[0],
+            similarity=name.split()[1],
+            measure=measure,
+            value=value,
+            low=value - 0.1,
+            high=value + 0.1,
+            why="",
+            n=n,
+        )
+        for name, pair in values.items()
+        for measure, value in zip(("recall@1", "map"), pair, strict=True)
+    ]
     return pd.DataFrame(rows)
 
 
-TABLE = ranking(**{"harris cosine": (0.5, 0.4), "thumbnail whitened": (0.75, 0.7), "phash cosine": (0.8, 0.6)})
+TABLE = ranking(
+    **{"harris cosine": (0.5, 0.4), "thumbnail whitened": (0.75, 0.7), "phash cosine": (0.8, 0.6)}
+)
 CHOSEN = ("thumbnail", "whitened")
-COMPARED = pd.DataFrame([
-    dict(pool="all", distortion="none", measure="recall@1", selected=0.75, reported=0.5, which="harris cosine",
-         difference=0.25, low=0.1, high=0.4, why="", n=26),
-    dict(pool="all", distortion="blur", measure="recall@1", selected=0.5, reported=0.6, which="harris cosine",
-         difference=-0.1, low=-0.3, high=0.1, why="", n=26)])
+COMPARED = pd.DataFrame(
+    [
+        dict(
+            pool="all",
+            distortion="none",
+            measure="recall@1",
+            selected=0.75,
+            reported=0.5,
+            which="harris cosine",
+            difference=0.25,
+            low=0.1,
+            high=0.4,
+            why="",
+            n=26,
+        ),
+        dict(
+            pool="all",
+            distortion="blur",
+            measure="recall@1",
+            selected=0.5,
+            reported=0.6,
+            which="harris cosine",
+            difference=-0.1,
+            low=-0.3,
+            high=0.1,
+            why="",
+            n=26,
+        ),
+    ]
+)
 
 
 def test_the_page_opens_with_what_was_found():
     found = original_finding(TABLE, CHOSEN, COMPARED)
-    assert found == ("The original of a fake is ranked first for a fraction of 0.750 [0.650, 0.850] of n=26 fakes by "
-                     "thumbnail whitened; by harris cosine, the best of the report's combinations, for 0.500 "
-                     "(paired difference +0.250 [+0.100, +0.400]).")
+    assert found == (
+        "The original of a fake is ranked first for a fraction of 0.750 [0.650, 0.850] of n=26 fakes by "
+        "thumbnail whitened; by harris cosine, the best of the report's combinations, for 0.500 "
+        "(paired difference +0.250 [+0.100, +0.400])."
+    )
     assert original_finding(TABLE, CHOSEN, COMPARED[:0]).endswith("by thumbnail whitened.")
     assert "was not measured" in original_finding(pd.DataFrame(), None, COMPARED[:0])
     assert "0.800 [0.700, 0.900] of n=26 queries by phash cosine, the best" in person_finding(TABLE)
@@ -141,46 +238,76 @@ def test_the_page_opens_with_what_was_found():
 
 def test_the_best_combination_is_named_and_the_place_of_the_selected_one():
     told = best_combination_sentence(TABLE, CHOSEN)
-    assert "recall@1 among all images: phash cosine, 0.800 [0.700, 0.900] (thumbnail whitened in place 2 of 3, 0.750" in told
-    assert "mean average precision among all images: thumbnail whitened, 0.700" in told and "place 1" not in told
-    assert told.startswith("The best without distortion, and the place of the selected thumbnail whitened (n=26 queries)")
+    assert (
+        "recall@1 among all images: phash cosine, 0.800 [0.700, 0.900] (thumbnail whitened in place 2 of 3, 0.750"
+        in told
+    )
+    assert (
+        "mean average precision among all images: thumbnail whitened, 0.700" in told and "place 1" not in told
+    )
+    assert told.startswith(
+        "The best without distortion, and the place of the selected thumbnail whitened (n=26 queries)"
+    )
     assert best_combination_sentence(TABLE, None).startswith("The best without distortion (n=26 queries)")
 
 
 def test_differences_are_counted_by_their_intervals():
-    scores = pd.DataFrame(dict(feature=["harris", "harris", "thumbnail"], similarity=["cosine", "euclidean", "whitened"]))
+    scores = pd.DataFrame(
+        dict(feature=["harris", "harris", "thumbnail"], similarity=["cosine", "euclidean", "whitened"])
+    )
     told = comparison_sentence(COMPARED, scores)
-    assert told.startswith("2 of the report's 4 combinations were measured; missing: resnet18 cosine, resnet18 euclidean. ")
-    assert "In 1 of 2 comparisons the 95 % interval of the paired difference is above zero, in 0 below" in told
+    assert told.startswith(
+        "2 of the report's 4 combinations were measured; missing: resnet18 cosine, resnet18 euclidean. "
+    )
+    assert (
+        "In 1 of 2 comparisons the 95 % interval of the paired difference is above zero, in 0 below" in told
+    )
     assert told.endswith("undistorted, all images, recall@1: 0.750, against 0.500 (harris cosine).")
     unsure = comparison_sentence(COMPARED.assign(low=math.nan, high=math.nan, why="4 groups"), scores)
     assert "None of the 2 differences has an interval, so none can be told from zero" in unsure
     assert comparison_sentence(COMPARED[:0], scores) == ""
     shown = show_comparison(COMPARED)
-    assert len(shown.columns) == 8 and shown["difference [95 % interval]"].tolist()[0] == "+0.250 [+0.100, +0.400]"
+    assert (
+        len(shown.columns) == 8
+        and shown["difference [95 % interval]"].tolist()[0] == "+0.250 [+0.100, +0.400]"
+    )
 
 
 def test_the_fold_of_each_number_is_said():
     scores = pd.DataFrame(dict(fold=["selection", "selection", "report"], path=["a", "b", "c"]))
     told = selection_sentence(scores, CHOSEN)
-    assert told.startswith("Selected on 2 queries") and told.endswith("**thumbnail whitened**. Reported on the other 1 queries.")
+    assert told.startswith("Selected on 2 queries") and told.endswith(
+        "**thumbnail whitened**. Reported on the other 1 queries."
+    )
     assert selection_sentence(scores, None) == ""
 
 
 def test_what_is_missing_is_said_with_its_reason():
-    told = missing_sentence(dict(harris=None), dict(resnet18="resnet18: no network", xception="no classifier yet"))
+    told = missing_sentence(
+        dict(harris=None), dict(resnet18="resnet18: no network", xception="no classifier yet")
+    )
     assert "- **resnet18 is missing**: no network.\n- **xception is missing**: no classifier yet." in told
     assert "**So 2 of the report's 4 combinations are not measured here.**" in told
     assert missing_sentence(dict(resnet18=None), {}) == ""
     pool = pd.DataFrame(dict(label=[0, 0, 1]))
-    assert pool_sentence(pool, 9, None).startswith("The pool: 3 of the 9 images of CVCS DFD, 2 real and 1 fake. **No fake")
+    assert pool_sentence(pool, 9, None).startswith(
+        "The pool: 3 of the 9 images of CVCS DFD, 2 real and 1 fake. **No fake"
+    )
     task = SimpleNamespace(queries=pd.DataFrame(dict(method=["StarGAN", "StarGAN", "FaceSwap"])), pool=pool)
-    assert pool_sentence(pool, 9, task).endswith("3 fakes are queries for their original: 2 StarGAN, 1 FaceSwap.")
-    assert person_sentence(task, True) == "3 queries, 3 images in the pool: images with the role of query and gallery."
+    assert pool_sentence(pool, 9, task).endswith(
+        "3 fakes are queries for their original: 2 StarGAN, 1 FaceSwap."
+    )
+    assert (
+        person_sentence(task, True)
+        == "3 queries, 3 images in the pool: images with the role of query and gallery."
+    )
     assert "not measured" in person_sentence(None, False)
 
 
-@pytest.mark.parametrize("value, told", [(0.95, "not to tell images apart"), (0.6, "weak classifier"), (math.nan, "weak classifier")])
+@pytest.mark.parametrize(
+    "value, told",
+    [(0.95, "not to tell images apart"), (0.6, "weak classifier"), (math.nan, "weak classifier")],
+)
 def test_the_classifier_behind_a_feature_is_described(value, told):
     auc = pd.Series(dict(value=value, low=0.5, high=0.99, why="", n=90))
     assert told in classifier_sentence(dict(row=8, image_size=64), auc)
@@ -189,16 +316,32 @@ def test_the_classifier_behind_a_feature_is_described(value, told):
 
 
 def test_the_overlap_becomes_two_claims_and_a_sentence():
-    overlap = pd.DataFrame([dict(first="harris cosine", second="harris euclidean", common=4.2, low=3.0, high=5.0, why="", n=60),
-                            dict(first="harris cosine", second="phash cosine", common=1.0, low=0.0, high=2.0, why="", n=60)])
+    overlap = pd.DataFrame(
+        [
+            dict(
+                first="harris cosine", second="harris euclidean", common=4.2, low=3.0, high=5.0, why="", n=60
+            ),
+            dict(first="harris cosine", second="phash cosine", common=1.0, low=0.0, high=2.0, why="", n=60),
+        ]
+    )
     among = reported_overlap(overlap)
     common, different = overlap_claims(among, 400, "toy")
-    assert (common["measured"], different["measured"], different["low"], different["high"]) == (4.2, 5.8, 5.0, 7.0)
+    assert (common["measured"], different["measured"], different["low"], different["high"]) == (
+        4.2,
+        5.8,
+        5.0,
+        7.0,
+    )
     assert common["protocol"] == "harris cosine and harris euclidean, 400 images" and common["n"] == 60
     told = overlap_sentence(among, complete=True)
-    assert told == "harris cosine and harris euclidean have 4.20 [3.00, 5.00] of ten images in common, 5.80 are different (n=60). "
+    assert (
+        told
+        == "harris cosine and harris euclidean have 4.20 [3.00, 5.00] of ten images in common, 5.80 are different (n=60). "
+    )
     assert [claim["measured"] for claim in overlap_claims(among[:0], 400, "toy")] == [None, None]
-    assert overlap_table(pd.DataFrame()).empty and show_overlap(among)["in common, of ten"].tolist() == ["4.20 [3.00, 5.00]"]
+    assert overlap_table(pd.DataFrame()).empty and show_overlap(among)["in common, of ten"].tolist() == [
+        "4.20 [3.00, 5.00]"
+    ]
 
 
 def test_what_is_kept_and_what_limits_it():
@@ -206,7 +349,11 @@ def test_what_is_kept_and_what_limits_it():
     index.config["bytes"] = dict(index=4000, rows=800)
     assert index_sentence(index).endswith("toy, cosine, `L2norm,Flat`, 120 bytes each. Its search is exact.")
     index.config |= dict(kind="hnsw", recall_at_10=0.95, recall_of_itself=1.0)
-    assert index_sentence(index).endswith("hnsw finds 0.950 of what exact search finds (vectors that differ).")
+    assert index_sentence(index).endswith(
+        "hnsw finds 0.950 of what exact search finds (vectors that differ)."
+    )
     assert index_sentence(None) == ""
-    assert limits_sentence(400, 88, 16).startswith("One pool of 400 images, and one of 88 for persons: expect lower numbers")
+    assert limits_sentence(400, 88, 16).startswith(
+        "One pool of 400 images, and one of 88 for persons: expect lower numbers"
+    )
     assert limits_sentence(400, None, 16).startswith("One pool of 400 images: expect")

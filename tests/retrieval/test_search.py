@@ -34,17 +34,28 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_an_image_without_contrast_comes_first_for_nobody(own, tmp_path):
     Image.new("RGB", (48, 40), (90, 90, 90)).save(own / "zz.png")
     phash = make_feature("phash")
-    with pytest.warns(UserWarning, match="1 of 13 files cannot be read and are left out .zz.png: no contrast"):
+    with pytest.warns(
+        UserWarning, match="1 of 13 files cannot be read and are left out .zz.png: no contrast"
+    ):
         index = build_index(phash, own, tmp_path / "index", similarity="euclidean", progress=False)
     assert len(index) == 12 and "zz.png" not in set(index.rows.path)
     with pytest.warns(UserWarning, match="zz.png: no contrast.*nothing is found for it"):
-        assert set(find_similar(index, phash, [own / "zz.png", own / "00.png"], k=3)["query"]) == {str(own / "00.png")}
+        assert set(find_similar(index, phash, [own / "zz.png", own / "00.png"], k=3)["query"]) == {
+            str(own / "00.png")
+        }
     df = half_fake(own, 13)
     with pytest.warns(UserWarning, match="zz.png: no contrast"):
         scores = evaluate(original_task(df, own, 0), phash, tmp_path / "scratch")
-    assert len(scores) == 6 * 2 * 3 and not any(12 in top for top in scores.top)  # Three similarities, two pools
+    assert len(scores) == 6 * 2 * 3 and not any(
+        12 in top for top in scores.top
+    )  # Three similarities, two pools
     blank = scores[scores.path.eq("zz.png")]
-    assert blank["first_hit_rank"].eq(math.inf).all() and blank["ap"].eq(0).all() and not any(blank.top) and len(blank) == 6
+    assert (
+        blank["first_hit_rank"].eq(math.inf).all()
+        and blank["ap"].eq(0).all()
+        and not any(blank.top)
+        and len(blank) == 6
+    )
 
 
 def test_a_manifest_is_checked_and_its_empty_hashes_are_filled_in(pool, built, tmp_path):
@@ -84,7 +95,9 @@ def test_a_query_that_is_no_image_is_named(built, tmp_path):
 def test_appending_equals_building_at_once(pool, tmp_path):
     rows = list_pool(pool)
     for similarity in ("cosine", "euclidean"):
-        whole = build_index(THUMBNAIL, pool, tmp_path / f"whole-{similarity}", similarity=similarity, progress=False)
+        whole = build_index(
+            THUMBNAIL, pool, tmp_path / f"whole-{similarity}", similarity=similarity, progress=False
+        )
         part = tmp_path / f"part-{similarity}"
         build_index(THUMBNAIL, pool, part, rows[:5], similarity, progress=False)
         append_index(part, THUMBNAIL, pool, rows[5:9], progress=False)
@@ -92,7 +105,10 @@ def test_appending_equals_building_at_once(pool, tmp_path):
         assert grown.rows.equals(whole.rows)
         names = [path.name for path in (part).glob("*.faiss")]
         assert len(names) == 1  # The earlier generations are gone
-        one, two = (part / names[0]).read_bytes(), next((tmp_path / f"whole-{similarity}").glob("*.faiss")).read_bytes()
+        one, two = (
+            (part / names[0]).read_bytes(),
+            next((tmp_path / f"whole-{similarity}").glob("*.faiss")).read_bytes(),
+        )
         assert one == two
 
 
@@ -111,7 +127,9 @@ def test_an_approximate_index_keeps_its_recall(pool, tmp_path):
     rows = list_pool(pool)
     build_index(THUMBNAIL, pool, tmp_path / "grown", rows[:8], kind="hnsw", progress=False)
     grown = append_index(tmp_path / "grown", THUMBNAIL, pool, progress=False)
-    assert grown.config["kind"] == "hnsw" and grown.config["recall_at_10"] == 1.0  # Measured again, on all twelve
+    assert (
+        grown.config["kind"] == "hnsw" and grown.config["recall_at_10"] == 1.0
+    )  # Measured again, on all twelve
 
 
 def test_an_empty_pool(tmp_path):
@@ -128,7 +146,10 @@ def test_an_empty_pool(tmp_path):
 def test_unreadable_files_are_left_out_and_named(own, tmp_path):
     (own / "03.png").write_text("no image")
     (own / "04.png").write_bytes(b"")
-    with pytest.warns(UserWarning, match="2 of 12 files cannot be read and are left out .03.png: not an image.*04.png: the file is empty"):
+    with pytest.warns(
+        UserWarning,
+        match="2 of 12 files cannot be read and are left out .03.png: not an image.*04.png: the file is empty",
+    ):
         index = build_index(THUMBNAIL, own, tmp_path / "index", progress=False)
     assert len(index) == 10 and "03.png" not in set(index.rows.path)
     assert pd.read_csv(tmp_path / "index" / "rejected.csv").path.tolist() == ["03.png", "04.png"]
@@ -141,7 +162,9 @@ def test_unreadable_files_are_left_out_and_named(own, tmp_path):
 def test_what_cannot_be_read_is_told_again_by_an_index_that_is_there(own, tmp_path):
     (own / "03.png").write_text("no image")
     for _ in range(2):
-        with pytest.warns(UserWarning, match="1 of 12 files cannot be read and are left out .03.png: not an image"):
+        with pytest.warns(
+            UserWarning, match="1 of 12 files cannot be read and are left out .03.png: not an image"
+        ):
             build_index(THUMBNAIL, own, tmp_path / "index", progress=False)
 
 
@@ -161,7 +184,9 @@ def test_an_append_keeps_what_it_could_not_read(own, tmp_path):
         build_index(THUMBNAIL, own, folder, list_pool(own)[:6], progress=False)
     (own / "11.png").write_text("no image")
     for added in (6, 0):  # The second time there is nothing but what cannot be read
-        with pytest.warns(UserWarning, match=f"2 of {added + 1 if added else 2} files cannot be read.*00.png.*11.png"):
+        with pytest.warns(
+            UserWarning, match=f"2 of {added + 1 if added else 2} files cannot be read.*00.png.*11.png"
+        ):
             index = append_index(folder, THUMBNAIL, own, progress=False)
         assert len(index) == 10 and index.config["n_rejected"] == 2
         assert pd.read_csv(folder / "rejected.csv").path.tolist() == ["00.png", "11.png"]
@@ -177,7 +202,10 @@ def test_an_append_keeps_what_it_could_not_read(own, tmp_path):
 
 
 def test_an_append_from_another_root_is_refused(own, built, tmp_path):
-    with pytest.raises(ValueError, match=f"its paths count from .*, not from {own}; expected the folder that it was built from"):
+    with pytest.raises(
+        ValueError,
+        match=f"its paths count from .*, not from {own}; expected the folder that it was built from",
+    ):
         append_index(built.folder, THUMBNAIL, own, progress=False)
     (tmp_path / "link").symlink_to(built.folder)
     assert len(append_index(tmp_path / "link", THUMBNAIL, built.root, progress=False)) == 12
@@ -185,10 +213,15 @@ def test_an_append_from_another_root_is_refused(own, built, tmp_path):
 
 def test_an_index_like_another_one_is_built_again_for_a_third(tmp_path, pool):
     rows = list_pool(pool)
-    first, second = (build_index(THUMBNAIL, pool, tmp_path / f"{i}", rows[i : i + 6], "whitened", progress=False) for i in (0, 6))
+    first, second = (
+        build_index(THUMBNAIL, pool, tmp_path / f"{i}", rows[i : i + 6], "whitened", progress=False)
+        for i in (0, 6)
+    )
     one = build_index(THUMBNAIL, pool, tmp_path / "part", rows[3:9], "whitened", like=first, progress=False)
     two = build_index(THUMBNAIL, pool, tmp_path / "part", rows[3:9], "whitened", like=second, progress=False)
-    assert one.config["plan"]["like"] != two.config["plan"]["like"] and learned_axes(two) == learned_axes(second) != learned_axes(first)
+    assert one.config["plan"]["like"] != two.config["plan"]["like"] and learned_axes(two) == learned_axes(
+        second
+    ) != learned_axes(first)
     same = build_index(THUMBNAIL, pool, tmp_path / "part", rows[3:9], "whitened", like=second, progress=False)
     assert same.config["generation"] == two.config["generation"]
 
@@ -198,7 +231,9 @@ def test_images_that_are_gone_or_changed_are_named(own, tmp_path):
     (own / "07.png").unlink()
     with pytest.warns(UserWarning, match="1 images were found that are no longer on disk .07.png"):
         found = find_similar(index, THUMBNAIL, [own / "00.png"], k=11)
-    assert len(found) == 10 and "07.png" not in set(found.path) and found["rank"].tolist() == list(range(1, 11))
+    assert (
+        len(found) == 10 and "07.png" not in set(found.path) and found["rank"].tolist() == list(range(1, 11))
+    )
     draw(own / "01.png", 77)
     with pytest.raises(ValueError, match="01.png is in the index with other bytes"):
         append_index(tmp_path / "index", THUMBNAIL, own, progress=False)
@@ -251,7 +286,9 @@ def test_copies_of_one_image_have_a_whitened_similarity_of_0(pixel, tmp_path):
         Image.new("RGB", (20, 20), (pixel, 90, 31)).save(tmp_path / "pool" / f"c{i}.png")
     draw(tmp_path / "other.png", 5)
     with pytest.warns(UserWarning, match="the 6 vectors do not differ, so every similarity is 0"):
-        index = build_index(THUMBNAIL, tmp_path / "pool", tmp_path / "index", similarity="whitened", progress=False)
+        index = build_index(
+            THUMBNAIL, tmp_path / "pool", tmp_path / "index", similarity="whitened", progress=False
+        )
     found = find_similar(index, THUMBNAIL, [tmp_path / "other.png"], 6)
     assert found["score"].tolist() == [0] * 6
 
@@ -273,27 +310,48 @@ def test_a_pool_of_one_or_two_images(n, similarity, tmp_path):
     for i in range(n):
         draw(tmp_path / "pool" / f"{i}.png", i)
     draw(tmp_path / "query.png", 9)
-    build = partial(build_index, THUMBNAIL, tmp_path / "pool", tmp_path / "index", similarity=similarity, progress=False)
+    build = partial(
+        build_index, THUMBNAIL, tmp_path / "pool", tmp_path / "index", similarity=similarity, progress=False
+    )
     if similarity == "whitened":
         with pytest.raises(TooFewVectors, match=f"whitened: {n} vectors of 768 numbers; expected at least 3"):
             build()
         return
     with pytest.warns(UserWarning, match="k is 5"):
         found = find_similar(build(), THUMBNAIL, [tmp_path / "query.png", tmp_path / "pool" / "0.png"], 5)
-    assert [len(found[found["query"].eq(str(path))]) for path in (tmp_path / "query.png", tmp_path / "pool" / "0.png")] == [n, n - 1]
+    assert [
+        len(found[found["query"].eq(str(path))])
+        for path in (tmp_path / "query.png", tmp_path / "pool" / "0.png")
+    ] == [n, n - 1]
     assert np.isfinite(found["score"]).all()
 
 
 def test_an_approximate_index_that_loses_too_much_is_kept_as_an_exact_one(tmp_path, monkeypatch):
     (tmp_path / "pool").mkdir()
-    x, rows = np.random.default_rng(0).normal(size=(1500, 32)).astype(np.float32), names(1500)  # Neighbours in every cell
+    x, rows = (
+        np.random.default_rng(0).normal(size=(1500, 32)).astype(np.float32),
+        names(1500),
+    )  # Neighbours in every cell
     nothing = pd.DataFrame(dict(path=[], reason=[]))
-    monkeypatch.setattr(search, "pool_vectors", lambda feature, pool, root, **how: (x, pool[["path", "sha256"]], nothing))
+    monkeypatch.setattr(
+        search, "pool_vectors", lambda feature, pool, root, **how: (x, pool[["path", "sha256"]], nothing)
+    )
     monkeypatch.setattr(vector_index, "KINDS", KINDS | dict(ivfpq="IVF64,PQ4x4fs,RFlat"))
     monkeypatch.setattr(vector_index, "set_search_effort", lambda index, kind: index)  # One cell of 64
     for similarity in ("cosine", "euclidean", "whitened"):
-        build = partial(build_index, TOY, tmp_path / "pool", tmp_path / similarity, rows, similarity, "ivfpq", progress=False)
-        said = r"ivfpq finds 0.\d+ of what exact search finds.*: less than 0.9, so an exact index .flat. is kept"
+        build = partial(
+            build_index,
+            TOY,
+            tmp_path / "pool",
+            tmp_path / similarity,
+            rows,
+            similarity,
+            "ivfpq",
+            progress=False,
+        )
+        said = (
+            r"ivfpq finds 0.\d+ of what exact search finds.*: less than 0.9, so an exact index .flat. is kept"
+        )
         with pytest.warns(UserWarning, match=said):
             index = build()
         exact = make_index(x, rows, TOY, similarity)
@@ -305,8 +363,22 @@ def test_an_approximate_index_that_loses_too_much_is_kept_as_an_exact_one(tmp_pa
             assert build().config["generation"] == index.config["generation"]
 
 
-ODD_NAMES = [b"NA", b"null.png", b"nan.png", b"None", b"007", b"c\rr.png", b"l\nf.png", b'q"q,q.png', b" blank .png", b"\x01.png",
-             b"\x1b[2J.png", b"Caf\xe9.png", "\u202egpj.png".encode(), "写真.png".encode()]
+ODD_NAMES = [
+    b"NA",
+    b"null.png",
+    b"nan.png",
+    b"None",
+    b"007",
+    b"c\rr.png",
+    b"l\nf.png",
+    b'q"q,q.png',
+    b" blank .png",
+    b"\x01.png",
+    b"\x1b[2J.png",
+    b"Caf\xe9.png",
+    "\u202egpj.png".encode(),
+    "写真.png".encode(),
+]
 
 
 def test_every_name_that_a_file_may_have_comes_back_from_an_index(tmp_path):
@@ -333,7 +405,16 @@ def test_a_folder_is_walked_as_by_every_command(pool, tmp_path):
     folder = tmp_path / "folder"
     (folder / "__MACOSX").mkdir(parents=True)
     (folder / ".ipynb_checkpoints").mkdir()
-    for name in ("a.png", "._a.png", "__MACOSX/a.png", ".ipynb_checkpoints/a.png", "B.MPO", "c.jfif", "d", "e.jpg_large"):
+    for name in (
+        "a.png",
+        "._a.png",
+        "__MACOSX/a.png",
+        ".ipynb_checkpoints/a.png",
+        "B.MPO",
+        "c.jfif",
+        "d",
+        "e.jpg_large",
+    ):
         image = Image.open(pool / "00.png").rotate(5 * len(name))
         image.save(folder / name, "PNG" if name.endswith("png") else "JPEG")
     (folder / "linked").symlink_to(pool)
@@ -346,8 +427,18 @@ def test_a_folder_is_walked_as_by_every_command(pool, tmp_path):
     with pytest.warns(UserWarning) as told:
         index = build_index(THUMBNAIL, folder, tmp_path / "index", progress=False)
     said = "\n".join(str(one.message) for one in told)
-    assert index.rows.path.tolist() == ["B.MPO", "a.png", "c.jfif", "d", "e.jpg_large", *(f"linked/{i:02d}.png" for i in range(12))]
-    assert index.rejected.path.tolist() == ["dangling.jpg", "pipe", "pipe.png"] and "3 of 20 files cannot be read" in said
+    assert index.rows.path.tolist() == [
+        "B.MPO",
+        "a.png",
+        "c.jfif",
+        "d",
+        "e.jpg_large",
+        *(f"linked/{i:02d}.png" for i in range(12)),
+    ]
+    assert (
+        index.rejected.path.tolist() == ["dangling.jpg", "pipe", "pipe.png"]
+        and "3 of 20 files cannot be read" in said
+    )
     assert "1 video (film.mp4) and 2 files that are no images (1 .txt, 1 .heic) left out" in said
 
 
@@ -355,10 +446,15 @@ def test_a_pipe_in_a_manifest_is_never_opened(own, tmp_path):
     os.mkfifo(own / "pipe.png")
     (own / "folder").mkdir()
     manifest = pd.DataFrame(dict(path=["00.png", "folder", "pipe.png"], sha256=""))
-    with pytest.warns(UserWarning, match="2 of 3 files cannot be read .*folder: a folder; pipe.png: a device, a pipe or a socket"):
+    with pytest.warns(
+        UserWarning,
+        match="2 of 3 files cannot be read .*folder: a folder; pipe.png: a device, a pipe or a socket",
+    ):
         index = build_index(THUMBNAIL, own, tmp_path / "index", manifest, progress=False)
     assert index.rows.path.tolist() == ["00.png"]
-    person = pd.DataFrame(dict(path=["00.png", "01.png", "pipe.png"], sha256="", label=0, video="", group="NA", method="none"))
+    person = pd.DataFrame(
+        dict(path=["00.png", "01.png", "pipe.png"], sha256="", label=0, video="", group="NA", method="none")
+    )
     with pytest.warns(UserWarning, match="pipe.png: a device"):
         assert person_task(person, own).pool.path.tolist() == ["00.png", "01.png"]
 
@@ -386,7 +482,10 @@ def test_an_index_that_may_not_be_written(own, tmp_path, monkeypatch):
     said = "its images have changed since it was made, and .*/index may not be written; .*: `deepfake-nbs index .*/pool NEW_INDEX`"
     with pytest.raises(PermissionError, match=said):
         build_index(THUMBNAIL, own, tmp_path / "index", progress=False)
-    for action in (lambda: append_index(index.folder, THUMBNAIL, own), lambda: save_index(index, tmp_path / "new")):
+    for action in (
+        lambda: append_index(index.folder, THUMBNAIL, own),
+        lambda: save_index(index, tmp_path / "new"),
+    ):
         with pytest.raises(PermissionError, match="may not be written; index the images into another folder"):
             action()
     assert not (tmp_path / "new").exists()
@@ -399,7 +498,9 @@ def test_an_image_that_is_gone_or_another_one_leaves_its_place_to_the_next(own, 
     draw(own / before[1], 77)
     with pytest.warns(UserWarning, match="2 images were found that are no longer on disk") as told:
         found = find_similar(index, THUMBNAIL, [own / "00.png"], 3)
-    assert found.path.tolist() == before[2:5] and f"`deepfake-nbs index {own} {index.folder}`" in str(told[0].message)
+    assert found.path.tolist() == before[2:5] and f"`deepfake-nbs index {own} {index.folder}`" in str(
+        told[0].message
+    )
     assert find_gone(index) == [int(before[0][:2])] and len(index.stale) == 2
 
 
@@ -422,11 +523,18 @@ def test_a_killed_build_leaves_nothing_that_is_taken_for_whole_and_is_resumed(po
         except KeyboardInterrupt:
             print(len(done))
     """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), pool, tmp_path / "index"], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), pool, tmp_path / "index"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
     assert done.stdout.strip() in ("2", "3") and len(list((tmp_path / ".index.vectors").glob("*.npy"))) >= 2
     with pytest.raises(FileNotFoundError, match="never finished"):
         open_index(tmp_path / "index")
     code = textwrap.dedent(code.replace("len(done) == 2", "False")) + "\nprint(len(done))"
-    again = subprocess.run([sys.executable, "-c", code, pool, tmp_path / "index"], capture_output=True, text=True, cwd=ROOT)
+    again = subprocess.run(
+        [sys.executable, "-c", code, pool, tmp_path / "index"], capture_output=True, text=True, cwd=ROOT
+    )
     assert again.stdout.strip() in ("0", "1") and len(open_index(tmp_path / "index")) == 12
     assert not (tmp_path / ".index.vectors").exists()

@@ -60,10 +60,16 @@ HARMS = dict(
     not_text=lambda folder: spoil(folder, "rows-*", lambda data: data.replace(b"07.png", b"07\xffpng")),
     gone=lambda folder: next(folder.glob("*.faiss")).unlink(),
     config=lambda folder: spoil(folder, "config.json", lambda _: b"{"),
-    version=lambda folder: spoil(folder, "config.json", lambda data: data.replace(b'"version": 2\n', b'"version": 1\n')),
+    version=lambda folder: spoil(
+        folder, "config.json", lambda data: data.replace(b'"version": 2\n', b'"version": 1\n')
+    ),
     word=lambda folder: spoil(folder, "config.json", lambda data: data.replace(b'"rows"', b'"rovs"')),
-    metric=lambda folder: spoil(folder, "config.json", lambda data: data.replace(b': "cosine"', b': "euclidean"')),
-    dimension=lambda folder: spoil(folder, "config.json", lambda data: data.replace(b'"dimension": 768', b'"dimension": 767', 1)),
+    metric=lambda folder: spoil(
+        folder, "config.json", lambda data: data.replace(b': "cosine"', b': "euclidean"')
+    ),
+    dimension=lambda folder: spoil(
+        folder, "config.json", lambda data: data.replace(b'"dimension": 768', b'"dimension": 767', 1)
+    ),
 )
 
 
@@ -78,12 +84,16 @@ def spoil(folder, pattern, harm):
 @pytest.mark.parametrize("harm", HARMS)
 def test_a_damaged_index_is_refused_and_can_be_built_again(harm, built, pool):
     HARMS[harm](built.folder)
-    with pytest.raises((ValueError, FileNotFoundError), match="[Bb]uild (it|the index) again|No such file") as caught:
+    with pytest.raises(
+        (ValueError, FileNotFoundError), match="[Bb]uild (it|the index) again|No such file"
+    ) as caught:
         open_index(built.folder)
     assert str(built.folder) in str(caught.value)
     with warnings.catch_warnings(action="ignore"):
         again = build_index(THUMBNAIL, pool, built.folder, progress=False)
-    assert again.rows.equals(built.rows) and open_index(built.folder, THUMBNAIL, verify=True).rows.equals(built.rows)
+    assert again.rows.equals(built.rows) and open_index(built.folder, THUMBNAIL, verify=True).rows.equals(
+        built.rows
+    )
 
 
 def test_building_over_damage_says_so(built, pool):
@@ -101,11 +111,14 @@ def test_one_wrong_byte_of_a_vector_is_found_when_one_looks(built, pool):
         append_index(built.folder, THUMBNAIL, pool, progress=False)
 
 
-@pytest.mark.parametrize("harm, said", [
-    (lambda data: data[:-50], "damaged, build the index again"),
-    (lambda data: b"", "0 bytes, config.json says"),
-    (lambda data: b"x" * len(data), "not an index that faiss can read"),
-])
+@pytest.mark.parametrize(
+    "harm, said",
+    [
+        (lambda data: data[:-50], "damaged, build the index again"),
+        (lambda data: b"", "0 bytes, config.json says"),
+        (lambda data: b"x" * len(data), "not an index that faiss can read"),
+    ],
+)
 def test_a_corrupt_index_file_is_named(built, harm, said):
     path = next(built.folder.glob("*.faiss"))
     data = path.read_bytes()
@@ -125,7 +138,11 @@ def test_broken_rows_and_config_are_named(built):
     rows.write_text(text)
     config = built.folder / "config.json"
     good = json.loads(config.read_text())
-    for bad, said in (("{", "not the config of an index"), ("[]", "missing"), (json.dumps(good | dict(version=99)), "version 99")):
+    for bad, said in (
+        ("{", "not the config of an index"),
+        ("[]", "missing"),
+        (json.dumps(good | dict(version=99)), "version 99"),
+    ):
         config.write_text(bad)
         with pytest.raises(ValueError, match=said):
             open_index(built.folder)
@@ -135,8 +152,11 @@ def test_an_index_of_another_feature_or_version_is_refused(built, pool):
     with pytest.raises(ValueError, match="made with name 'thumbnail'.*has name 'phash'"):
         open_index(built.folder, make_feature("phash"))
     newer = Feature("thumbnail", 16, "RGB", 768, THUMBNAIL.compute, version=2)
-    for action in (lambda: open_index(built.folder, newer), lambda: append_index(built.folder, newer, pool),
-                   lambda: find_similar(built, newer, [pool / "00.png"])):
+    for action in (
+        lambda: open_index(built.folder, newer),
+        lambda: append_index(built.folder, newer, pool),
+        lambda: find_similar(built, newer, [pool / "00.png"]),
+    ):
         with pytest.raises(ValueError, match="made with version 1; the feature asked for has version 2"):
             action()
 
@@ -170,7 +190,10 @@ def test_a_foreign_folder_is_not_overwritten(built, tmp_path):
     with pytest.raises(FileExistsError, match="letters: holds something else"):
         save_index(built, tmp_path / "letters")
     (tmp_path / "letters" / "config.json").write_text("{}")  # Of a model, perhaps
-    for action in (lambda: save_index(built, tmp_path / "letters"), lambda: build_index(THUMBNAIL, built.root, tmp_path / "letters")):
+    for action in (
+        lambda: save_index(built, tmp_path / "letters"),
+        lambda: build_index(THUMBNAIL, built.root, tmp_path / "letters"),
+    ):
         with pytest.raises(FileExistsError, match="letters: holds something else"):
             action()
 
@@ -201,7 +224,10 @@ def test_what_somebody_else_keeps_is_never_deleted(own, built, tmp_path):
     draw(own / "new.png", 40)
     build_index(THUMBNAIL, own, built.folder, progress=False)
     assert all(path.read_text() == "mine" for path in [*kept, *folder.iterdir()])
-    assert sorted(path.name for path in built.folder.glob("*.faiss")) == ["index-000002.faiss", "sketch-of-a-face.faiss"]
+    assert sorted(path.name for path in built.folder.glob("*.faiss")) == [
+        "index-000002.faiss",
+        "sketch-of-a-face.faiss",
+    ]
 
 
 def test_files_of_an_index_are_readable_by_the_next_user(pool, tmp_path):
@@ -212,7 +238,12 @@ def test_files_of_an_index_are_readable_by_the_next_user(pool, tmp_path):
         evaluate(task, THUMBNAIL, tmp_path / "scratch", ["blur"])
     finally:
         os.umask(before)
-    files = [path for place in ("index", "cache", "scratch") for path in (tmp_path / place).rglob("*") if path.is_file()]
+    files = [
+        path
+        for place in ("index", "cache", "scratch")
+        for path in (tmp_path / place).rglob("*")
+        if path.is_file()
+    ]
     modes = {path.name: path.stat().st_mode & 0o777 for path in files}
     assert len(modes) > 10 and set(modes.values()) == {0o644}
 
@@ -242,7 +273,9 @@ def test_a_disk_that_takes_no_more_is_told_by_file_and_cause(limit, name, pool, 
 
 
 def test_an_index_of_an_earlier_version_names_the_command_that_makes_it_again(pool, tmp_path):
-    index = build_index(THUMBNAIL, pool, tmp_path / "an index", similarity="euclidean", kind="hnsw", progress=False)
+    index = build_index(
+        THUMBNAIL, pool, tmp_path / "an index", similarity="euclidean", kind="hnsw", progress=False
+    )
     HARMS["version"](index.folder)
     command = f"`deepfake-nbs index {pool} '{index.folder}' --similarity euclidean --kind hnsw`"
     with pytest.raises(ValueError, match="version 1; expected an index of version 2") as caught:
@@ -254,7 +287,10 @@ def test_an_index_that_was_moved_says_so(own, tmp_path):
     build_index(THUMBNAIL, own, tmp_path / "index", progress=False)
     (tmp_path / "far").mkdir()
     shutil.move(tmp_path / "index", tmp_path / "far" / "index")
-    with pytest.warns(UserWarning, match="its images were in .*far/pool, which is not there: .*`deepfake-nbs index FOLDER .*far/index`"):
+    with pytest.warns(
+        UserWarning,
+        match="its images were in .*far/pool, which is not there: .*`deepfake-nbs index FOLDER .*far/index`",
+    ):
         index = open_index(tmp_path / "far" / "index")
     with pytest.warns(UserWarning, match="11 images were found that are no longer on disk"):
         found = find_similar(index, THUMBNAIL, [own / "00.png"], 12)
@@ -275,8 +311,10 @@ def test_shards_answer_as_one_index(similarity, tmp_path):
 
 def test_shards_that_do_not_fit_are_refused(tmp_path):
     x = cloud(600)
-    folders = [save_index(make_index(x[i : i + 300], names(300), TOY, how), tmp_path / f"{i}{how}").folder
-               for i, how in ((0, "cosine"), (0, "euclidean"), (0, "whitened"), (300, "whitened"))]
+    folders = [
+        save_index(make_index(x[i : i + 300], names(300), TOY, how), tmp_path / f"{i}{how}").folder
+        for i, how in ((0, "cosine"), (0, "euclidean"), (0, "whitened"), (300, "whitened"))
+    ]
     with pytest.raises(ValueError, match="its similarity differ"):
         open_shards(folders[:2])
     with pytest.raises(ValueError, match="axes of whitening"):
