@@ -36,7 +36,7 @@ endif
 BIN := .venv/bin
 RUN := data/runs/$(PROFILE)-$(name)
 DONE := $(RUN)/nbs
-RUNNER := $(BIN)/deepfake-nbs-chapter
+RUNNER := $(BIN)/deepfake-nbs run
 FROM_RUN = -p profile $(PROFILE) -p data $(DATA)
 
 # Threads that spin for long while they wait slow each other down on a shared machine; those that never spin are slow on a quiet one
@@ -44,11 +44,12 @@ export GOMP_SPINCOUNT = 2000
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup lock report prepare pages library test bench site lab demo publish keep
+.PHONY: help setup lock report prepare pages library test coverage bench site lab demo publish keep
 
 help:
 	@echo "make report [PROFILE=smoke|mini|full] [DATA=folder]   set up, run all pages of the report in order, say where the results are"
 	@echo "make test       set up, run every test"
+	@echo "make coverage   run the tests of the package and report the lines that none reaches"
 	@echo "make library    run the chapters that explain how the package is built"
 	@echo "make lab        set up, open the chapters in JupyterLab"
 	@echo "make demo       the application as a page in the browser, on this machine alone"
@@ -151,7 +152,13 @@ $(DONE)/library/%.ipynb: nbs/library/%.ipynb
 test: setup
 	$(BIN)/nbdev-test --n-workers 2
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check --quiet
+	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+# Which lines no test reaches, in the terminal and as pages in htmlcov/; slower than the tests alone
+coverage: setup
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-report=html
 
 # The last line trains two detectors three times each: on the heads of DATA, BENCH_EPOCHS passes, hours on a large set without a GPU
 BENCH_EPOCHS ?= 12

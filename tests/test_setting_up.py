@@ -271,7 +271,7 @@ def test_the_project_may_lie_in_a_folder_with_a_blank_but_its_name_names_no_run(
 def test_a_newcomer_can_ask_what_a_report_would_do(full):
     done = full.make("-n", "report")
     assert done.returncode == 0 and done.stderr == "", done.stderr
-    pages = re.findall(r"^\.venv/bin/deepfake-nbs-chapter nbs/(\S+)\.ipynb", done.stdout, re.M)
+    pages = re.findall(r"^\.venv/bin/deepfake-nbs run nbs/(\S+)\.ipynb", done.stdout, re.M)
     assert pages[0] == "01_datasets" and pages[-1] == "index" and len(pages) == len(set(pages))
     assert not (full.folder / ".venv").exists()
 
@@ -371,12 +371,14 @@ def test_the_readme_names_commands_and_files_that_exist():
     text = (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
     assert set(re.findall(r"\bmake ([a-z]+)", text)) - {"the"} <= targets
-    for name in re.findall(r"nbs/(\w+)\.ipynb", text):
+    for name in re.findall(r"nbs/([\w/]+)\.ipynb", text):
         assert (ROOT / "nbs" / f"{name}.ipynb").is_file()
     assert "papermill nbs/" not in text, (
         "papermill only prints a notice when a parameter is misspelt; the runner refuses it"
     )
-    for command in re.findall(r"deepfake-nbs-chapter (nbs/\S+) \S+((?:\s+\\?\s*-p \w+ \S+)+)", text):
+    commands = re.findall(r"deepfake-nbs run (nbs/\S+) \S+((?:\s+\\?\s*-p \w+ \S+)+)", text)
+    assert commands
+    for command in commands:
         cells = nbformat.read(ROOT / command[0], 4).cells
         known = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
         assert all(re.search(rf"^{name}:", known, re.M) for name in re.findall(r"-p (\w+)", command[1]))
