@@ -22,7 +22,8 @@ from deepfake_nbs.application import CLASSIFIER, Pipeline
 from deepfake_nbs.core import set_seed, write_json
 from deepfake_nbs.images import read_image
 from deepfake_nbs.head_detection import DETECTOR, EfficientDet, Head, save_weights
-from deepfake_nbs.xception import MEAN, STD, create_model
+from deepfake_nbs.classifiers.xception import create_model
+from deepfake_nbs.head_detection import MEAN, STD
 
 SIZE = 640, 480
 HEAD = (200.0, 100.0, 440.0, 400.0)  # In a photograph of this size; it grows with the photograph

@@ -29,18 +29,28 @@ from timing import best, report
 from torchvision.transforms.functional import to_tensor
 from torch.optim.swa_utils import update_bn
 
-from deepfake_nbs import xception
-from deepfake_nbs.comparison import read_predictions
+from deepfake_nbs.classifiers import xception
 from deepfake_nbs.claims import CLAIM_COLUMNS
 from deepfake_nbs.core import run_record, set_seed, write_json, write_text
 from deepfake_nbs.files import read_table, write_table
 from deepfake_nbs.metrics import classification_metrics, paired_metrics
+from deepfake_nbs.runs import read_predictions
 from deepfake_nbs.datasets import MANIFEST_COLUMNS, build_cvcs_dfd, read_manifest
-from deepfake_nbs.training import (
-    PRECISIONS, SCHEDULES, ManifestImages, SeededLoader, TrainingConfig, WholePictures, best_epoch, choose_precision, make_learner,
-    make_loss, predict, read_splits, read_table1, score, table_row, train, train_epoch,
+from deepfake_nbs.checkpoints import best_epoch
+from deepfake_nbs.classifiers.data import ManifestImages, SeededLoader, read_splits
+from deepfake_nbs.classifiers.recipes import TrainingConfig, read_table1, table_config
+from deepfake_nbs.classifiers.training import (
+    RecalibrateBatchNorm,
+    classifier_training,
+    make_loss,
+    predict,
+    train,
+    validation_rank,
+    validation_scores,
 )
-from deepfake_nbs.xception import create_model, images_per_second, load_classifier, summarise_variants
+from deepfake_nbs.engine import PRECISIONS, SCHEDULES, choose_precision, train_epoch
+from deepfake_nbs.classifiers.saved import load_classifier
+from deepfake_nbs.classifiers.xception import create_model, images_per_second, summarise_variants
 
 
 def make_peer(width: float = 1.0) -> torch.nn.Module:
@@ -86,11 +96,11 @@ def training_speed(frame: pd.DataFrame, folder: Path) -> tuple[float, float, flo
             value.backward()
             optimiser.step()
 
-    learner, few = make_learner(replace(config, augment="none"), images, images), []
+    ours, few = classifier_training(replace(config, augment="none"), images, images), []
     peer_times = []
     for _ in range(3):
-        train_epoch(learner, config, 0)
-        few.append(learner.listener.train_seconds)
+        train_epoch(ours, 0)
+        few.append(ours.learner.epoch_recorder.train_seconds)
         peer_times.append(best(plain, 1))
     loader, start = SeededLoader(augmented, 8, train=True), time.perf_counter()
     for _ in loader:
@@ -170,8 +180,8 @@ def report_training(report, run: Path | None = None) -> None:
     report(f"half precision on {n} pictures: verdicts changed", verdicts, "= 0", verdicts == 0)
 
 
-def measure_norms(model: torch.nn.Module, whole: WholePictures) -> None:
-    "Batch norms of the peer on the same whole pictures, as `WholePictures.after_train` does it for ours."
+def measure_norms(model: torch.nn.Module, whole: RecalibrateBatchNorm) -> None:
+    "Batch norms of the peer on the same whole pictures, as `RecalibrateBatchNorm.after_train` does it for ours."
     with torch.autocast(whole.device, whole.dtype, enabled=whole.dtype != torch.float32):
         update_bn(whole.loader, model)
 
@@ -179,7 +189,7 @@ def measure_norms(model: torch.nn.Module, whole: WholePictures) -> None:
 def validate(model: torch.nn.Module, images: ManifestImages, loss: torch.nn.Module, config: TrainingConfig, device: str) -> dict:
     "Loss, accuracy and AUC on the validation split."
     probability = torch.from_numpy(predict(model, images, device=device, precision=config.precision)).clamp(1e-6, 1 - 1e-6)
-    return score(torch.stack([1 - probability, probability], 1).log(), torch.tensor(images.labels), loss.cpu())
+    return validation_scores(torch.stack([1 - probability, probability], 1).log(), torch.tensor(images.labels), loss.cpu())
 
 
 def train_peer(config: TrainingConfig, dataset: Path) -> tuple[pd.DataFrame, dict]:
@@ -191,7 +201,7 @@ def train_peer(config: TrainingConfig, dataset: Path) -> tuple[pd.DataFrame, dic
     images = {name: ManifestImages(splits[name], dataset, config.image_size, 2, **(changed if name == "train" else {})) for name in splits}
     set_seed(config.seed)
     model, loss = make_peer(config.width).to(device), make_loss(images["train"].labels)
-    whole, dtype = WholePictures(images["train"], config, device), getattr(torch, config.precision)
+    whole, dtype = RecalibrateBatchNorm(images["train"], config, device), getattr(torch, config.precision)
     scaler = torch.amp.GradScaler(device, enabled=dtype == torch.float16)
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     history, kept = [], None
@@ -211,11 +221,12 @@ def train_peer(config: TrainingConfig, dataset: Path) -> tuple[pd.DataFrame, dic
         measure_norms(model, whole)
         history.append(dict(epoch=epoch + 1, **validate(model, images["validation"], loss, config, device)))
         print(f"peer epoch {epoch + 1}/{config.epochs} {history[-1]} {time.perf_counter() - start:.0f} s", flush=True)
-        if best_epoch(history) == epoch + 1:
+        if best_epoch(history, validation_rank) == epoch + 1:
             kept = copy.deepcopy(model.state_dict())
     model.load_state_dict(kept)
     said = predict(model, images["test"], device=device, precision=config.precision)
-    facts = dict(network=peer_name(config), best_epoch=best_epoch(history), history=history, wall_seconds=time.perf_counter() - begin)
+    facts = dict(network=peer_name(config), best_epoch=best_epoch(history, validation_rank), history=history,
+                 wall_seconds=time.perf_counter() - begin)
     record = run_record(config, config.seed, device, manifest=dataset / "manifest.csv", n=len(said), **facts)
     return splits["test"][["path", "label", "group"]].assign(probability=said), record
 
@@ -228,7 +239,7 @@ def distinct_rows() -> list[int]:
     "Rows of table 1 whose recipes differ once all take whole pictures and as many epochs: the first of each kind."
     kinds = {}
     for row in read_table1().index:
-        kinds.setdefault(replace(table_row(row), row=0, epochs=1, crop=False), row)
+        kinds.setdefault(replace(table_config(row), row=0, epochs=1, crop=False), row)
     return list(kinds.values())
 
 
@@ -238,9 +249,9 @@ def train_all(args: argparse.Namespace) -> tuple[dict[str, pd.DataFrame], dict[s
     dataset, name = out / f"cvcs_dfd-{args.images}", f"{args.image_size}-{args.epochs}-{args.images}-{args.width:g}"
     build_cvcs_dfd(args.data, dataset, image_limit=args.images)
     same = dict(row=0, epochs=args.epochs, width=args.width, crop=False, precision=args.precision)
-    config = replace(table_row(11), image_size=args.image_size, **same)
+    config = replace(table_config(11), image_size=args.image_size, **same)
     windows = round(args.image_size * config.window)
-    published = {f"row{row}": replace(table_row(row), image_size=windows, **same) for row in args.rows or distinct_rows()}
+    published = {f"row{row}": replace(table_config(row), image_size=windows, **same) for row in args.rows or distinct_rows()}
     configs = dict(ours=config) | published
     places = {key: out / f"{key}-{name}" for key in configs}
     records = {key: train(each, dataset, places[key]) for key, each in configs.items()}

@@ -69,7 +69,9 @@ from deepfake_nbs.head_detection import (
     main_head,
     pick_device,
 )
-from .xception import SeparableConv2d, load_classifier, normalise, resize_square
+from .classifiers.saved import load_classifier
+from .classifiers.xception import SeparableConv2d, normalise
+from .images import resize_square
 
 # %% ../nbs/library/70a_application.ipynb #c003
 if TYPE_CHECKING:  # Drawing, tables, search and widgets load where they are used: a photograph is judged without them

@@ -179,7 +179,7 @@ def _without_display() -> None:
 # %% ../nbs/library/00l_commands.ipynb #app023
 COMMANDS: dict[str, tuple[str, str, dict[str, Any]]] = {  # Module, function, and what it is called with
     "deepfake-nbs": ("deepfake_nbs.application", "app", dict(standalone_mode=False)),
-    "deepfake-nbs-train": ("deepfake_nbs.training", "train_app", dict(standalone_mode=False)),
+    "deepfake-nbs-train": ("deepfake_nbs.classifiers.training", "train_app", dict(standalone_mode=False)),
     "deepfake-nbs-chapter": ("deepfake_nbs.pages", "run_notebook_command", {}),
 }
 

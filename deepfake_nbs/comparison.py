@@ -14,7 +14,6 @@ __all__ = ['READINGS', 'RESULT_COLUMNS', 'MORE_COLUMNS', 'CELLS', 'SANITY_CHECKS
 # %% ../nbs/library/60g_comparison.ipynb #c003
 import json
 import os
-import shutil
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,11 +24,12 @@ from scipy.optimize import linprog
 
 from .core import copy_folder, file_sha256, list_folder, open_readable
 from .metrics import classification_metrics, paired_metrics, show_interval, show_value, subtract_metrics
-from .files import read_table
+from .files import read_table, write_folder
 from .datasets import SPLITS, read_manifest
-from deepfake_nbs.training import (
-    OUR_ROWS, PROTOCOLS, SCHEDULES, TrainingError, latest_checkpoint, read_table1, read_table2, record_identity, replace_folder, table_row,
-)
+from .classifiers.recipes import OUR_RUNS, PROTOCOLS, read_table1, read_table2, table_config
+from .classifiers.training import record_identity
+from .engine import SCHEDULES
+from .runs import TrainingError, latest_checkpoint
 
 # %% ../nbs/library/60g_comparison.ipynb #c004
 if TYPE_CHECKING:  # drawing is needed by few, and slow to import
@@ -163,7 +163,7 @@ def training_table(
 ) -> pd.DataFrame:  # Table 1 and our rows, with a status and what was used; empty where a row is not run
     "Table 1 and runs of one's own: the settings that were asked for beside those used."
     table, records, own = read_table1(), listed_runs(run), own_runs(run)
-    configs = {row: vars(table_row(row)) for row in [*table.index, *OUR_ROWS]} | {name: record["config"] for name, record in own.items()}
+    configs = {row: vars(table_config(row)) for row in [*table.index, *OUR_RUNS]} | {name: record["config"] for name, record in own.items()}
     asked = pd.DataFrame(configs).T.rename_axis("row")[list(table)]
     used = []
     for row in asked.index:
@@ -211,7 +211,7 @@ def results_table(
 ) -> pd.DataFrame:  # row, column, published, measured, low, high, why, n, status; NaN where a number is missing
     "Table 2, our rows, and runs of one's own: published numbers beside measured ones."
     (protocol, checkpoint), rows, runs, table = READINGS[reading], [], usable_runs(run)[0], read_table2()
-    for row in [*table.index, *OUR_ROWS, *own_runs(run, runs)]:
+    for row in [*table.index, *OUR_RUNS, *own_runs(run, runs)]:
         place, done = Path(run) / "training", str(row) in runs
         name = find_twin(runs, runs[str(row)], protocol=protocol) if done else None
         metrics = {split: classification_metrics(read_predictions(place / name, split, checkpoint), n_resamples)
@@ -287,7 +287,7 @@ def setting_claims(
             rows.append(dict(id=f"table1-{row}-{column}", measured=value, **facts))
     rate = SCHEDULES["published"]
     step = next(epoch for epoch in range(1, 100) if rate(1, epoch, 100) != 1)
-    return [*rows, dict(id="training-dropout", measured=table_row(8).dropout), dict(id="training-decay", measured=rate(1, step, 100)),
+    return [*rows, dict(id="training-dropout", measured=table_config(8).dropout), dict(id="training-decay", measured=rate(1, step, 100)),
             dict(id="training-decay_epochs", measured=step)]
 
 # %% ../nbs/library/60g_comparison.ipynb #c041
@@ -523,11 +523,9 @@ def choose_classifier(
     if best is None:
         return None
     place = run / "models" / "classifier"
-    new = place.with_name("classifier.partial")
-    shutil.rmtree(new, ignore_errors=True)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    copy_folder(run / "training" / str(best) / "model", new)  # New file times: chosen now
-    return replace_folder(new, place)
+    with write_folder(place) as new:
+        copy_folder(run / "training" / str(best) / "model", new)  # New file times: chosen now
+    return place
 
 # %% ../nbs/library/60g_comparison.ipynb #c073b
 def measure_words(

@@ -12,7 +12,8 @@ from PIL import Image
 
 from deepfake_nbs.core import file_sha256
 from deepfake_nbs.datasets import MANIFEST_COLUMNS
-from deepfake_nbs.training import TrainingConfig, train_run
+from deepfake_nbs.classifiers.recipes import TrainingConfig
+from deepfake_nbs.classifiers.training import train_run
 
 TINY = TrainingConfig(row=8, crop=False, epochs=3, image_size=48, width=0.1, batch_size=5, learning_rate=0.01, workers=1,
                       precision="float32")

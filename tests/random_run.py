@@ -7,7 +7,8 @@ import torch
 from deepfake_nbs.application import CLASSIFIER
 from deepfake_nbs.core import write_json
 from deepfake_nbs.head_detection import DETECTOR, EfficientDet, save_weights
-from deepfake_nbs.xception import MEAN, STD, create_model
+from deepfake_nbs.classifiers.xception import create_model
+from deepfake_nbs.head_detection import MEAN, STD
 
 CONFIG = {
     "net": "light",

@@ -34,7 +34,7 @@ from deepfake_nbs.application import (
 from deepfake_nbs.core import file_sha256, write_json, write_text
 from deepfake_nbs.images import ImageError
 from deepfake_nbs.head_detection import DETECTOR, EfficientDet, Head, crop_head, save_weights
-from deepfake_nbs.xception import create_model
+from deepfake_nbs.classifiers.xception import create_model
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,9 @@ from deepfake_nbs.claims import CLAIM_COLUMNS, save_claims
 from deepfake_nbs.core import file_sha256, write_json
 from deepfake_nbs.settings import read_settings
 from deepfake_nbs.metrics import classification_metrics, paired_metrics
-from deepfake_nbs.training import TrainingError, train_run
-from deepfake_nbs.xception import load_classifier
+from deepfake_nbs.classifiers.training import train_run
+from deepfake_nbs.runs import TrainingError
+from deepfake_nbs.classifiers.saved import load_classifier
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

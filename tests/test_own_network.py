@@ -10,12 +10,13 @@ from noise_run import TINY
 from test_comparison import page_settings, run_page
 from typer.testing import CliRunner
 
-from deepfake_nbs import comparison, training
-from deepfake_nbs import core
+from deepfake_nbs import comparison
 from deepfake_nbs import metrics
+from deepfake_nbs.classifiers import training as classifiers_training
 from deepfake_nbs.application import CLASSIFIER, Pipeline, app, choose_thresholds, export_portable, find_model
 from deepfake_nbs.settings import read_settings
-from deepfake_nbs.training import run_config, run_name, train_run
+from deepfake_nbs.classifiers.recipes import run_config, run_name
+from deepfake_nbs.classifiers.training import train_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -83,12 +84,12 @@ def test_06a_and_06b_show_it(root, copy):
 
 
 def test_the_command_line_trains_under_a_name(copy, monkeypatch):
-    monkeypatch.setattr(core, "run_folder", lambda *args: copy)
-    monkeypatch.setattr(core, "read_settings", lambda profile: page_settings(profile))
-    words = ["--name", "small one", "--row", "8", "epochs=1", "crop=no", "batch_size=5", "precision=float32", "workers=1"]
-    done = CliRunner().invoke(training.train_app, words)
+    monkeypatch.setattr(classifiers_training, "run_folder", lambda *args: copy)
+    monkeypatch.setattr(classifiers_training, "read_settings", lambda profile: page_settings(profile))
+    words = ["--name", "small one", "--run-number", "8", "epochs=1", "crop=no", "batch_size=5", "precision=float32", "workers=1"]
+    done = CliRunner().invoke(classifiers_training.train_app, words)
     assert done.exit_code == 0 and "run small one: best epoch 1" in done.stdout, done.output
-    done = CliRunner().invoke(training.train_app, ["--name", "../x"])
+    done = CliRunner().invoke(classifiers_training.train_app, ["--name", "../x"])
     assert done.exit_code == 2 and "expected that of a folder" in done.stderr
 
 

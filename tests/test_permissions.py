@@ -17,9 +17,13 @@ from noise_run import TINY, draw_dataset
 from PIL import Image, ImageDraw
 from random_run import make_run
 
-from deepfake_nbs import application, comparison, core, datasets, miniature, training, xception
+from deepfake_nbs import application, comparison, core, datasets
 from deepfake_nbs import settings
-from deepfake_nbs import claims
+from deepfake_nbs.miniature import drawing
+from deepfake_nbs import checkpoints, runs
+from deepfake_nbs.classifiers import data as classifiers_data
+from deepfake_nbs.classifiers import saved
+from deepfake_nbs.classifiers import training as classifiers_training
 from deepfake_nbs import baselines as bl
 from deepfake_nbs import head_detection as hd
 from deepfake_nbs import retrieval as rt
@@ -82,16 +86,13 @@ def test_a_head_detector_and_its_checkpoints(tmp_path, umask, monkeypatch):
 
 def test_a_classifier_and_its_run(tmp_path, umask, monkeypatch):
     noise, run = draw_dataset(tmp_path / "cvcs_dfd", 20), tmp_path / "run"
-    kept = []
-    save = training.save_checkpoint
-    monkeypatch.setattr(training, "save_checkpoint", lambda out, *rest: kept.append(shutil.copytree(save(out, *rest), tmp_path / "kept")))
-    training.save_checkpoint(run / "training/1", training.make_learner(
-        TINY, *[training.ManifestImages(frame, noise, 32) for frame in list(training.read_splits(noise, TINY).values())[:2]]),
-        training.Progress(history=[dict(epoch=1, validation_auc=0.5, validation_loss=1.0)]), {})
-    check_modes(tmp_path / "kept", umask, 5)  # last, best, early, optimiser, state
+    frames = list(classifiers_data.read_splits(noise, TINY).values())[:2]
+    task = classifiers_training.classifier_training(TINY, *[classifiers_data.ManifestImages(frame, noise, 32) for frame in frames])
+    state = dict(identity={}, progress=dict(history=[dict(epoch=1, validation_auc=0.5, validation_loss=1.0)]))
+    checkpoints.save_checkpoint(run / "training/1", task.learner.model, task.learner.opt, state, dict(best=1, early=1))
+    check_modes(run / "training/1", umask, 5)  # last, best, early, optimiser, state
     shutil.rmtree(run / "training/1")
-    monkeypatch.setattr(training, "save_checkpoint", save)
-    training.train(replace(TINY, epochs=1, image_size=32), noise, run / "training/1")
+    classifiers_training.train(replace(TINY, epochs=1, image_size=32), noise, run / "training/1")
     check_modes(run / "training/1", umask, 5)
     close_folder(run / "training/1/model")
     monkeypatch.setattr(comparison, "best_row", lambda *_, **__: 1)
@@ -131,7 +132,7 @@ def test_datasets_whole_and_cropped_an_index_and_a_head_set(tmp_path, umask, pho
     hd.build_cropped_dfd(run / "cvcs_dfd", Everywhere(), run / "cvcs_cropped_dfd", progress=False)
     rt.build_index(rt.make_feature("thumbnail"), photos, run / "index", cache=run / "vectors", progress=False)
     check_modes(run, umask, 110)
-    miniature.draw_miniature(tmp_path / "drawn", 0, 0, 4, workers=1, progress=False)
+    drawing.draw_miniature(tmp_path / "drawn", 0, 0, 4, workers=1, progress=False)
     check_modes(tmp_path / "drawn", umask, 12)
     hd.build_head_set(tmp_path / "drawn/heads", tmp_path / "heads", progress=False)
     check_modes(tmp_path / "heads", umask, 5)
@@ -225,10 +226,10 @@ def things(shared):
     return {
         detector / "model.safetensors": lambda: hd.HeadDetector.load(detector, "cpu"),
         detector / "config.json": lambda: hd.HeadDetector.load(detector, "cpu"),
-        classifier / "model.safetensors": lambda: xception.load_classifier(classifier),
-        classifier / "config.json": lambda: xception.load_classifier(classifier),
-        shared / "again.safetensors": lambda: xception.read_state(shared / "again.safetensors"),
-        shared / "state.pt": lambda: xception.read_state(shared / "state.pt"),
+        classifier / "model.safetensors": lambda: saved.load_classifier(classifier),
+        classifier / "config.json": lambda: saved.load_classifier(classifier),
+        shared / "again.safetensors": lambda: checkpoints.read_state(shared / "again.safetensors"),
+        shared / "state.pt": lambda: checkpoints.read_state(shared / "state.pt"),
         shared / "settings.ini": lambda: settings.read_settings("smoke", shared / "settings.ini"),
         shared / "set/manifest.csv": lambda: datasets.read_manifest(shared / "set"),
         shared / "set/labels.csv": lambda: datasets.read_labels(shared / "set"),
@@ -254,7 +255,7 @@ def test_a_folder_that_may_not_be_entered_is_not_called_empty(things, shared):
         shared / "run/models/classifier": lambda: application.find_run(shared / "run"),
         shared / "run/models/head_detector": lambda: hd.HeadDetector.load(shared / "run" / hd.DETECTOR, "cpu"),
         shared / "training": lambda: comparison.finished_rows(shared),
-        shared / "training/1": lambda: training.latest_checkpoint(shared / "training/1"),
+        shared / "training/1": lambda: runs.latest_checkpoint(shared / "training/1"),
         shared / "set": lambda: datasets.read_manifest(shared / "set/manifest.csv"),
         shared / "index": lambda: rt.open_index(shared / "index"),
     }

@@ -13,10 +13,10 @@ from random_run import make_run
 from typer.testing import CliRunner
 
 from deepfake_nbs import application
-from deepfake_nbs import xception
+from deepfake_nbs.classifiers import xception
 from deepfake_nbs.application import CLASSIFIER, OnnxNetwork, Pipeline, app, export_portable
 from deepfake_nbs.core import file_sha256
-from deepfake_nbs.xception import VARIANTS, create_model
+from deepfake_nbs.classifiers.xception import VARIANTS, create_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -87,7 +87,7 @@ def test_the_card_of_a_trained_run_holds_its_numbers(tmp_path):
 
     from deepfake_nbs.comparison import choose_classifier, read_predictions
     from deepfake_nbs.metrics import classification_metrics
-    from deepfake_nbs.training import train_run
+    from deepfake_nbs.classifiers.training import train_run
 
     run = tmp_path / "smoke-miniature"
     draw_dataset(run / "cvcs_dfd")
