@@ -13,7 +13,8 @@ import pytest
 from test_datasets import draw_challenge, draw_faceforensics, draw_picture, photograph, write
 from typer.testing import CliRunner
 
-from deepfake_nbs import baselines, datasets
+from deepfake_nbs import datasets
+from deepfake_nbs.baselines import study as baselines_study
 from deepfake_nbs.application import app
 from deepfake_nbs.comparison import read_predictions
 from deepfake_nbs.core import write_json
@@ -420,9 +421,9 @@ def test_a_person_called_na_keeps_the_name_everywhere(tmp_path):
 
 def test_the_baselines_tables_keep_names_and_kinds(tmp_path):
     answers = pd.DataFrame(dict(row="NA", path=["null", "a.png"], label=[0, 1], probability=np.nan, group=["None", "NA"], split="test"))
-    pd.testing.assert_frame_equal(baselines._kept(tmp_path / "p.csv", lambda: answers), answers, check_dtype=False)
+    pd.testing.assert_frame_equal(baselines_study._kept(tmp_path / "p.csv", lambda: answers), answers, check_dtype=False)
     search = pd.DataFrame(dict(kernel=["rbf", "nan"], C=[0.1, 10.0], accuracy=[0.5, 1.0], balanced_accuracy=np.nan, ended=[True, False]))
-    back = baselines._kept(tmp_path / "s.csv", lambda: search)
+    back = baselines_study._kept(tmp_path / "s.csv", lambda: search)
     pd.testing.assert_frame_equal(back, search, check_dtype=False)
     assert back["ended"].dtype == bool and back["C"].dtype == float and back["balanced_accuracy"].dtype == float
 

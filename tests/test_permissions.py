@@ -24,7 +24,7 @@ from deepfake_nbs import checkpoints, runs
 from deepfake_nbs.classifiers import data as classifiers_data
 from deepfake_nbs.classifiers import saved
 from deepfake_nbs.classifiers import training as classifiers_training
-from deepfake_nbs import baselines as bl
+from deepfake_nbs.baselines import study as baselines_study
 from deepfake_nbs import head_detection as hd
 from deepfake_nbs import retrieval as rt
 
@@ -111,8 +111,8 @@ def test_a_codebook_and_its_cache(tmp_path, umask):
         (folder / split).mkdir(parents=True, exist_ok=True)
         image.save(folder / split / f"{i:06d}.png")
         rows.append(dict(path=f"{split}/{i:06d}.png", label=i % 2, group=f"g{i // 2}", split=split, sha256=f"{i:064x}"))
-    config = bl.BaselineConfig(n_words=4, kernels=("linear",), C=(1.0,), n_trees=(5,), max_descriptors=500)
-    bl.run_baselines(pd.DataFrame(rows), folder, tmp_path / "out", config, tmp_path / "cache")
+    config = baselines_study.BaselineConfig(n_words=4, kernels=("linear",), C=(1.0,), n_trees=(5,), max_descriptors=500)
+    baselines_study.run_baselines(pd.DataFrame(rows), folder, tmp_path / "out", config, tmp_path / "cache")
     check_modes(tmp_path / "out", umask, 6)
     check_modes(tmp_path / "cache", umask, 18)
 

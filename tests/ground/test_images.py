@@ -516,7 +516,7 @@ def portrait(path):
 
 
 def test_the_format_of_every_image_is_known(tmp_path):
-    from deepfake_nbs.baselines import FileFacts
+    from deepfake_nbs.baselines.controls import FileProperties
     from deepfake_nbs.datasets import _look
     from deepfake_nbs.files import image_suffixes, looks_like_image
 
@@ -529,7 +529,7 @@ def test_the_format_of_every_image_is_known(tmp_path):
         assert read_image(path).format == kind and looks_like_image(path)
         note = _look(path)
         assert (note["width"], note["height"], note["format"]) == (40, 30, kind)
-        facts = FileFacts().describe(path)
+        facts = FileProperties().describe(path)
         assert facts[:3].tolist() == [40, 30, 40 / 30] and facts[4:-128].tolist() == [name == kind for name in images.KNOWN_FORMATS]
         assert bool(facts[-128:].any()) == (kind in ("JPEG", "MPO"))
     assert {".mpo", ".jpg", ".png"} <= image_suffixes()
