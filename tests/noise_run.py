@@ -71,3 +71,13 @@ def copy(run, tmp_path):
 def rewrite(path, change):
     "Change the rows of a manifest."
     change(pd.read_csv(path / "manifest.csv", dtype=str, keep_default_na=False)).to_csv(path / "manifest.csv", index=False)
+
+
+@pytest.fixture(scope="module")
+def mine(run, tmp_path_factory):
+    "The run of noise with a network of one's own in it, and an unnamed twin of row 8 with another seed; tests must not change it."
+    place = tmp_path_factory.mktemp("mine") / run.name
+    shutil.copytree(run, place)
+    train_run(place, replace(TINY, row=0, net="midway", epochs=1), "my network")
+    train_run(place, replace(TINY, row=0, net="light", crop=True, epochs=2, seed=7), "custom-light-seed7")
+    return place

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from deepfake_nbs import datasets
 from deepfake_nbs.baselines import study as baselines_study
 from deepfake_nbs.application import app
-from deepfake_nbs.comparison import read_predictions
+from deepfake_nbs.runs import read_predictions
 from deepfake_nbs.core import write_json
 from deepfake_nbs.datasets import (
     SPLITS,

@@ -17,10 +17,13 @@ from noise_run import TINY, draw_dataset
 from PIL import Image, ImageDraw
 from random_run import make_run
 
-from deepfake_nbs import application, comparison, core, datasets
+from deepfake_nbs import application, core, datasets
+from deepfake_nbs import runs
+from deepfake_nbs.classifiers import comparison
+from deepfake_nbs.classifiers import tables
 from deepfake_nbs import settings
 from deepfake_nbs.miniature import drawing
-from deepfake_nbs import checkpoints, runs
+from deepfake_nbs import checkpoints, claims
 from deepfake_nbs.classifiers import data as classifiers_data
 from deepfake_nbs.classifiers import saved
 from deepfake_nbs.classifiers import training as classifiers_training
@@ -95,7 +98,7 @@ def test_a_classifier_and_its_run(tmp_path, umask, monkeypatch):
     classifiers_training.train(replace(TINY, epochs=1, image_size=32), noise, run / "training/1")
     check_modes(run / "training/1", umask, 5)
     close_folder(run / "training/1/model")
-    monkeypatch.setattr(comparison, "best_row", lambda *_, **__: 1)
+    monkeypatch.setattr(comparison, "best_run", lambda *_, **__: 1)
     comparison.choose_classifier(run)
     check_modes(run / "models", umask, 2)
     assert comparison.choose_classifier(run) == run / "models/classifier", "and again, over the copy"
@@ -234,7 +237,7 @@ def things(shared):
         shared / "set/manifest.csv": lambda: datasets.read_manifest(shared / "set"),
         shared / "set/labels.csv": lambda: datasets.read_labels(shared / "set"),
         shared / "set/dataset.json": lambda: datasets._refuse_foreign(shared / "set", data),
-        shared / "training/1/run.json": lambda: comparison.read_run(shared / "training/1"),
+        shared / "training/1/run.json": lambda: runs.read_run(shared / "training/1"),
         shared / "model.onnx": lambda: application.OnnxNetwork(shared / "model.onnx"),
         shared / "head_set.json": lambda: hd.read_head_set(shared),
         shared / "index/config.json": lambda: rt.open_index(shared / "index"),
@@ -254,7 +257,7 @@ def test_a_folder_that_may_not_be_entered_is_not_called_empty(things, shared):
     reads = {
         shared / "run/models/classifier": lambda: application.find_run(shared / "run"),
         shared / "run/models/head_detector": lambda: hd.HeadDetector.load(shared / "run" / hd.DETECTOR, "cpu"),
-        shared / "training": lambda: comparison.finished_rows(shared),
+        shared / "training": lambda: tables.finished_runs(shared),
         shared / "training/1": lambda: runs.latest_checkpoint(shared / "training/1"),
         shared / "set": lambda: datasets.read_manifest(shared / "set/manifest.csv"),
         shared / "index": lambda: rt.open_index(shared / "index"),
