@@ -78,7 +78,7 @@ report: prepare
 	plan="$$($(MAKE) --no-print-directory -n pages ROWS="$$rows" | sed -n 's|^$(RUNNER) [^ ]* \([^ ]*\).*|\1|p')" && \
 	DEEPFAKE_NBS_PLAN="$$plan" exec $(MAKE) --no-print-directory pages ROWS="$$rows"
 	@echo
-	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.comparison import say_findings; print(*say_findings("$(RUN)"), sep="\n")'
+	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.classifiers.findings import describe_findings; print(*describe_findings("$(RUN)"), sep="\n")'
 	@echo
 	@echo "Done: $(RUN)"
 	@echo "  nbs/           the executed pages (start with index.ipynb)"

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MIN_GROUPS', 'MIN_GROUPS_BRIER', 'ALIKE', 'MOST_BLOCKS', 'METRICS', 'effective_groups', 'jackknife_interval',
-           'classification_metrics', 'show_interval', 'show_value', 'sign_flip_p', 'paired_metrics', 'subtract_metrics',
-           'mean_interval']
+           'classification_metrics', 'show_interval', 'show_value', 'sign_flip_p', 'paired_metrics', 'holm_adjusted',
+           'subtract_metrics', 'mean_interval']
 
 # %% ../nbs/library/00e_metrics.ipynb #e002
 from collections.abc import Iterable
@@ -293,6 +293,15 @@ def _paired_p(
     mean = metric in ("accuracy", "recall_real", "recall_fake", "brier")
     return sign_flip_p(value, left_out[inside], size[0, inside] if mean else None, n_resamples, seed)
 
+
+# %% ../nbs/library/00e_metrics.ipynb #holm03
+def holm_adjusted(
+    p: "pd.Series",  # Of several comparisons; NaN where there is none, which does not count as a comparison
+) -> "pd.Series":    # Adjusted p in the same order; NaN where p is
+    "p adjusted for the number of comparisons (Holm 1979)."
+    order = p.dropna().sort_values()
+    adjusted = (order * (len(order) - order.rank(method="first") + 1)).cummax().clip(upper=1)
+    return adjusted.reindex(p.index)
 
 # %% ../nbs/library/00e_metrics.ipynb #c063b
 def subtract_metrics(

@@ -17,7 +17,9 @@ from noise_run import TINY, draw_dataset
 from PIL import Image, ImageDraw
 from random_run import make_run
 
-from deepfake_nbs import comparison, core
+from deepfake_nbs import core
+from deepfake_nbs import runs
+from deepfake_nbs.classifiers import comparison
 from deepfake_nbs.application import models
 from deepfake_nbs.application import portable
 from deepfake_nbs import claims
@@ -27,7 +29,7 @@ from deepfake_nbs.data import build
 from deepfake_nbs.data import manifest
 from deepfake_nbs.miniature import drawing
 from deepfake_nbs.data import storage
-from deepfake_nbs import checkpoints, runs
+from deepfake_nbs import checkpoints
 from deepfake_nbs.classifiers import data as classifiers_data
 from deepfake_nbs.classifiers import saved
 from deepfake_nbs.classifiers import training as classifiers_training
@@ -118,7 +120,7 @@ def test_a_classifier_and_its_run(tmp_path, umask, monkeypatch):
     classifiers_training.train(replace(TINY, epochs=1, image_size=32), noise, run / "training/1")
     check_modes(run / "training/1", umask, 5)
     close_folder(run / "training/1/model")
-    monkeypatch.setattr(comparison, "best_row", lambda *_, **__: 1)
+    monkeypatch.setattr(comparison, "best_run", lambda *_, **__: 1)
     comparison.choose_classifier(run)
     check_modes(run / "models", umask, 2)
     assert comparison.choose_classifier(run) == run / "models/classifier", "and again, over the copy"
@@ -270,7 +272,7 @@ def things(shared):
         shared / "set/manifest.csv": lambda: manifest.read_manifest(shared / "set"),
         shared / "set/labels.csv": lambda: manifest.read_labels(shared / "set"),
         shared / "set/dataset.json": lambda: storage.refuse_dataset_folder(shared / "set", data),
-        shared / "training/1/run.json": lambda: comparison.read_run(shared / "training/1"),
+        shared / "training/1/run.json": lambda: runs.read_run(shared / "training/1"),
         shared / "model.onnx": lambda: models.OnnxNetwork(shared / "model.onnx"),
         shared / "head_set.json": lambda: heads_data.read_head_set(shared),
         shared / "index/config.json": lambda: retrieval_store.open_index(shared / "index"),
@@ -294,7 +296,7 @@ def test_a_folder_that_may_not_be_entered_is_not_called_empty(things, shared):
         shared / "run/models/head_detector": lambda: detector.HeadDetector.load(
             shared / "run" / detector.DETECTOR, "cpu"
         ),
-        shared / "training": lambda: comparison.finished_rows(shared),
+        shared / "training": lambda: comparison.finished_runs(shared),
         shared / "training/1": lambda: runs.latest_checkpoint(shared / "training/1"),
         shared / "set": lambda: manifest.read_manifest(shared / "set/manifest.csv"),
         shared / "index": lambda: retrieval_store.open_index(shared / "index"),

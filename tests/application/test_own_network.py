@@ -7,10 +7,14 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 from noise_run import TINY
-from test_comparison import page_settings, run_page
+from helpers.page_run import page_settings, run_page
 from typer.testing import CliRunner
 
-from deepfake_nbs import comparison, core, metrics
+from deepfake_nbs import core, metrics
+from deepfake_nbs import runs
+from deepfake_nbs.classifiers import comparison
+from deepfake_nbs.classifiers import tables
+from deepfake_nbs.heads import report as heads_report
 from deepfake_nbs.application.cli import app
 from deepfake_nbs.application.evidence import choose_thresholds
 from deepfake_nbs.application.models import CLASSIFIER, find_model
@@ -50,27 +54,27 @@ def test_names_of_runs():
 
 
 def test_a_row_with_another_seed_is_listed_where_it_has_a_name(run):
-    record = comparison.read_run(run / "training" / "8")
+    record = runs.read_run(run / "training" / "8")
     other = record | dict(config=record["config"] | dict(seed=3))
     changed = record | dict(config=record["config"] | dict(net="midway"))
-    runs = {"8": record, "custom-seed3": other, "mine": other | dict(name="mine"), "custom-midway": changed}
-    assert list(comparison.own_runs(run, runs)) == ["mine", "custom-midway"]
+    found = {"8": record, "custom-seed3": other, "mine": other | dict(name="mine"), "custom-midway": changed}
+    assert list(tables.own_runs(run, found)) == ["mine", "custom-midway"]
 
 
 def test_it_stands_in_every_table_under_its_name(mine):
-    assert list(comparison.own_runs(mine)) == ["my network"], "a row with another seed is no network of one's own"
-    assert list(comparison.listed_runs(mine)) == [1, 8, "my network"]
-    settings = comparison.training_table(mine).set_index("row").loc["my network"]
+    assert list(tables.own_runs(mine)) == ["my network"], "a row with another seed is no network of one's own"
+    assert list(tables.listed_runs(mine)) == [1, 8, "my network"]
+    settings = tables.training_table(mine).set_index("row").loc["my network"]
     assert settings[["status", "net", "epochs_used"]].tolist() == ["run", "midway", 1]
-    results = comparison.results_table(mine, 10)
+    results = tables.results_table(mine, 10)
     own = results[results["row"].eq("my network")].set_index("column")
-    right = metrics.classification_metrics(comparison.read_predictions(mine / "training/my network"), 1).loc["accuracy", "value"]
+    right = metrics.classification_metrics(runs.read_predictions(mine / "training/my network"), 1).loc["accuracy", "value"]
     assert own.loc["test_accuracy", "measured"] == right and own["published"].isna().all() and set(own["status"]) == {"run"}
-    assert comparison.show_results(results).index.tolist() == [*range(1, 12), "my network"]
-    assert set(comparison.rank_rows(mine, n_resamples=1).index) == {1, 8, "my network"}
-    assert comparison.compare_rows(mine, 8, n_resamples=10)["row"].tolist() == [1, "my network"]
+    assert tables.show_results(results).index.tolist() == [*range(1, 12), "my network"]
+    assert set(comparison.rank_runs(mine, n_resamples=1).index) == {1, 8, "my network"}
+    assert comparison.compare_runs(mine, 8, n_resamples=10)["row"].tolist() == [1, "my network"]
     assert "my network" in comparison.compare_epochs(mine, n_resamples=10)["run"].tolist()
-    assert comparison.best_row(mine) in (1, 8) and not any("network" in claim["id"] for claim in comparison.claim_rows(mine, results))
+    assert comparison.best_run(mine) in (1, 8) and not any("network" in claim["id"] for claim in heads_report.claim_rows(mine, results))
 
 
 def test_06a_and_06b_show_it(root, copy):
@@ -98,9 +102,9 @@ def test_the_command_line_trains_under_a_name(copy, monkeypatch):
 def test_it_judges_with_the_thresholds_of_its_own_validation(mine, tmp_path, monkeypatch):
     folder = mine / "training" / "my network"
     photo = next((mine / "cvcs_dfd/test").glob("*.png"))
-    valid = comparison.read_predictions(folder, "validation")
+    valid = runs.read_predictions(folder, "validation")
     right = choose_thresholds(valid["label"], valid["probability"])
-    truth = comparison.read_predictions(folder).set_index("path")["probability"][f"test/{photo.name}"]
+    truth = runs.read_predictions(folder).set_index("path")["probability"][f"test/{photo.name}"]
     shutil.copytree(folder, tmp_path / "carried away")
     for model in (folder, folder / "model", tmp_path / "carried away"):
         pipeline = Pipeline.load(model=model)

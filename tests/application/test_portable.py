@@ -97,7 +97,8 @@ def test_the_card_says_what_it_learned_from_and_what_it_is_not_for(portable):
 def test_the_card_of_a_trained_run_holds_its_numbers(tmp_path):
     from dataclasses import replace
 
-    from deepfake_nbs.comparison import choose_classifier, read_predictions
+    from deepfake_nbs.classifiers.comparison import choose_classifier
+    from deepfake_nbs.runs import read_predictions
     from deepfake_nbs.metrics import classification_metrics
     from deepfake_nbs.classifiers.training import train_run
 

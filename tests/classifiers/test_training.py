@@ -12,14 +12,16 @@ import pytest
 import torch
 from noise_run import TINY, draw_dataset, rewrite
 
-from deepfake_nbs import checkpoints, comparison, engine, runs
-from deepfake_nbs.classifiers import training
+from deepfake_nbs import checkpoints, engine, runs
+from deepfake_nbs.classifiers import tables, training
 from deepfake_nbs.classifiers.data import ManifestImages, SeededLoader, read_splits
 from deepfake_nbs.classifiers.recipes import TrainingConfig
 from deepfake_nbs.classifiers.saved import load_classifier
 from deepfake_nbs.classifiers.training import make_loss, train, train_run
 from deepfake_nbs.classifiers.xception import normalise
-from deepfake_nbs.comparison import choose_classifier, finished_rows, results_table, training_table
+from deepfake_nbs.classifiers.comparison import choose_classifier
+from deepfake_nbs.classifiers.tables import results_table, training_table
+from deepfake_nbs.classifiers.tables import finished_runs
 from deepfake_nbs.core import file_sha256
 from deepfake_nbs.settings import read_settings
 from deepfake_nbs.images import ImageError, read_image, resize_square
@@ -247,7 +249,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(noise, tmp_path, monkey
         with pytest.raises(KeyboardInterrupt):
             train(config, noise, tmp_path / "cut", device="cpu")
     assert not (tmp_path / "cut" / "run.json").exists()
-    assert comparison.row_status(tmp_path / "cut") == "stopped after epoch 2"
+    assert tables.run_status(tmp_path / "cut") == "stopped after epoch 2"
     (tmp_path / "cut" / ".checkpoint-0003.building" / "new").mkdir(parents=True)  # what a kill in the middle of writing leaves
     capsys.readouterr()
     again = train(config, noise, tmp_path / "cut", device="cpu")
@@ -531,7 +533,7 @@ def test_changed_data_makes_it_another_run(copy):
     rewrite(copy / "cvcs_dfd", lambda df: df[df.path != "train/000000.png"])
     with pytest.raises(TrainingError, match="manifest.csv: changed since run 8"):
         read_run(copy / "training/8")
-    for page in (finished_rows, results_table, training_table, choose_classifier):
+    for page in (finished_runs, results_table, training_table, choose_classifier):
         with pytest.raises(TrainingError, match="changed since run 1"):
             page(copy)
     config = TrainingConfig(**json.loads((copy / "training/8/run.json").read_text())["config"])

@@ -6,7 +6,7 @@ import pytest
 from helpers.data_sets import build, draw_image, write
 
 from deepfake_nbs.baselines import study as baselines_study
-from deepfake_nbs.comparison import read_predictions
+from deepfake_nbs.runs import read_predictions
 from deepfake_nbs.data.manifest import read_manifest
 from deepfake_nbs.files import read_table, write_table
 from deepfake_nbs.metrics import classification_metrics
