@@ -119,12 +119,14 @@ $(DONE)/02_head_detection.ipynb: $(INPUTS) $(RUN)/cvcs_dfd/dataset.json | $(DONE
 $(DONE)/03_image_retrieval.ipynb: $(INPUTS) $(RUN)/cvcs_dfd/dataset.json $(DONE)/06a_classifiers.ipynb
 $(DONE)/04_baselines.ipynb: $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/01_datasets.ipynb $(FOUND_HEADS)
 $(DONE)/06a_classifiers.ipynb: $(RUN)/settings.json $(DONE)/04_baselines.ipynb $(foreach row,$(ROWS),$(DONE)/06_training_run-$(row).ipynb)
+$(DONE)/05_architectures.ipynb: | $(DONE)/04_baselines.ipynb
 # It shows kept numbers, of no run of this report
 $(DONE)/06b_photographs.ipynb: $(wildcard papers/results/*) | $(DONE)/06a_classifiers.ipynb
 $(DONE)/07_our_faces.ipynb $(DONE)/08_demo.ipynb: $(DONE)/06a_classifiers.ipynb $(DONE)/03_image_retrieval.ipynb $(FOUND_HEADS)
 $(DONE)/ethics.ipynb: $(DONE)/06a_classifiers.ipynb | $(DONE)/08_demo.ipynb
 $(DONE)/all_numbers.ipynb: $(DONE)/01_datasets.ipynb $(FOUND_HEADS) $(DONE)/03_image_retrieval.ipynb $(DONE)/04_baselines.ipynb $(DONE)/06a_classifiers.ipynb $(DONE)/07_our_faces.ipynb $(wildcard papers/results/*)
-$(DONE)/index.ipynb: $(DONE)/all_numbers.ipynb | $(DONE)/06b_photographs.ipynb $(DONE)/08_demo.ipynb $(DONE)/ethics.ipynb
+$(DONE)/conclusions.ipynb: $(DONE)/all_numbers.ipynb
+$(DONE)/index.ipynb: $(DONE)/all_numbers.ipynb $(DONE)/conclusions.ipynb | $(DONE)/05_architectures.ipynb $(DONE)/06b_photographs.ipynb $(DONE)/08_demo.ipynb $(DONE)/ethics.ipynb
 
 # The dataset's marker is older than the page that checked it when nothing had to be rebuilt
 $(RUN)/cvcs_dfd/dataset.json: $(DONE)/01_datasets.ipynb ;
