@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ORIGINAL = ROOT / "papers" / "original"
 CHAPTERS = (
     "index", "00a_core", "00b_images", "00c_files", "00d_parallel", "00e_metrics", "00l_commands", "10a_datasets", "20a_miniature",
-    "01_datasets", "30a_head_detection", "02_head_detection", "40a_retrieval", "03_image_retrieval", "50a_baselines",
+    "01_datasets", "05_architectures", "30a_head_detection", "02_head_detection", "40a_retrieval", "03_image_retrieval", "50a_baselines",
     "04_baselines", "60a_xception", "60d_training", "06_training_run", "06a_classifiers", "70a_application",
     "07_our_faces", "08_demo",
 )

@@ -32,38 +32,67 @@ if TYPE_CHECKING:  # drawing is needed by few, and slow to import
 # %% ../../nbs/library/60g_comparison.ipynb #c041
 def method_table(
     folder: str | os.PathLike,  # training/<name>
-    n_resamples: int = 1000,    # 1: the values alone; an interval draws nothing
-    split: str = "test",        # validation or test
-) -> pd.DataFrame:  # By method, hardest first: n (its fakes), n_real, recall of its fakes, auc, low, high, why
+    n_resamples: int = 1000,  # 1: the values alone; an interval draws nothing
+    split: str = "test",  # validation or test
+) -> (
+    pd.DataFrame
+):  # By method, hardest first: n (its fakes), n_real, recall of its fakes, auc, low, high, why
     "How well the fakes of each method are told from real images."
     record, predictions = read_run(folder), read_predictions(folder, split)
     methods = read_manifest(Path(folder) / record["dataset"]).set_index("path")["method"]
     method, rows = predictions["path"].map(methods), []
     for name in sorted(set(method) - {"none"}):
         measured = classification_metrics(predictions[method.isin([name, "none"])], n_resamples)
-        auc, n = measured.loc["auc"], {key: int(method.eq(value).sum()) for key, value in dict(n=name, n_real="none").items()}
-        rows.append(dict(method=name, **n, recall=measured.loc["recall_fake", "value"], auc=auc["value"],
-                         **auc[["low", "high", "why"]]))
+        auc, n = (
+            measured.loc["auc"],
+            {key: int(method.eq(value).sum()) for key, value in dict(n=name, n_real="none").items()},
+        )
+        rows.append(
+            dict(
+                method=name,
+                **n,
+                recall=measured.loc["recall_fake", "value"],
+                auc=auc["value"],
+                **auc[["low", "high", "why"]],
+            )
+        )
     empty = pd.DataFrame(columns=["method", "n", "auc"])
     return pd.DataFrame(rows).sort_values("auc", ignore_index=True) if rows else empty
 
 # %% ../../nbs/library/60g_comparison.ipynb #c047
-PROTOCOL_COLUMNS = ("net", "crop", "seed", "schedule", "published", "group", "difference", "low", "high", "why",
-                    "n_published", "n_group")
+PROTOCOL_COLUMNS = (
+    "net",
+    "crop",
+    "seed",
+    "schedule",
+    "published",
+    "group",
+    "difference",
+    "low",
+    "high",
+    "why",
+    "n_published",
+    "n_group",
+)
 
 
 def compare_protocols(
     run: str | os.PathLike,  # Run folder
-    metric: str = "auc",     # A row of `classification_metrics`
-) -> pd.DataFrame:           # Columns of `PROTOCOL_COLUMNS`; difference is published minus group
+    metric: str = "auc",  # A row of `classification_metrics`
+) -> pd.DataFrame:  # Columns of `PROTOCOL_COLUMNS`; difference is published minus group
     "Every two runs that differ in their split protocol alone."
     rows, runs = [], usable_runs(run)[0]
     for own, record in runs.items():
         config = record["config"]
-        other = find_matching_run(runs, record, protocol="published") if config["protocol"] == "group" else None
+        other = (
+            find_matching_run(runs, record, protocol="published") if config["protocol"] == "group" else None
+        )
         if other is not None:
             names = dict(group=own, published=other)
-            last = {name: read_predictions(Path(run) / "training" / names[name], "test", "last") for name in PROTOCOLS}
+            last = {
+                name: read_predictions(Path(run) / "training" / names[name], "test", "last")
+                for name in PROTOCOLS
+            }
             each = {name: classification_metrics(frame, 1).loc[metric] for name, frame in last.items()}
             values = {name: each[name]["value"] for name in PROTOCOLS}
             values |= {f"n_{name}": int(each[name]["n"]) for name in PROTOCOLS}
@@ -73,30 +102,44 @@ def compare_protocols(
 
 # %% ../../nbs/library/60g_comparison.ipynb #c051
 def common_images(
-    first: pd.DataFrame,   # Predictions: path, label, probability, group
+    first: pd.DataFrame,  # Predictions: path, label, probability, group
     second: pd.DataFrame,  # Those of another run
-) -> tuple[pd.DataFrame, pd.DataFrame]:  # Of the images in both, in one order; a crop has its photograph's name, as PNG
+) -> tuple[
+    pd.DataFrame, pd.DataFrame
+]:  # Of the images in both, in one order; a crop has its photograph's name, as PNG
     "Line up the predictions of two runs for the same images."
-    frames = [frame.assign(image=frame["path"].str.rsplit(".", n=1).str[0]).set_index("image") for frame in (first, second)]
+    frames = [
+        frame.assign(image=frame["path"].str.rsplit(".", n=1).str[0]).set_index("image")
+        for frame in (first, second)
+    ]
     both = frames[0].index.intersection(frames[1].index)
     return frames[0].loc[both].reset_index(), frames[1].loc[both].reset_index()
 
 # %% ../../nbs/library/60g_comparison.ipynb #comp11
 def compare_runs(
-    run: str | os.PathLike,   # Run folder
-    reference: int,           # Run of Table 1 that all others are compared with
-    metric: str = "auc",      # A row of `classification_metrics`
+    run: str | os.PathLike,  # Run folder
+    reference: int,  # Run of Table 1 that all others are compared with
+    metric: str = "auc",  # A row of `classification_metrics`
     n_resamples: int = 1000,  # Random choices of signs behind p; an interval draws nothing
-) -> pd.DataFrame:  # row (the run), value, reference (on the same images), difference (reference minus run), low, high, p, n, why
+) -> pd.DataFrame:  # row (the run), value, reference, difference (reference minus run), low, high, p, n, why
     "Paired comparison of one run with every other, on the test images that both have."
     rows, ours = [], read_predictions(Path(run) / "training" / str(reference))
     for name in listed_runs(run):
         pair = common_images(ours, read_predictions(Path(run) / "training" / str(name)))
         if name != reference and len(pair[0]):
             found = paired_metrics(*pair, n_resamples).loc[metric]
-            rows.append(dict(row=name, value=found["second"], reference=found["first"], n=int(found["n"]),
-                             **found[["difference", "low", "high", "p", "why"]]))
-    return pd.DataFrame(rows, columns=["row", "value", "reference", "difference", "low", "high", "p", "n", "why"])
+            rows.append(
+                dict(
+                    row=name,
+                    value=found["second"],
+                    reference=found["first"],
+                    n=int(found["n"]),
+                    **found[["difference", "low", "high", "p", "why"]],
+                )
+            )
+    return pd.DataFrame(
+        rows, columns=["row", "value", "reference", "difference", "low", "high", "p", "n", "why"]
+    )
 
 # %% ../../nbs/library/60g_comparison.ipynb #c052b
 def plot_differences(
@@ -132,17 +175,31 @@ def plot_epochs(
     return ax
 
 # %% ../../nbs/library/60g_comparison.ipynb #c054
-CROP_COLUMNS = ("cropped_row", "whole_row", "cropped", "whole", "difference", "low", "high", "p", "n", "n_cropped",
-                "n_whole", "why")
+CROP_COLUMNS = (
+    "cropped_row",
+    "whole_row",
+    "cropped",
+    "whole",
+    "difference",
+    "low",
+    "high",
+    "p",
+    "n",
+    "n_cropped",
+    "n_whole",
+    "why",
+)
 
 
 def compare_crops(
-    run: str | os.PathLike,   # Run folder
-    metric: str = "auc",      # A row of `classification_metrics`
+    run: str | os.PathLike,  # Run folder
+    metric: str = "auc",  # A row of `classification_metrics`
     n_resamples: int = 1000,  # Random choices of signs behind p; an interval draws nothing
-) -> pd.DataFrame:            # Columns of `CROP_COLUMNS`; difference is cropped minus whole
+) -> pd.DataFrame:  # Columns of `CROP_COLUMNS`; difference is cropped minus whole
     "Runs on crops against runs on whole images, on the images that both were tested on."
-    def recipe(record: dict) -> dict: return record_identity(record) | dict(row=0, crop=False, epochs=0, manifest_sha256="")
+
+    def recipe(record: dict) -> dict:
+        return record_identity(record) | dict(row=0, crop=False, epochs=0, manifest_sha256="")
 
     records, rows = finished_runs(run), []
     pairs = ((a, b) for a in records for b in records if records[a]["crop"] and not records[b]["crop"])
@@ -150,21 +207,42 @@ def compare_crops(
         if recipe(records[cropped]) == recipe(records[whole]):
             frames = [read_predictions(Path(run) / "training" / str(number)) for number in (cropped, whole)]
             found = paired_metrics(*common_images(*frames), n_resamples).loc[metric]
-            rows.append(dict(cropped_row=cropped, whole_row=whole, cropped=found["first"], whole=found["second"],
-                             n=int(found["n"]), n_cropped=len(frames[0]), n_whole=len(frames[1]),
-                             **found[["difference", "low", "high", "p", "why"]]))
+            rows.append(
+                dict(
+                    cropped_row=cropped,
+                    whole_row=whole,
+                    cropped=found["first"],
+                    whole=found["second"],
+                    n=int(found["n"]),
+                    n_cropped=len(frames[0]),
+                    n_whole=len(frames[1]),
+                    **found[["difference", "low", "high", "p", "why"]],
+                )
+            )
     return pd.DataFrame(rows, columns=list(CROP_COLUMNS))
 
 # %% ../../nbs/library/60g_comparison.ipynb #c058
-EPOCH_COLUMNS = ("run", "schedule", "early_epoch", "last_epoch", "early", "last", "difference", "low", "high", "p", "n",
-                 "why")
+EPOCH_COLUMNS = (
+    "run",
+    "schedule",
+    "early_epoch",
+    "last_epoch",
+    "early",
+    "last",
+    "difference",
+    "low",
+    "high",
+    "p",
+    "n",
+    "why",
+)
 
 
 def compare_epochs(
-    run: str | os.PathLike,    # Run folder
+    run: str | os.PathLike,  # Run folder
     metric: str = "accuracy",  # A row of `classification_metrics`
-    n_resamples: int = 1000,   # Random choices of signs behind p; an interval draws nothing
-) -> pd.DataFrame:             # Columns of `EPOCH_COLUMNS`; difference is early minus last
+    n_resamples: int = 1000,  # Random choices of signs behind p; an interval draws nothing
+) -> pd.DataFrame:  # Columns of `EPOCH_COLUMNS`; difference is early minus last
     "Early epoch against the last, for every finished run on the group split."
     rows = []
     for name, record in usable_runs(run)[0].items():
@@ -173,31 +251,40 @@ def compare_epochs(
             pair = (read_predictions(folder, "test", epoch) for epoch in ("early", "last"))
             found = paired_metrics(*pair, n_resamples).loc[metric]
             facts = dict(run=name, schedule=record["config"]["schedule"], early_epoch=record["early_epoch"])
-            facts |= dict(last_epoch=record["epochs"], early=found["first"], last=found["second"], n=int(found["n"]))
+            facts |= dict(
+                last_epoch=record["epochs"], early=found["first"], last=found["second"], n=int(found["n"])
+            )
             rows.append(dict(facts, **found[["difference", "low", "high", "p", "why"]]))
     return pd.DataFrame(rows, columns=list(EPOCH_COLUMNS))
 
 # %% ../../nbs/library/60g_comparison.ipynb #c072
 def rank_runs(
-    run: str | os.PathLike,   # Run folder
-    crop: bool = False,       # Only runs that were trained on head crops
+    run: str | os.PathLike,  # Run folder
+    crop: bool = False,  # Only runs that were trained on head crops
     n_resamples: int = 1000,  # 1: the values alone; an interval draws nothing
-) -> pd.DataFrame:            # By run, the best AUC on validation first: value, low, high, n, why
+) -> pd.DataFrame:  # By run, the best AUC on validation first: value, low, high, n, why
     "Finished runs in the order of their validation AUC."
     names = [name for name, record in listed_runs(run).items() if record["crop"] or not crop]
     places = [Path(run) / "training" / str(name) for name in names]
-    measured = [classification_metrics(read_predictions(place, "validation"), n_resamples).loc["auc"] for place in places]
+    measured = [
+        classification_metrics(read_predictions(place, "validation"), n_resamples).loc["auc"]
+        for place in places
+    ]
     columns = ["value", "low", "high", "n", "why"]
-    frame = pd.DataFrame([auc[columns] for auc in measured], index=pd.Index(names, name="row"), columns=columns)
+    frame = pd.DataFrame(
+        [auc[columns] for auc in measured], index=pd.Index(names, name="row"), columns=columns
+    )
     return frame.astype(dict(n=int)).sort_values("value", ascending=False, kind="stable")
 
 
 def best_run(
     run: str | os.PathLike,  # Run folder
-    crop: bool = False,      # Only runs that were trained on head crops
-) -> int | None:             # Its number in Table 1, or None where none is finished
+    crop: bool = False,  # Only runs that were trained on head crops
+) -> int | None:  # Its number in Table 1, or None where none is finished
     "The finished run of Table 1 with the best AUC on validation."
-    return next((name for name in rank_runs(run, crop, n_resamples=1).index if not isinstance(name, str)), None)
+    return next(
+        (name for name in rank_runs(run, crop, n_resamples=1).index if not isinstance(name, str)), None
+    )
 
 # %% ../../nbs/library/60g_comparison.ipynb #comp15
 def choose_classifier(
@@ -216,17 +303,24 @@ def choose_classifier(
 # %% ../../nbs/library/60g_comparison.ipynb #c073b
 def verdict_accuracy(
     predictions: pd.DataFrame,  # label, probability, group; of the test split
-    real_to: float | None,      # The verdict is real up to this probability of fake; None: never
-    fake_from: float | None,    # The verdict is fake from here on; None: never
-    n_resamples: int = 1000,    # 1: the values alone; an interval draws nothing
-) -> pd.DataFrame:  # word (the verdict), n (images that get it), value (fraction correct), low, high, why; NaN where none gets it
+    real_to: float | None,  # The verdict is real up to this probability of fake; None: never
+    fake_from: float | None,  # The verdict is fake from here on; None: never
+    n_resamples: int = 1000,  # 1: the values alone; an interval draws nothing
+) -> pd.DataFrame:  # word (the verdict), n (its images), value (fraction correct), low, high, why; NaN: none
     "How often a verdict of the application is correct, among the images that get it."
     fake = predictions["probability"] >= (np.inf if fake_from is None else fake_from)
     real = ~fake & (predictions["probability"] <= (-np.inf if real_to is None else real_to))
     rows = []
-    for word, given, threshold in (("real", real, 1.1), ("fake", fake, 0.0)):  # All get one verdict: its accuracy is the fraction
+    for word, given, threshold in (
+        ("real", real, 1.1),
+        ("fake", fake, 0.0),
+    ):  # All get one verdict: its accuracy is the fraction
         part = predictions[given]
-        correct = classification_metrics(part, n_resamples, threshold=threshold).loc["accuracy"] if len(part) else {}
+        correct = (
+            classification_metrics(part, n_resamples, threshold=threshold).loc["accuracy"]
+            if len(part)
+            else {}
+        )
         numbers = {key: correct.get(key, np.nan) for key in ("value", "low", "high")}
         rows.append(dict(word=word, n=len(part), **numbers, why=correct.get("why", "")))
     return pd.DataFrame(rows)
