@@ -42,7 +42,9 @@ def finished_runs(
 # %% ../../nbs/library/60f_tables.ipynb #tabs02
 def usable_runs(
     run: str | os.PathLike,  # Run folder
-) -> tuple[dict[str, dict], dict[str, str]]:  # run.json by folder name; named runs that were left out, with the reason
+) -> tuple[
+    dict[str, dict], dict[str, str]
+]:  # run.json by folder name; named runs that were left out, with the reason
     "All finished runs. Raises `TrainingError` for a run of Table 1 that cannot be used."
     records, left_out = {}, {}
     for path in sorted(Path(run).glob(f"training/*/{RECORD}")):
@@ -57,21 +59,26 @@ def usable_runs(
 
 # %% ../../nbs/library/60f_tables.ipynb #tabs05
 def own_runs(
-    run: str | os.PathLike,               # Run folder
+    run: str | os.PathLike,  # Run folder
     runs: dict[str, dict] | None = None,  # As `usable_runs` reads them; read here without
-) -> dict[str, dict]:                     # run.json by name
+) -> dict[str, dict]:  # run.json by name
     "Runs of your own: named ones, and those that differ from Table 1 in more than seed, split or schedule."
-    def recipe(record: dict) -> dict: return record_identity(record) | dict(row=0, seed=0, protocol="", schedule="")
+
+    def recipe(record: dict) -> dict:
+        return record_identity(record) | dict(row=0, seed=0, protocol="", schedule="")
 
     runs = usable_runs(run)[0] if runs is None else runs
     numbered = [recipe(record) for name, record in runs.items() if name.isdigit()]
-    return {name: record for name, record in runs.items()
-            if not name.isdigit() and (record.get("name") or recipe(record) not in numbered)}
+    return {
+        name: record
+        for name, record in runs.items()
+        if not name.isdigit() and (record.get("name") or recipe(record) not in numbered)
+    }
 
 
 def listed_runs(
-    run: str | os.PathLike,      # Run folder
-) -> dict[int | str, dict]:      # run.json by number in Table 1, then by name
+    run: str | os.PathLike,  # Run folder
+) -> dict[int | str, dict]:  # run.json by number in Table 1, then by name
     "What tables list: finished runs of Table 1, then your own."
     return {**finished_runs(run), **own_runs(run)}
 
@@ -89,19 +96,21 @@ def confusion_table(
 
 # %% ../../nbs/library/60f_tables.ipynb #c018
 def plot_history(
-    history: pd.DataFrame,      # history.csv
-    best: int | None = None,    # Epoch to mark as chosen
-    ax: "Axes | None" = None,   # Axes to draw on; a new figure without
-) -> "Axes":                    # The axes of the loss; those of the accuracy are its twin
+    history: pd.DataFrame,  # history.csv
+    best: int | None = None,  # Epoch to mark as chosen
+    ax: "Axes | None" = None,  # Axes to draw on; a new figure without
+) -> "Axes":  # The axes of the loss; those of the accuracy are its twin
     "Accuracy and loss of a run against the epoch."
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
     ax = ax or plt.subplots(figsize=(7, 3.5), layout="constrained")[1]
     twin = ax.twinx()
-    lines = [(ax, "train_loss", "loss, train", dict(color="tab:orange", ls="--", marker=".")),
-             (ax, "validation_loss", "loss, validation", dict(color="tab:orange", marker="o")),
-             (twin, "validation_accuracy", "accuracy, validation", dict(color="tab:blue", marker="s"))]
+    lines = [
+        (ax, "train_loss", "loss, train", dict(color="tab:orange", ls="--", marker=".")),
+        (ax, "validation_loss", "loss, validation", dict(color="tab:orange", marker="o")),
+        (twin, "validation_accuracy", "accuracy, validation", dict(color="tab:blue", marker="s")),
+    ]
     for place, column, label, style in lines:
         place.plot(history["epoch"], history[column], label=label, **style)
     if best is not None:
@@ -111,8 +120,15 @@ def plot_history(
     twin.set(ylabel="accuracy", ylim=(0, 1))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     handles = [*ax.get_legend_handles_labels()[0], *twin.get_legend_handles_labels()[0]]
-    ax.legend(handles, [line.get_label() for line in handles], loc="upper center", bbox_to_anchor=(0.5, -0.18),
-              ncols=4, fontsize=8, frameon=False)
+    ax.legend(
+        handles,
+        [line.get_label() for line in handles],
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.18),
+        ncols=4,
+        fontsize=8,
+        frameon=False,
+    )
     return ax
 
 # %% ../../nbs/library/60f_tables.ipynb #tabs11
@@ -126,29 +142,42 @@ def run_status(
     return "not run" if checkpoint is None else f"stopped after epoch {int(checkpoint.name.split('-')[1])}"
 
 # %% ../../nbs/library/60f_tables.ipynb #c022
-USED_SETTINGS = dict(protocol="protocol", schedule="schedule", augment="augment", window="window",  # Column: key of the
-                     weight_decay="weight_decay", precision="precision",                            # run's config
-                     image_size_used="image_size", width_used="width")
+USED_SETTINGS = dict(
+    protocol="protocol",
+    schedule="schedule",
+    augment="augment",
+    window="window",  # Column: key of the
+    weight_decay="weight_decay",
+    precision="precision",  # run's config
+    image_size_used="image_size",
+    width_used="width",
+)
 
 
 def _used(record: dict[str, Any]) -> dict[str, Any]:
     "What a finished run was trained with; empty for a run that is not there."
     config, facts = record.get("config", {}), ("best_epoch", "wall_seconds", "images_per_second")
-    return {"crop_used": record.get("crop"), "epochs_used": record.get("epochs"),
-            **{column: config.get(key) for column, key in USED_SETTINGS.items()},
-            "n_train": record.get("counts", {}).get("train"), **{key: record.get(key) for key in facts}}
+    return {
+        "crop_used": record.get("crop"),
+        "epochs_used": record.get("epochs"),
+        **{column: config.get(key) for column, key in USED_SETTINGS.items()},
+        "n_train": record.get("counts", {}).get("train"),
+        **{key: record.get(key) for key in facts},
+    }
 
 
 def training_table(
     run: str | os.PathLike,  # Run folder
-) -> pd.DataFrame:           # One line a run: the settings of Table 1, status, and what was used; empty where not run
+) -> pd.DataFrame:  # One line a run: the settings of Table 1, status, and what was used; empty where not run
     "Table 1 and your own runs: the settings that were asked for beside those used."
     table, records, own = read_table1(), listed_runs(run), own_runs(run)
     configs = {number: vars(table_config(number)) for number in [*table.index, *OUR_RUNS]}
     configs |= {name: record["config"] for name, record in own.items()}
     asked = pd.DataFrame(configs).T.rename_axis("row")[list(table)]
-    used = [dict(row=name, status=run_status(Path(run) / "training" / str(name)), **_used(records.get(name, {})))
-            for name in asked.index]
+    used = [
+        dict(row=name, status=run_status(Path(run) / "training" / str(name)), **_used(records.get(name, {})))
+        for name in asked.index
+    ]
     used = pd.DataFrame(used).set_index("row").convert_dtypes()
     return asked.assign(crop=np.where(asked["crop"].astype(bool), "yes", "no")).join(used).reset_index()
 
@@ -160,73 +189,100 @@ def _setting(record: dict[str, Any], column: str) -> Any:
 
 def setting_claims(
     run: str | os.PathLike,  # Run folder
-) -> list[dict]:             # For `claims.save_claims`: id, measured, protocol, data
+) -> list[dict]:  # For `claims.save_claims`: id, measured, protocol, data
     "Cells of Table 1 as claims."
     rows, records = [], finished_runs(run)
     for number in read_table1().index:
         record = records.get(number)
         facts = dict(protocol=record["config"]["protocol"], data=record["data"]) if record else {}
-        rows += [dict(id=f"table1-{number}-{column}", measured=_setting(record, column) if record else None, **facts)
-                 for column in read_table1()]
+        rows += [
+            dict(
+                id=f"table1-{number}-{column}", measured=_setting(record, column) if record else None, **facts
+            )
+            for column in read_table1()
+        ]
     rate = SCHEDULES["published"]
     step = next(epoch for epoch in range(1, 100) if rate(1, epoch, 100) != 1)
-    return [*rows, dict(id="training-dropout", measured=table_config(8).dropout),
-            dict(id="training-decay", measured=rate(1, step, 100)), dict(id="training-decay_epochs", measured=step)]
+    return [
+        *rows,
+        dict(id="training-dropout", measured=table_config(8).dropout),
+        dict(id="training-decay", measured=rate(1, step, 100)),
+        dict(id="training-decay_epochs", measured=step),
+    ]
 
 # %% ../../nbs/library/60f_tables.ipynb #c025
-READINGS = dict(corrected=("group", "best"), published=("published", "last"))  # Split protocol, and which epoch is read
+READINGS = dict(
+    corrected=("group", "best"), published=("published", "last")
+)  # Split protocol, and which epoch is read
 
 
 def find_matching_run(
     runs: dict[str, dict],  # Records by name, as `usable_runs` reads them
-    record: dict,           # run.json of one of them
-    **changes,              # Fields of its configuration in which the other differs
-) -> str | None:            # Its name; None where no such run is finished
+    record: dict,  # run.json of one of them
+    **changes,  # Fields of its configuration in which the other differs
+) -> str | None:  # Its name; None where no such run is finished
     "Find the run that is this one with some values changed: same data, same code, same number of processes."
     wanted = record_identity(record) | changes | dict(row=0)
-    return next((name for name, other in runs.items() if record_identity(other) | dict(row=0) == wanted), None)
+    return next(
+        (name for name, other in runs.items() if record_identity(other) | dict(row=0) == wanted), None
+    )
 
 # %% ../../nbs/library/60f_tables.ipynb #c028
-RESULT_COLUMNS = dict(  # Column of Table 2: (split, name in metrics.classification_metrics); class 0 is real, 1 is fake
-    validation_accuracy=("validation", "accuracy"),
-    test_accuracy=("test", "accuracy"),
-    precision_0=("test", "precision_real"),
-    precision_1=("test", "precision_fake"),
-    recall_0=("test", "recall_real"),
-    recall_1=("test", "recall_fake"),
+RESULT_COLUMNS = (
+    dict(  # Column of Table 2: (split, name in metrics.classification_metrics); class 0 is real, 1 is fake
+        validation_accuracy=("validation", "accuracy"),
+        test_accuracy=("test", "accuracy"),
+        precision_0=("test", "precision_real"),
+        precision_1=("test", "precision_fake"),
+        recall_0=("test", "recall_real"),
+        recall_1=("test", "recall_fake"),
+    )
 )
 MORE_COLUMNS = dict(balanced_accuracy=("test", "balanced_accuracy"), auc=("test", "auc"))  # Never published
 
 # %% ../../nbs/library/60f_tables.ipynb #tabs15
 def _result(metrics: dict[str, pd.DataFrame], split: str, metric: str) -> dict[str, Any]:
     value = metrics[split].loc[metric] if metrics else {}
-    numbers = {key: value.get(part, np.nan) for key, part in dict(measured="value", low="low", high="high").items()}
+    numbers = {
+        key: value.get(part, np.nan) for key, part in dict(measured="value", low="low", high="high").items()
+    }
     return numbers | dict(why=value.get("why", ""), n=int(value.get("n", 0)))
 
 
 def results_table(
-    run: str | os.PathLike,      # Run folder
-    n_resamples: int = 1000,     # 1: the values alone; an interval draws nothing
+    run: str | os.PathLike,  # Run folder
+    n_resamples: int = 1000,  # 1: the values alone; an interval draws nothing
     reading: str = "corrected",  # A name of `READINGS`
-) -> pd.DataFrame:  # row (of Table 1), column, published, measured, low, high, why, n, status; NaN where missing
+) -> (
+    pd.DataFrame
+):  # row (of Table 1), column, published, measured, low, high, why, n, status; NaN where missing
     "Table 2, our runs, and your own: published numbers beside measured ones."
     (protocol, checkpoint), rows, runs, table = READINGS[reading], [], usable_runs(run)[0], read_table2()
     for number in [*table.index, *OUR_RUNS, *own_runs(run, runs)]:
         place, done = Path(run) / "training", str(number) in runs
         name = find_matching_run(runs, runs[str(number)], protocol=protocol) if done else None
-        metrics = {split: classification_metrics(read_predictions(place / name, split, checkpoint), n_resamples)
-                   for split in (SPLITS[1:] if name else ())}
+        metrics = {
+            split: classification_metrics(read_predictions(place / name, split, checkpoint), n_resamples)
+            for split in (SPLITS[1:] if name else ())
+        }
         status = "run" if name else "not run" if done else run_status(place / str(number))
         for column, (split, metric) in {**RESULT_COLUMNS, **MORE_COLUMNS}.items():
             published = table.loc[number].get(column, np.nan) if number in table.index else np.nan
-            rows.append(dict(row=number, column=column, published=published, status=status,
-                             **_result(metrics, split, metric)))
+            rows.append(
+                dict(
+                    row=number,
+                    column=column,
+                    published=published,
+                    status=status,
+                    **_result(metrics, split, metric),
+                )
+            )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/library/60f_tables.ipynb #c031
 def format_result(
     value: pd.Series,  # A line of `results_table`
-) -> str:              # "0.85: 0.81 [0.74, 0.88]"
+) -> str:  # "0.85: 0.81 [0.74, 0.88]"
     "Published number, if there is one, then ours with its interval."
     published = "" if np.isnan(value["published"]) else f"{value['published']:.3g}: "
     if value["status"] != "run":
@@ -238,7 +294,9 @@ def format_result(
 
 def show_results(
     results: pd.DataFrame,  # As `results_table` made it
-) -> pd.DataFrame:  # One line a run; cells "published: measured [95 % interval]", and n of validation and test
+) -> (
+    pd.DataFrame
+):  # One line a run; cells "published: measured [95 % interval]", and n of validation and test
     "Table 2 in the shape in which it was published."
     cells = results.assign(cell=results.apply(format_result, axis=1))
     columns = [*RESULT_COLUMNS, *MORE_COLUMNS]
@@ -248,11 +306,11 @@ def show_results(
 
 # %% ../../nbs/library/60f_tables.ipynb #c034
 def result_claims(
-    run: str | os.PathLike,                # Run folder
-    results: pd.DataFrame | None = None,   # As `results_table` made it; made here without
-    reading: str = "corrected",            # Which reading the results are; `published` gets ids of its own
-) -> list[dict]:                           # For `claims.save_claims`: id, measured, low, high, n, protocol, data
-    "Cells of Table 2 as claims; one that no run measured, or that is undefined, says so and replaces an older value."
+    run: str | os.PathLike,  # Run folder
+    results: pd.DataFrame | None = None,  # As `results_table` made it; made here without
+    reading: str = "corrected",  # Which reading the results are; `published` gets ids of its own
+) -> list[dict]:  # For `claims.save_claims`: id, measured, low, high, n, protocol, data
+    "Cells of Table 2 as claims; one that is not measured, or undefined, replaces an older value."
     results, records = results_table(run, reading=reading) if results is None else results, finished_runs(run)
     protocol, rows, claims = READINGS[reading][0], [], Path(run) / "claims.csv"
     before = set(read_table(claims, required=("id",))["id"]) if claims.is_file() else set()
@@ -266,25 +324,34 @@ def result_claims(
             rows += [dict(claim, measured=None)] if not new or id in before else []
             continue
         numbers = {key: round(float(value[key]), 4) for key in ("measured", "low", "high")}
-        rows.append(dict(claim, **numbers, n=value["n"], protocol=protocol, data=records[value["row"]]["data"]))
+        rows.append(
+            dict(claim, **numbers, n=value["n"], protocol=protocol, data=records[value["row"]]["data"])
+        )
     return rows
 
 # %% ../../nbs/library/60f_tables.ipynb #c061
 EPOCH_CLAIMS = {  # Epoch: which checkpoint answers it, and its columns of Table 2 with their metrics
-    8: ("early", {"accuracy": "accuracy", **{name: RESULT_COLUMNS[name][1] for name in PRECISION_AND_RECALL}}),
+    8: (
+        "early",
+        {"accuracy": "accuracy", **{name: RESULT_COLUMNS[name][1] for name in PRECISION_AND_RECALL}},
+    ),
     24: ("last", {"accuracy": "accuracy"}),
 }
 
 
 def epoch_claims(
-    run: str | os.PathLike,   # Run folder
+    run: str | os.PathLike,  # Run folder
     n_resamples: int = 1000,  # 1: the values alone; an interval draws nothing
-) -> list[dict]:              # For `claims.save_claims`; "not yet" unless run 8 was trained for 24 epochs or more
+) -> list[dict]:  # For `claims.save_claims`; "not yet" unless run 8 was trained for 24 epochs or more
     "What the report states of its run 8 after epochs 8 and 24."
     folder, record = Path(run) / "training" / "8", finished_runs(run).get(8)
     enough, rows = record is not None and record["epochs"] >= 24, []
     for epoch, (checkpoint, names) in EPOCH_CLAIMS.items():
-        found = classification_metrics(read_predictions(folder, "test", checkpoint), n_resamples) if enough else None
+        found = (
+            classification_metrics(read_predictions(folder, "test", checkpoint), n_resamples)
+            if enough
+            else None
+        )
         for column, name in names.items():
             claim = dict(id=f"epoch-{epoch}-{column}", measured=None)
             if enough:
@@ -299,19 +366,25 @@ def epoch_claims(
 # %% ../../nbs/library/60f_tables.ipynb #tabs17
 def printed_table2() -> pd.DataFrame:  # By run, as text: the digits say how exact a number is
     "Table 2 as the report printed it."
-    table = read_table(project_root() / "papers" / "original" / "table2.csv", required=("row", *RESULT_COLUMNS))
+    table = read_table(
+        project_root() / "papers" / "original" / "table2.csv", required=("row", *RESULT_COLUMNS)
+    )
     return table.assign(row=table["row"].astype(int)).set_index("row")
 
 # %% ../../nbs/library/60f_tables.ipynb #c068
 def check_arithmetic(
     published: pd.DataFrame,  # As `printed_table2` returns it
-) -> pd.DataFrame:  # By run: real_low, real_high (from precision and recall), possible_if_rounded, possible_if_cut
+) -> (
+    pd.DataFrame
+):  # By run: real_low, real_high (from precision and recall), possible_if_rounded, possible_if_cut
     "Which test set each run of Table 2 implies, and whether any could give all of its numbers."
     rows, four = {}, tuple(column for column in QUOTIENTS if column != "test_accuracy")
     for number, values in published.iterrows():
         real = implied_real_fraction(values, four) or (np.nan, np.nan)
-        possible = {f"possible_if_{how}": implied_real_fraction(values, tuple(QUOTIENTS), how == "cut") is not None
-                    for how in ("rounded", "cut")}
+        possible = {
+            f"possible_if_{how}": implied_real_fraction(values, tuple(QUOTIENTS), how == "cut") is not None
+            for how in ("rounded", "cut")
+        }
         rows[int(number)] = dict(real_low=real[0], real_high=real[1], **possible)
     frame = pd.DataFrame(rows).T.rename_axis(published.index.name)
     return frame.astype(dict(real_low=float, real_high=float))
