@@ -72,7 +72,7 @@ def crop_patch(
     "Crop and rotate what a descriptor describes: a square of six diameters."
     centre = (float(place[0]), float(place[1]))
     matrix = cv2.getRotationMatrix2D(centre, float(place[3]), side / (6 * float(place[2])))
-    matrix[:, 2] += side / 2 - place[:2]
+    matrix[:, 2] = matrix[:, 2] + (side / 2 - place[:2])
     return cv2.warpAffine(grey, matrix, (side, side), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT)
 
 # %% ../../nbs/library/50f_figures.ipynb #c107

@@ -113,9 +113,10 @@ def label_order_table(
     results: pd.DataFrame,   # As `compare_label_orders` returns it
 ) -> pd.DataFrame:           # Seven columns for a page
     "Results of the label-order experiment, each accuracy with its interval."
-    both = {name: [show_value(*row[:3], why=row[3]) for row in results[
-        [name, f"{name}_low", f"{name}_high", f"{name}_why"]].itertuples(index=False)]
-        for name in ("accuracy", "accuracy_by_true_labels")}
+    both = {}
+    for name in ("accuracy", "accuracy_by_true_labels"):
+        rows = results[[name, f"{name}_low", f"{name}_high", f"{name}_why"]].itertuples(index=False)
+        both[name] = [show_value(value, low, high, why=why) for value, low, high, why in rows]
     columns = {"classifier": "classifier", "labels": "labels of training",
                "accuracy": "accuracy, labels in use",
                "accuracy_by_true_labels": "accuracy, true labels", "majority": "fraction of the larger class",
@@ -318,8 +319,8 @@ def sibling_sentence(
              f"(n={row.n:.0f})" for name, row in rows]
     text += f" The border-only baseline is correct for {', and for '.join(parts)}."
     if OTHER_LABEL in by_siblings.index and by_siblings.loc[OTHER_LABEL, "high"] < 0.5:
-        text += (" Knowing the border misleads there, as is to be expected where a fake shares it with its "
-                 "own original, which is in training with the other label.")
+        text += (" Knowing the border misleads there, as is to be expected where a fake has the border "
+                 "of its original, which is in training with the other label.")
     return text
 
 # %% ../../nbs/library/50g_report.ipynb #baseB42

@@ -113,7 +113,8 @@ def find_keypoints(
     settings: SiftSettings = SiftSettings(),
 ) -> Keypoints:              # None at all for a flat image
     "Detect and describe."
-    sift = cv2.SIFT_create(settings.max_keypoints, contrastThreshold=settings.contrast_threshold)
+    threshold = settings.contrast_threshold
+    sift = cv2.SIFT_create(settings.max_keypoints, contrastThreshold=threshold)  # type: ignore[attr-defined]
     found, descriptors = sift.detectAndCompute(grey, None)
     if not found:
         return Keypoints(np.zeros((0, 4), np.float32), np.zeros((0, 128), np.uint8))
@@ -135,7 +136,8 @@ def plot_keypoints(
     for ax, grey, points, title in zip(axes[0], images, found, titles, strict=True):
         drawn = [cv2.KeyPoint(*map(float, place)) for place in points.places]
         flags = cv2.DRAW_MATCHES_FLAGS_DRAW_RICH_KEYPOINTS
-        ax.imshow(cv2.drawKeypoints(np.dstack([grey] * 3), drawn, None, color=(255, 220, 0), flags=flags))
+        canvas = np.dstack([grey] * 3)
+        ax.imshow(cv2.drawKeypoints(canvas, drawn, canvas.copy(), color=(255, 220, 0), flags=flags))
         ax.set_title(f"{title}\n{len(drawn)} keypoints", fontsize=9)
         ax.axis("off")
     return fig
@@ -211,7 +213,8 @@ def reservoir_sample(
     seed: int = 0,
 ) -> np.ndarray:                   # At most n rows, in the order of the stream
     "Draw rows from a stream, each with the same chance; holds n rows and one block."
-    rng, kept, keys, highest = np.random.default_rng(seed), [], np.empty(0), np.inf
+    rng, keys, highest = np.random.default_rng(seed), np.empty(0), np.inf
+    kept: list[np.ndarray] = []
     for block in blocks:
         drawn = rng.random(len(block))
         keys = np.concatenate([keys, drawn[drawn < highest]])

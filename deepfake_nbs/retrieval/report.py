@@ -147,7 +147,7 @@ def compare_with_reported(
             four = {key: pairs[key][column].mean() for key in REPORTED if key in pairs}
             if not four:
                 continue
-            which = max(four, key=four.get)
+            which = max(four, key=four.__getitem__)
             ours, theirs = pairs[chosen][column].to_numpy(), pairs[which][column].to_numpy()
             difference = mean_interval((ours - theirs)[:, None], pairs[which]["group"], (-1, 1), odds=False)
             mean, low, high = (values.item() for values in difference[:3])
@@ -203,6 +203,7 @@ def original_finding(
     "How often the original of a fake is found first."
     if not len(table):
         return "No fake of this pool has its original in it, so this task was not measured."
+    assert chosen  # Where something was scored, something was selected
     name = " ".join(chosen)
     row = _first_hits(table).set_index("combination").loc[name]
     text = f"The original of a fake is ranked first for a fraction of {row.text} of n={row.n} fakes by {name}"
@@ -252,7 +253,7 @@ def missing_sentence(
     n = sum(feature == "resnet18" for feature, _ in REPORTED)
     absent = f"**So {n} of the report's {len(REPORTED)} combinations are not measured here.**"
     advice = "The parameter `resnet18_weights` of this page names the file with the weights."
-    note = "`resnet18-random` is that network with random weights: it shows the effect of the architecture alone."
+    note = "`resnet18-random` is that network with random weights: it shows what the architecture alone does."
     return f"{text}\n\n{absent} {advice} {note}"
 
 # %% ../../nbs/library/40e_report.ipynb #retrieval147
@@ -501,8 +502,8 @@ def plot_recall(
         style = "--" if (feature, similarity) in REPORTED else "-"
         marker = dict(cosine="o", euclidean="s", whitened="*")[similarity]
         color, every = f"C{features.index(feature)}", [k - 1 for k in marks]
-        line = dict(color=color, marker=marker, markevery=every, label=f"{feature} {similarity}")
-        ax.plot(ks, recall, style, **line)
+        label = f"{feature} {similarity}"
+        ax.plot(ks, recall, style, color=color, marker=marker, markevery=every, label=label)
     ax.set(xscale="log", xlabel="k", ylabel="recall@k", ylim=(0, 1.02), xticks=ticks, xticklabels=ticks)
     ax.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     ax.spines[["top", "right"]].set_visible(False)

@@ -66,16 +66,16 @@ _DEFAULTS = dict(feature="thumbnail", similarity="cosine", kind="flat")  # Of th
 
 
 def index_command(
-    folder: Path,                 # Of the index
+    folder: Path | None,          # Of the index; None for one in memory
     config: dict | None = None,   # Of the index, as far as it can be read
     root: Path | None = None,     # Folder of its images; by default as the config says
 ) -> str:                         # In backquotes, for a message
     "The command that makes an index again."
     config = config or {}
     if root is None and isinstance(config.get("root"), str):
-        root = Path(os.path.normpath(folder / config["root"]))
+        root = Path(os.path.normpath((folder or Path()) / config["root"]))
     place = shlex.quote(str(root)) if root and root.is_dir() else "FOLDER"
-    words = ["deepfake-nbs", "index", place, shlex.quote(str(folder))]
+    words = ["deepfake-nbs", "index", place, shlex.quote(str(folder or "NEW_INDEX"))]
     feature = config.get("feature")
     name = feature.get("name") if isinstance(feature, dict) else None
     options = dict(feature=name, similarity=config.get("similarity"), kind=config.get("kind"))
@@ -85,7 +85,7 @@ def index_command(
 
 
 def remake_command(
-    index: Index,  # Opened from a folder
+    index: Index,  # Opened from a folder, or in memory
 ) -> str:          # In backquotes, for a message
     "The command that makes an open index again."
     return index_command(index.folder, index.config)
@@ -133,7 +133,7 @@ def write_index(
         parts["sketch"], names["sketch"] = index.sketch.codes, f"sketch-{generation:06d}.faiss"
     for key, part in parts.items():
         with whole_file(folder / names[key]) as file:  # faiss itself would not say which disk was full
-            faiss.write_index(part, faiss.PyCallbackIOWriter(file.write))
+            faiss.write_index(part, faiss.PyCallbackIOWriter(file.write))  # type: ignore[attr-defined]
     write_table(index.rows, folder / names["rows"])
     files = {key: folder / name for key, name in names.items()}
     sizes = {key: file.stat().st_size for key, file in files.items()}
@@ -215,13 +215,13 @@ def _open(folder: Path, config: dict, feature: Feature | None, mmap: bool, verif
         check_same_feature(config, feature, str(folder))
     hashes, again = config.get("sha256", {}), index_command(folder, config)
     for key, name in config["files"].items():
-        found = ""
+        damage = ""
         if (size := (folder / name).stat().st_size) != config["bytes"][key]:
-            found = f"{size} bytes, config.json says {config['bytes'][key]}"
+            damage = f"{size} bytes, config.json says {config['bytes'][key]}"
         elif verify and file_sha256(folder / name) != hashes.get(key):
-            found = "other bytes than config.json says"
-        if found:
-            raise ValueError(f"{folder / name}: {found}; damaged, build the index again: {again}")
+            damage = "other bytes than config.json says"
+        if damage:
+            raise ValueError(f"{folder / name}: {damage}; damaged, build the index again: {again}")
     parts = {key: name for key, name in config["files"].items() if key != "rows"}
     found = {key: _read_faiss(folder / name, key, config, mmap) for key, name in parts.items()}
     rows = _read_rows(folder / config["files"]["rows"], config["n"], hashes.get("rows"), again)
@@ -242,7 +242,7 @@ def _read_faiss(path: Path, key: str, config: dict, mmap: bool) -> Any:
             if str(path).isprintable():  # faiss opens no file whose name is not UTF-8
                 searcher = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if mmap else 0)
             else:
-                searcher = faiss.read_index(faiss.PyCallbackIOReader(file.read))
+                searcher = faiss.read_index(faiss.PyCallbackIOReader(file.read))  # type: ignore[attr-defined]
         except (RuntimeError, MemoryError) as error:  # A wrong length asks for more memory than there is
             why = str(error)[:120].partition("\n")[0]
             damage = f"not an index that faiss can read ({why})"
@@ -301,12 +301,10 @@ def open_shards(
     parts = [open_index(folder, feature) for folder in folders]
     _check_shards(parts)
     first, root = parts[0].config, parts[0].root
-    shards = faiss.IndexShards(first["feature"]["dimension"], True, True)
+    shards = faiss.IndexShards(first["feature"]["dimension"], True, True)  # type: ignore[call-arg]
     for part in parts:
         shards.add_shard(part.searcher)
     ways = ["" if part.root == root else os.path.relpath(part.root, root) + "/" for part in parts]
     rows = [part.rows.assign(path=way + part.rows["path"]) for part, way in zip(parts, ways, strict=True)]
     rows = pd.concat(rows, ignore_index=True)
-    joined = Index(shards, first | dict(n=len(rows)), rows, parts[0].folder)
-    joined.parts = parts  # faiss does not keep them alive
-    return joined
+    return Index(shards, first | dict(n=len(rows)), rows, parts[0].folder, parts=parts)

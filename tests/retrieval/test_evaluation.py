@@ -34,7 +34,7 @@ def test_the_scratch_of_an_evaluation_goes_and_nothing_else(pool, tmp_path):
         scratch,
         ["none", "blur", "crop 10 %"],
     )
-    (scratch / "disturbed" / "mine.png").write_text("mine")
+    (scratch / "distorted" / "mine.png").write_text("mine")
     (scratch / "vectors" / "mine.npy").write_text("mine")
     assert clear_scratch(scratch) > 12 * 4 * 299**2  # 358 KB an image
     assert sorted(path.name for path in scratch.rglob("*") if path.is_file()) == ["mine.npy", "mine.png"]

@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 from helpers.retrieval_data import TOY, cloud, names
 
-from deepfake_nbs import core
-from deepfake_nbs import publishing
+from deepfake_nbs import core, publishing, settings
 from deepfake_nbs.claims import CLAIM_COLUMNS
 from deepfake_nbs.retrieval.index import make_index
 from deepfake_nbs.retrieval.report import (
@@ -157,9 +156,11 @@ def test_measurements_that_the_report_has_no_id_for_are_kept(tmp_path, monkeypat
         ",".join(CLAIM_COLUMNS) + "\nretrieval-x,,0.5,0.4,0.6,9,p,toy,measured\n"
     )
     shutil.copy(ROOT / "settings.ini", root)
-    monkeypatch.setattr(core, "project_root", lambda: root)
+    for module in (core, publishing, settings):
+        monkeypatch.setattr(module, "project_root", lambda: root)
     kept = pd.read_csv(publishing.keep_results("smoke", "data/toy")[0])
     assert kept.id.tolist() == ["retrieval-common", "retrieval-x"] and kept.measured.tolist() == [4, 0.5]
+    assert (root / "papers" / "results" / "smoke-toy.json").is_file()
 
 
 # Sentences

@@ -1,6 +1,7 @@
 """The index on disk: what breaks it, what is killed, shards."""
 
 import fcntl
+import gc
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import faiss
@@ -21,7 +23,7 @@ from deepfake_nbs.retrieval.evaluation import evaluate, original_task
 from deepfake_nbs.retrieval.features import Feature, extract, list_pool, make_feature
 from deepfake_nbs.retrieval.index import SKETCH_FROM, make_index
 from deepfake_nbs.retrieval.search import append_index, build_index, find_gone, find_similar
-from deepfake_nbs.retrieval.store import open_index, open_shards, save_index
+from deepfake_nbs.retrieval.store import index_command, open_index, open_shards, remake_command, save_index
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -325,3 +327,25 @@ def test_shards_that_do_not_fit_are_refused(tmp_path):
 
 def test_faiss_is_the_one_that_the_index_names(built):
     assert built.config["faiss"] == faiss.__version__
+
+
+def test_the_command_for_an_index_in_memory_names_a_new_folder(tmp_path):
+    config = dict(feature=dict(name="phash"), similarity="cosine", kind="flat")
+    assert index_command(None, config) == "`deepfake-nbs index FOLDER NEW_INDEX --feature phash`"
+    named = index_command(None, config | dict(root=str(tmp_path)))
+    assert f"deepfake-nbs index {tmp_path} NEW_INDEX" in named
+    index = make_index(cloud(20), names(20), TOY)
+    assert remake_command(index) == index_command(None, index.config)
+
+
+def test_a_copy_of_joined_shards_keeps_them_alive(tmp_path):
+    x, rows = cloud(60), names(60)
+    for i in range(2):
+        save_index(make_index(x[i::2], rows[i::2], TOY), tmp_path / str(i))
+    joined = replace(open_shards([tmp_path / "0", tmp_path / "1"], TOY))
+    gc.collect()
+    assert [len(part) for part in joined.parts] == [30, 30]
+    scores, numbers = joined.search(x[:5], 1)
+    found = joined.rows["path"].iloc[numbers[:, 0]]
+    assert [Path(path).name for path in found] == rows["path"][:5].tolist()
+    np.testing.assert_allclose(scores, 1, atol=1e-5)
