@@ -224,7 +224,8 @@ def hold_lock(
     "Keep other processes out of a `with` block. Raises `BlockingIOError`, `PermissionError`."
     from filelock import FileLock, Timeout
 
-    lock = FileLock(path, mode=0o666 & ~read_umask(), thread_local=False)  # As any other file: who may write the folder may lock it
+    mode = 0o666 & ~read_umask()  # As any other file: who may write the folder may lock it
+    lock = FileLock(path, mode=mode, thread_local=False)
     try:
         _take(lock, blocking=False)
     except Timeout as error:
@@ -411,7 +412,7 @@ def write_folder(
 def read_notes(
     path: str | Path,         # As `add_note` fills it; it may be missing
 ) -> dict[str, dict[str, Any]]:  # By key; the newest of a key
-    "Notes of what is done already; a line that was cut off is left out."
+    "Notes of what is done already; an incomplete line is ignored."
     notes = {}
     for line in Path(path).read_text(encoding="utf-8").splitlines() if os.path.isfile(path) else []:
         try:
@@ -427,5 +428,5 @@ def add_note(
     key: str,              # Of what was done
     note: dict[str, Any],  # What is known of it
 ) -> None:
-    "Append one note; it begins a line, since the one before may have been cut off."
+    "Append one note; it begins a line, since the one before may be incomplete."
     file.write("\n" + json.dumps({"key": key} | note))

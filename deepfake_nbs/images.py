@@ -24,7 +24,7 @@ from functools import partial
 from itertools import accumulate
 from math import ceil, floor, isfinite
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -33,6 +33,13 @@ from .core import printable
 
 # Broken metadata are dropped, and nobody can mend them here
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+# %% ../nbs/library/00b_images.ipynb #ground101
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_File = io.BufferedReader | io.BytesIO  # Open for reading: a file, or bytes in memory
+_Part = tuple[_File, int, int]  # File, first byte, number of bytes
 
 # %% ../nbs/library/00b_images.ipynb #c024
 IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "AVIF")  # Opened
@@ -74,7 +81,7 @@ def _low_bits(image: Image.Image) -> int:
     bits = image.tag_v2.get(258, (16,))[0] if image.format == "TIFF" and hasattr(image, "tag_v2") else None
     if image.mode != "I" or image.format in ("PPM", "PNG") or bits == 16:
         return 4 if bits == 12 else 8
-    low, high = image.getextrema()
+    low, high = cast(tuple[int, int], image.getextrema())  # One channel
     if low < 0 or high > 65535:
         raise ValueError(f"grey values from {low} to {high}; expected 8 or 16 bits a channel")
     return 8 if high > 255 else 0
@@ -99,6 +106,7 @@ def to_rgb(
     if image.mode == "F":
         raise ValueError("floating-point pixels; expected 8 or 16 bits a channel")
     image.load()
+    convert: Callable[[Image.Image], Image.Image]
     if image.mode.startswith("I"):
         tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
         negative = tags.get(262) == 0  # The lowest value is white
@@ -116,7 +124,7 @@ def to_rgb(
 class _Parts(io.RawIOBase):
     "Parts of files, one after the other, as one file; a part is (file, first byte, number of bytes)."
 
-    def __init__(self, parts: list[tuple[BinaryIO, int, int]]):
+    def __init__(self, parts: list[_Part]):
         self.parts, self.place = parts, 0
         self.starts = list(accumulate((length for *_, length in parts), initial=0))
 
@@ -130,7 +138,7 @@ class _Parts(io.RawIOBase):
         self.place = max(0, offset + (0, self.place, self.starts[-1])[whence])
         return self.place
 
-    def readinto(self, buffer: bytearray) -> int:
+    def readinto(self, buffer: "WriteableBuffer") -> int:
         number = bisect_right(self.starts, self.place) - 1
         if number == len(self.parts):
             return 0
@@ -142,7 +150,7 @@ class _Parts(io.RawIOBase):
         return n
 
 
-def _bytes(data: bytes) -> tuple[BinaryIO, int, int]:
+def _bytes(data: bytes) -> _Part:
     return io.BytesIO(data), 0, len(data)
 
 # %% ../nbs/library/00b_images.ipynb #images06
@@ -156,7 +164,7 @@ def _is_exif(data: bytes) -> bool:
         return False
 
 
-def _png_chunks(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
+def _png_chunks(file: _File, size: int) -> Iterator[tuple[bytes, int, int]]:
     "Kind, first byte and length of each chunk; the file stands behind these."
     place = 8
     while place + 8 <= size:
@@ -166,7 +174,7 @@ def _png_chunks(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
         place += 12 + length
 
 
-def _png_parts(file: BinaryIO, size: int) -> list[tuple[BinaryIO, int, int]]:
+def _png_parts(file: _File, size: int) -> list[_Part]:
     parts = [(file, 0, 8)]
     for kind, place, length in _png_chunks(file, size):
         keep = kind in (b"IHDR", b"PLTE", b"IDAT", b"IEND")
@@ -178,7 +186,7 @@ def _png_parts(file: BinaryIO, size: int) -> list[tuple[BinaryIO, int, int]]:
     return parts
 
 # %% ../nbs/library/00b_images.ipynb #rdiff05
-def _webp_parts(file: BinaryIO, size: int) -> list[tuple[BinaryIO, int, int]]:
+def _webp_parts(file: _File, size: int) -> list[_Part]:
     parts, exif, first, place = [], [], None, 12
     while place + 8 <= size:
         file.seek(place)
@@ -207,7 +215,7 @@ def _is_kept(marker: int, data: bytes) -> bool:
     return data.startswith(name) and len(data) >= n_bytes
 
 
-def _jpeg_parts(file: BinaryIO, size: int) -> list[tuple[BinaryIO, int, int]]:
+def _jpeg_parts(file: _File, size: int) -> list[_Part]:
     parts, place = [(file, 0, 2)], 2
     while True:
         file.seek(place)
@@ -223,7 +231,7 @@ def _jpeg_parts(file: BinaryIO, size: int) -> list[tuple[BinaryIO, int, int]]:
         place += 2 + length
 
 # %% ../nbs/library/00b_images.ipynb #rdiff06
-def _avif_parts(file: BinaryIO, size: int) -> list[tuple[BinaryIO, int, int]]:
+def _avif_parts(file: _File, size: int) -> list[_Part]:
     file.seek(0)
     item = re.search(rb"infe.{8,10}Exif", file.read(1 << 16), re.DOTALL)
     return [(file, 0, item.end() - 4), _bytes(b"none"), (file, item.end(), size - item.end())] if item else []
@@ -232,7 +240,7 @@ def _avif_parts(file: BinaryIO, size: int) -> list[tuple[BinaryIO, int, int]]:
 _PARTS = dict(PNG=_png_parts, WEBP=_webp_parts, JPEG=_jpeg_parts, AVIF=_avif_parts)
 
 
-def _container(file: BinaryIO) -> str:
+def _container(file: _File) -> str:
     "PNG, WEBP, JPEG or AVIF by the first bytes; nothing for others."
     file.seek(0)
     head = file.read(16)
@@ -245,7 +253,7 @@ def _container(file: BinaryIO) -> str:
     return next((name for name, starts_so in starts.items() if starts_so), "")
 
 
-def _without_metadata(file: BinaryIO, size: int) -> BinaryIO | None:
+def _without_metadata(file: _File, size: int) -> _File | None:
     "The same image, its pixels and its orientation alone; nothing for formats that fail otherwise."
     container = _container(file)
     parts = _PARTS[container](file, size) if container else []
@@ -256,7 +264,7 @@ _WHOLE = ((0, 0, 1, 1),)  # First column, first row, steps of a pass over an ima
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 
-def _png_is_short(file: BinaryIO, size: int) -> bool:
+def _png_is_short(file: _File, size: int) -> bool:
     "Whether the pixels of a PNG unpack to fewer bytes than its rows need."
     file.seek(16)
     width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", file.read(13))
@@ -273,7 +281,7 @@ def _png_is_short(file: BinaryIO, size: int) -> bool:
     return missing > 0
 
 
-def _pixel_data(file: BinaryIO, size: int) -> list[tuple[BinaryIO, int, int]]:
+def _pixel_data(file: _File, size: int) -> list[_Part]:
     "What the chunks of pixels hold: the first that follow each other."
     parts = []
     for kind, place, length in _png_chunks(file, size):
@@ -288,7 +296,7 @@ _FILLER = bytes.fromhex("fefdfbf7efdfbf7f") * 8  # Long codes of a Huffman table
 _END_OF_SCAN = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")  # Any marker but the restarts within a scan
 
 
-def _lengthened(data: bytes) -> BinaryIO:
+def _lengthened(data: bytes) -> _File:
     "A JPEG with a few bytes more behind each scan."
     source, parts, start, place = io.BytesIO(data), [], 0, 2
     while place + 4 <= len(data) and data[place : place + 2] != b"\xff\xd9":
@@ -311,7 +319,7 @@ def _next_restart(data: bytes, first: int, end: int) -> bytes:
     return bytes((0xFF, 0xD0 + ((number + 1) % 8 if place >= 0 else 0)))
 
 
-def _jpeg_is_short(image: Image.Image, file: BinaryIO) -> bool:
+def _jpeg_is_short(image: Image.Image, file: _File) -> bool:
     "Whether a decoded JPEG changes with what stands behind its data."
     file.seek(0)
     with Image.open(_lengthened(file.read()), formats=("JPEG",)) as other:
@@ -319,7 +327,7 @@ def _jpeg_is_short(image: Image.Image, file: BinaryIO) -> bool:
         return any(image.crop(box).tobytes() != other.crop(box).tobytes() for box in _bands(image.size))
 
 # %% ../nbs/library/00b_images.ipynb #ground71
-def _is_short(image: Image.Image, file: BinaryIO, size: int) -> bool:
+def _is_short(image: Image.Image, file: _File, size: int) -> bool:
     "Whether rows of a decoded image were filled by the decoder."
     last = image.getpixel((image.width - 1, image.height - 1))
     values = set(last if isinstance(last, tuple) else (last,))
@@ -337,7 +345,7 @@ def _check_ordinary(path: Path, about: os.stat_result) -> None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+def _opened(path: Path) -> Iterator[tuple[_File, int]]:
     "An ordinary file and its number of bytes. Raises `ImageError`."
     try:
         _check_ordinary(path, path.stat())
@@ -356,7 +364,7 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, int]]:
         yield file, about.st_size
 
 # %% ../nbs/library/00b_images.ipynb #rdiff07
-def _check_bytes(file: BinaryIO, size: int) -> None:
+def _check_bytes(file: _File, size: int) -> None:
     "Raises `_Refused` for an empty file, and for one that would fill the memory."
     whole = _container(file) in ("WEBP", "AVIF")
     limit = MAX_BYTES_WHOLE if whole else MAX_BYTES
@@ -392,7 +400,7 @@ def _one_error(path: Path, max_pixels: int) -> Iterator[None]:
         raise ImageError(path, f"cannot be decoded ({type(error).__name__}: {error})") from error
 
 # %% ../nbs/library/00b_images.ipynb #ground72
-def _try_both(file: BinaryIO, size: int, read: Callable[[BinaryIO, int], Any]) -> Any:
+def _try_both(file: _File, size: int, read: Callable[[_File, int], Any]) -> Any:
     "Read a file as it is, or else without its metadata."
     _check_bytes(file, size)
     if size <= 64_000_000 or _container(file) not in ("PNG", "JPEG"):
@@ -432,7 +440,7 @@ def _turned(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
 def _turn(image: Image.Image) -> Image.Transpose | None:
     "How a decoded image must be turned to stand upright."
     try:
-        return _TURNS.get(image.getexif().get(0x0112))
+        return _TURNS.get(image.getexif().get(0x0112, 1))
     except Exception:  # Broken EXIF fails in many ways, and says nothing about the pixels
         return None
 
@@ -447,7 +455,7 @@ def upright_rgb(
     return _turned(to_rgb(image), _turn(image))
 
 # %% ../nbs/library/00b_images.ipynb #ground75
-def _decode(file: BinaryIO, size: int, max_pixels: int) -> tuple[Image.Image, Image.Transpose | None, str]:
+def _decode(file: _File, size: int, max_pixels: int) -> tuple[Image.Image, Image.Transpose | None, str]:
     "Pixels, how to turn them, and the name of the format."
     with Image.open(file, formats=IMAGE_FORMATS) as image:
         _check_pixels(image, max_pixels)
@@ -455,7 +463,7 @@ def _decode(file: BinaryIO, size: int, max_pixels: int) -> tuple[Image.Image, Im
         if _is_short(image, file, size):
             raise _Refused("incomplete: the header promises more rows than the file holds")
         pixels = to_rgb(image) if image.mode.startswith("I") else image._new(image.im)
-        return pixels, _turn(image), image.format
+        return pixels, _turn(image), image.format or ""
 
 # %% ../nbs/library/00b_images.ipynb #c028
 def read_image(
@@ -488,11 +496,11 @@ def read_header(
     max_pixels: int = MAX_PIXELS,  # A larger image is refused
 ) -> ImageHeader:
     "Read what stands in front of the pixels. Raises `ImageError`."
-    def look(file: BinaryIO, _: int) -> ImageHeader:
+    def look(file: _File, _: int) -> ImageHeader:
         with Image.open(file, formats=IMAGE_FORMATS) as image:
             _check_pixels(image, max_pixels)
             tables = getattr(image, "quantization", None) or {}
-            return ImageHeader(*image.size, image.format, size, dict(tables))
+            return ImageHeader(*image.size, image.format or "", size, dict(tables))
 
     path = Path(path)
     with _opened(path) as (file, size), _one_error(path, max_pixels):

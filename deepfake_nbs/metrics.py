@@ -19,9 +19,9 @@ if TYPE_CHECKING:  # pandas loads only where a table is made
 
 # %% ../nbs/library/00e_metrics.ipynb #stats02
 MIN_GROUPS = 10        # Fewer give no interval and no p: their spread is known too badly
-MIN_GROUPS_BRIER = 40  # A nearly perfect network's Brier score rests on few images, so its intervals need more
+MIN_GROUPS_BRIER = 40  # A nearly perfect network's Brier score rests on few images: it needs more
 ALIKE = "no group differs"
-MOST_BLOCKS = 1000     # Where there are more groups, they are joined to so many blocks, and one block is left out at a time
+MOST_BLOCKS = 1000     # More groups are joined to so many blocks; one block is left out at a time
 
 
 def effective_groups(
@@ -31,9 +31,9 @@ def effective_groups(
     size = np.asarray(size, float)
     return float(size.sum() ** 2 / (size**2).sum()) if size.any() else 0.0
 
-
+# %% ../nbs/library/00e_metrics.ipynb #ground131
 def _freedom(parts: np.ndarray) -> tuple[float, float]:
-    "Degrees of freedom (Welch 1947 where the value stands on several parts, such as both classes), and groups of the smallest part."
+    "Degrees of freedom (Welch 1947, several parts), and effective groups of the smallest part."
     known = np.array([effective_groups(size) for size in parts])
     if not known.all():
         return 0.0, 0.0
@@ -44,16 +44,14 @@ def _freedom(parts: np.ndarray) -> tuple[float, float]:
 
 # %% ../nbs/library/00e_metrics.ipynb #stats04
 def jackknife_interval(
-    value: float,                                    # Measured on all groups
-    left_out: np.ndarray,                            # The same without each group; NaN where it is undefined then
-    size: np.ndarray,                                # Images of each group; several rows where it stands on several parts
+    value: float,              # Measured on all groups
+    left_out: np.ndarray,      # The same without each group; NaN where it is undefined then
+    size: np.ndarray,          # Images of each group; a row for each part that the value stands on
     limits: tuple[float, float] | None = (0.0, 1.0),  # Between which it must lie; None: anywhere
-    odds: bool = True,                               # Log-odds between the limits; a difference is left as it is
-    fewest: int = MIN_GROUPS,                        # Effective groups below which no interval is given
-) -> tuple[float, float, str]:                       # Low and high (95 %), or NaN for both and why in words
+    odds: bool = True,         # Log-odds between the limits; a difference is left as it is
+    fewest: int = MIN_GROUPS,  # Effective groups below which no interval is given
+) -> tuple[float, float, str]:  # Low and high (95 %), or NaN for both and why in words
     "An interval from leaving out one group at a time, with quantiles of t."
-    from scipy.special import stdtrit
-
     parts, nothing = np.atleast_2d(np.asarray(size, float)), float("nan")
     inside = parts.sum(0) > 0
     freedom, smallest = _freedom(parts)
@@ -63,24 +61,40 @@ def jackknife_interval(
         return nothing, nothing, _too_few(int(inside.sum()), freedom + 1, fewest)
     if np.isnan(left_out[inside]).any():
         return nothing, nothing, "undefined without one group"
-    shift, low, width = left_out[inside] - value, *((0.0, 1.0) if limits is None else (limits[0], limits[1] - limits[0]))
-    squares, part = (shift**2).sum(), (value - low) / width
+    shift = left_out[inside] - value
+    low, width = (0.0, 1.0) if limits is None else (limits[0], limits[1] - limits[0])
+    part = (value - low) / width
     at_limit = limits is not None and min(part, 1 - part) < 1e-12
-    if squares < 1e-20 and not at_limit:
+    if (shift**2).sum() < 1e-20 and not at_limit:
         return nothing, nothing, ALIKE
-    error = np.sqrt((1 - 1 / len(shift)) * squares)
-    spread = 2 * squares**2 / max((shift**4).sum() - squares**2 / len(shift), 1e-300)  # Few where few groups make all the error
-    reach = stdtrit(min(freedom, spread), 0.975) * error
+    reach = _reach(shift, freedom)
     if limits is None:
         return value - reach, value + reach, ""
     if not odds and not at_limit:
         return max(limits[0], value - reach), min(limits[1], value + reach), ""
-    ends = _whole_groups(part, smallest)  # Never wider than if each group were one image
-    if not at_limit:
-        at, reach = np.log(part / (1 - part)), reach / width / (part * (1 - part))
-        inner = 1 / (1 + np.exp(reach - at)), 1 / (1 + np.exp(-reach - at))
-        ends = max(ends[0], inner[0]), min(ends[1], inner[1])
+    ends = _ends(part, 0.0 if at_limit else reach / width, smallest)
     return float(low + width * ends[0]), float(low + width * ends[1]), ""
+
+# %% ../nbs/library/00e_metrics.ipynb #ground134
+def _reach(shift: np.ndarray, freedom: float) -> float:
+    "Half of an interval's width, from how far the value moves without each group."
+    from scipy.special import stdtrit
+
+    squares = (shift**2).sum()
+    error = np.sqrt((1 - 1 / len(shift)) * squares)
+    # Degrees of freedom of the error itself: few where few groups make all of it
+    spread = 2 * squares**2 / max((shift**4).sum() - squares**2 / len(shift), 1e-300)
+    return stdtrit(min(freedom, spread), 0.975) * error
+
+
+def _ends(part: float, reach: float, groups: float) -> tuple[float, float]:
+    "An interval of log-odds, never wider than if each group were one image; at a limit, that one."
+    ends = _whole_groups(part, groups)
+    if not reach:
+        return ends
+    at, reach = np.log(part / (1 - part)), reach / (part * (1 - part))
+    inner = 1 / (1 + np.exp(reach - at)), 1 / (1 + np.exp(-reach - at))
+    return max(ends[0], inner[0]), min(ends[1], inner[1])
 
 # %% ../nbs/library/00e_metrics.ipynb #rdiff09
 def _too_few(groups: int, worth: float, fewest: int) -> str:
@@ -96,37 +110,45 @@ def _whole_groups(part: float, groups: float) -> tuple[float, float]:
     return low, betaincinv(right + 1, groups - right, 0.975) if part < 1 - 1e-12 else 1.0
 
 # %% ../nbs/library/00e_metrics.ipynb #c054
-METRICS = ("accuracy", "balanced_accuracy", "precision_real", "precision_fake", "recall_real", "recall_fake", "auc", "eer", "brier")
+METRICS = (
+    "accuracy", "balanced_accuracy", "precision_real", "precision_fake", "recall_real", "recall_fake",
+    "auc", "eer", "brier",
+)
 
 
-def _measure(label: np.ndarray, probability: np.ndarray, weights: np.ndarray, threshold: float, fixed: bool = False) -> np.ndarray:
-    "The nine numbers in the order of METRICS, a row for each row of `weights`: how often each image counts."
+def _measure(
+    label: np.ndarray, probability: np.ndarray, weights: np.ndarray, threshold: float, fixed: bool = False
+) -> np.ndarray:
+    "The nine numbers in the order of METRICS, a row for each row of `weights` (how often an image counts)."
     order = np.argsort(-probability, kind="stable")
     y, p, w = label[order], probability[order], weights[:, order]
-    ends = np.append(np.flatnonzero(p[1:] != p[:-1]), len(p) - 1)  # Images of one probability are said to be fake together
+    ends = np.append(np.flatnonzero(p[1:] != p[:-1]), len(p) - 1)  # Equal probabilities share a threshold
     both, fakes = (np.pad(np.cumsum(part, 1)[:, ends], ((0, 0), (1, 0))) for part in (w, w * y))
-    reals, total, said = both - fakes, both[:, -1], np.searchsorted(-p[ends], -threshold, "right")
+    reals, total = both - fakes, both[:, -1]
+    at = np.searchsorted(-p[ends], -threshold, "right")
     with np.errstate(invalid="ignore", divide="ignore"):  # A class that is not there makes NaN
         true_rate, false_rate = fakes / fakes[:, -1:], reals / reals[:, -1:]
-        hits, passed = fakes[:, said], reals[:, -1] - reals[:, said]
+        hits, passed = fakes[:, at], reals[:, -1] - reals[:, at]
         recall = [passed / reals[:, -1], hits / fakes[:, -1]]
-        precision = [passed / (total - both[:, said]), hits / both[:, said]]
+        precision = [passed / (total - both[:, at]), hits / both[:, at]]
         area = (np.diff(false_rate) * (true_rate[:, 1:] + true_rate[:, :-1])).sum(1) / 2
         brier = w @ (p - y) ** 2 / total
-        columns = [(passed + hits) / total, sum(recall) / 2, *precision, *recall, area, _equal_error(false_rate, true_rate, fixed), brier]
+        accuracy, equal_error = (passed + hits) / total, _equal_error(false_rate, true_rate, fixed)
+        columns = [accuracy, sum(recall) / 2, *precision, *recall, area, equal_error, brier]
     return np.column_stack(columns)
 
-
+# %% ../nbs/library/00e_metrics.ipynb #ground137
 def _equal_error(false_rate: np.ndarray, true_rate: np.ndarray, fixed: bool) -> np.ndarray:
-    "Where false alarms are as many as misses: their difference rises along the curve and crosses zero. `fixed`: the first row's place."
+    "The error where false alarms equal misses. `fixed`: at the threshold of the first row for all rows."
+    # Their difference rises along the curve and crosses zero
     gap, row = false_rate - 1 + true_rate, np.arange(len(false_rate))
     after = np.clip((gap < 0).sum(1), 1, gap.shape[1] - 1)
     part = -gap[row, after - 1] / (gap[row, after] - gap[row, after - 1])
     if fixed:
         after, part = after[[0] * len(row)], part[[0] * len(row)]
-    errors = [rate[row, after - 1] + part * (rate[row, after] - rate[row, after - 1]) for rate in (false_rate, 1 - true_rate)]
-    return sum(errors) / 2
-
+    rates = (false_rate, 1 - true_rate)
+    errors = [rate[row, after - 1] + part * (rate[row, after] - rate[row, after - 1]) for rate in rates]
+    return (errors[0] + errors[1]) / 2
 
 # %% ../nbs/library/00e_metrics.ipynb #stats06
 def _blocks(groups: "pd.Series") -> np.ndarray:
@@ -136,36 +158,45 @@ def _blocks(groups: "pd.Series") -> np.ndarray:
     return pd.factorize(groups.astype(str))[0] % MOST_BLOCKS
 
 
-def _leave_out(label: np.ndarray, probability: np.ndarray, block: np.ndarray, n: int, threshold: float) -> np.ndarray:
+def _leave_out(
+    label: np.ndarray, probability: np.ndarray, block: np.ndarray, n: int, threshold: float
+) -> np.ndarray:
     "The nine numbers of all images, and in `n` rows below those without each block."
-    blocks, all_images = np.arange(n), np.ones((1, len(label)))
-    parts = np.array_split(blocks, -(-(n + 1) * len(label) // 2_000_000))  # So many numbers at a time
-    found = [_measure(label, probability, np.vstack([all_images, block != part[:, None]]), threshold, fixed=True) for part in parts]
+    all_images = np.ones((1, len(label)))
+    parts = np.array_split(np.arange(n), -(-(n + 1) * len(label) // 2_000_000))  # So many numbers at a time
+    weights = (np.vstack([all_images, block != part[:, None]]) for part in parts)
+    found = [_measure(label, probability, one, threshold, fixed=True) for one in weights]
     return np.vstack([found[0][:1], *(rows[1:] for rows in found)])
 
-
-def _sizes(label: np.ndarray, probability: np.ndarray, block: np.ndarray, n: int, threshold: float) -> list[np.ndarray]:
+# %% ../nbs/library/00e_metrics.ipynb #ground140
+def _sizes(
+    label: np.ndarray, probability: np.ndarray, block: np.ndarray, n: int, threshold: float
+) -> list[np.ndarray]:
     "For each metric, how many images of each block it stands on; two rows where it stands on both classes."
-    fake, said = label == 1, probability >= threshold
-    counts = {name: np.bincount(block[part], minlength=n) for name, part in
-              dict(all=fake | ~fake, real=~fake, fake=fake, said_real=~said, said_fake=said).items()}
-    names = [["all"], ["real", "fake"], ["said_real"], ["said_fake"], ["real"], ["fake"], ["real", "fake"], ["real", "fake"], ["all"]]
-    return [np.array([counts[part] for part in one], float) for one in names]
+    fake, predicted = label == 1, probability >= threshold
+    images = [fake | ~fake, ~fake, fake, ~predicted, predicted]
+    everything, real, fakes, as_real, as_fake = (np.bincount(block[part], minlength=n) for part in images)
+    classes = [real, fakes]
+    parts = [[everything], classes, [as_real], [as_fake], [real], [fakes], classes, classes, [everything]]
+    return [np.array(one, float) for one in parts]
 
 
-def _intervals(values: np.ndarray, left_out: np.ndarray, sizes: list[np.ndarray], difference: bool = False) -> dict[str, Any]:
+def _intervals(
+    values: np.ndarray, left_out: np.ndarray, sizes: list[np.ndarray], difference: bool = False
+) -> dict[str, Any]:
     fewest = [MIN_GROUPS_BRIER if name == "brier" else MIN_GROUPS for name in METRICS]
-    how = dict(limits=(-1, 1), odds=False) if difference else {}
-    found = [jackknife_interval(*one[:3], fewest=one[3], **how) for one in zip(values, left_out.T, sizes, fewest, strict=True)]
+    limits, odds = ((-1.0, 1.0), False) if difference else ((0.0, 1.0), True)
+    each = zip(values, left_out.T, sizes, fewest, strict=True)
+    found = [jackknife_interval(value, rest, size, limits, odds, least) for value, rest, size, least in each]
     return dict(zip(("low", "high", "why"), zip(*found, strict=True), strict=True))
 
 # %% ../nbs/library/00e_metrics.ipynb #c055
 def classification_metrics(
     predictions: "pd.DataFrame",  # Columns label (0 real, 1 fake), probability (of fake), group
-    n_resamples: int = 1000,      # 1: the values alone. An interval draws nothing, so any other number gives the same
+    n_resamples: int = 1000,      # 1: the values alone; an interval draws nothing, so others give the same
     seed: int = 0,                # Of nothing here; beside that of `paired_metrics`
     threshold: float = 0.5,       # Fake from here on
-) -> "pd.DataFrame":              # One row a metric: value, low, high (95 %), n, groups, why (there is no interval); NaN where undefined
+) -> "pd.DataFrame":              # A row a metric: value, low, high (95 %), n, groups, why there is none
     "Measure a classifier from its saved predictions. Raises `ValueError` for missing columns or values."
     import pandas as pd
 
@@ -179,9 +210,13 @@ def classification_metrics(
     block = _blocks(predictions["group"])
     n = block.max() + 1 if n_resamples > 1 else 0
     values, *left_out = _leave_out(label, probability, block, n, threshold)
-    frame = pd.DataFrame({"value": values, "low": np.nan, "high": np.nan}, index=pd.Index(METRICS, name="metric"))
+    index = pd.Index(METRICS, name="metric")
+    frame = pd.DataFrame({"value": values, "low": np.nan, "high": np.nan}, index=index)
     frame = frame.assign(n=len(label), groups=predictions["group"].astype(str).nunique(), why="")
-    return frame.assign(**_intervals(values, np.array(left_out), _sizes(label, probability, block, n, threshold))) if n else frame
+    if not n:
+        return frame
+    sizes = _sizes(label, probability, block, n, threshold)
+    return frame.assign(**_intervals(values, np.array(left_out), sizes))
 
 # %% ../nbs/library/00e_metrics.ipynb #c059b
 def show_interval(
@@ -194,7 +229,9 @@ def show_interval(
     "An interval for reading, or a word in its place."
     if low != low or high != high:
         return f"(no interval{': ' + why if why else ''})"
-    return "(no interval: all resamples agree)" if abs(high - low) < 1e-9 else f"[{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
+    if abs(high - low) < 1e-9:
+        return "(no interval: all resamples agree)"
+    return f"[{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
 
 
 def show_value(
@@ -209,40 +246,41 @@ def show_value(
     if value != value:
         return "undefined"
     shown = f"{value:{sign}.{digits}f}"
-    return shown if (low != low or high != high) and not why else f"{shown} {show_interval(low, high, digits, why, sign)}"
+    if (low != low or high != high) and not why:
+        return shown
+    return f"{shown} {show_interval(low, high, digits, why, sign)}"
 
 # %% ../nbs/library/00e_metrics.ipynb #stats08
 def sign_flip_p(
     value: float,              # A difference
     left_out: np.ndarray,      # The same without each group
-    size: np.ndarray | None,   # Images of each group, where the value is a mean over images; None where it is anything else
+    size: np.ndarray | None,   # Images of each group for a mean over images; None for anything else
     n_resamples: int = 1000,   # Random choices of signs
     seed: int = 0,             # Of the choices
 ) -> float:                    # Two-sided
-    "Turn the difference round in any of the groups: in which fraction of the choices is it as large as ours? (Good 2005)"
+    "Change the sign in random groups: how often is the difference as large as ours? (Good 2005)"
     shift, n = value - left_out, len(left_out)
     if size is None:  # The jackknife's pseudo-values
         added = value / n + (1 - 1 / n) * (shift - shift.mean())
     else:
-        share = size / size.sum()
-        added = share * value + (1 - share) * shift
+        fraction = size / size.sum()
+        added = fraction * value + (1 - fraction) * shift
     signs = np.random.default_rng(seed).choice([-1, 1], (n_resamples, n))
     beyond = (np.abs(signs @ added) >= abs(added.sum()) - 1e-12).sum()
     return float((beyond + 1) / (n_resamples + 1))
 
-
+# %% ../nbs/library/00e_metrics.ipynb #ground143
 def _swap_p(
     hits: np.ndarray, count: np.ndarray,  # Of both classifiers in each group: right answers, and answers
     n_resamples: int, seed: int,
 ) -> float:
-    "The same for two ratios, such as precisions: they change places in any of the groups. What leaves no ratio speaks against one."
+    "The same for two ratios, which change places in random groups; an undefined one counts against us."
     swap = (np.random.default_rng(seed).random((n_resamples, hits.shape[1])) < 0.5).astype(float)
     with np.errstate(invalid="ignore", divide="ignore"):
         value = np.subtract(*hits.sum(1) / count.sum(1))
-        found = np.subtract(*((hits[i].sum() + swap @ (hits[1 - i] - hits[i]))
-                              / (count[i].sum() + swap @ (count[1 - i] - count[i])) for i in (0, 1)))
+        swapped = [(part[i].sum() + swap @ (part[1 - i] - part[i])) for i in (0, 1) for part in (hits, count)]
+        found = swapped[0] / swapped[1] - swapped[2] / swapped[3]
     return float((1 + (~(np.abs(found) < abs(value) - 1e-12)).sum()) / (n_resamples + 1))
-
 
 # %% ../nbs/library/00e_metrics.ipynb #c061
 def paired_metrics(
@@ -251,40 +289,54 @@ def paired_metrics(
     n_resamples: int = 1000,   # Random choices of signs behind p
     seed: int = 0,             # Of these choices
     threshold: float = 0.5,    # Fake from here on
-) -> "pd.DataFrame":           # One row a metric: first, second, difference (first minus second), low, high (95 %), p, n, groups, why
-    "Compare two classifiers on the same images; `p` (two-sided) turns their difference round group by group."
+) -> "pd.DataFrame":           # A row a metric: first, second, difference, low, high, p, n, groups, why
+    "Compare two classifiers on the same images: difference (first minus second), and a two-sided p."
     import pandas as pd
 
-    if len(first) != len(second) or list(first["label"]) != list(second["label"]) or list(first["group"]) != list(second["group"]):
-        raise ValueError(f"predictions of {len(first)} and {len(second)} images: expected the same images in the same order")
-    measured = [classification_metrics(frame, 1, seed, threshold)["value"].to_numpy() for frame in (first, second)]
+    _check_pair(first, second)
+    each = [frame["probability"].to_numpy(float) for frame in (first, second)]
     label, block = first["label"].to_numpy(int), _blocks(first["group"])
-    n, each = block.max() + 1, [frame["probability"].to_numpy(float) for frame in (first, second)]
-    values, *left_out = np.subtract(*(_leave_out(label, probability, block, n, threshold) for probability in each))
-    sizes = [sum(both) for both in zip(*(_sizes(label, probability, block, n, threshold) for probability in each), strict=True)]
-    frame = pd.DataFrame(dict(first=measured[0], second=measured[1], difference=values), index=pd.Index(METRICS, name="metric"))
+    n = block.max() + 1
+    alone = (classification_metrics(frame, 1, seed, threshold) for frame in (first, second))
+    measured = [frame["value"].to_numpy() for frame in alone]
+    values, *left_out = np.subtract(*(_leave_out(label, one, block, n, threshold) for one in each))
+    both = zip(*(_sizes(label, one, block, n, threshold) for one in each), strict=True)
+    sizes = [size_first + size_second for size_first, size_second in both]
+    index = pd.Index(METRICS, name="metric")
+    frame = pd.DataFrame(dict(first=measured[0], second=measured[1], difference=values), index=index)
     frame = frame.assign(**_intervals(values, np.array(left_out), sizes, difference=True))
     if (each[0] == each[1]).all():
         frame = frame.assign(low=frame["difference"], high=frame["difference"], why="")
-    answers = {f"precision_{word}": _answers(label == fake, [(one >= threshold) == fake for one in each], block)
-               for fake, word in enumerate(("real", "fake"))}
+    answers = {name: _answers(label == fake, [(one >= threshold) == fake for one in each], block)
+               for fake, name in enumerate(("precision_real", "precision_fake"))}
     rows = zip(METRICS, values, np.array(left_out).T, sizes, frame["low"], frame["why"], strict=True)
-    p = [_paired_p(*row, answers.get(row[0]), n_resamples, seed) for row in rows]
+    p = [_paired_p(row, answers.get(row[0]), n_resamples, seed) for row in rows]
     why = frame.pop("why")
     return frame.assign(p=p, n=len(label), groups=first["group"].astype(str).nunique(), why=why)
 
+# %% ../nbs/library/00e_metrics.ipynb #ground145
+def _check_pair(first: "pd.DataFrame", second: "pd.DataFrame") -> None:
+    n, same = (len(first), len(second)), ("label", "group")
+    if n[0] != n[1] or any(list(first[column]) != list(second[column]) for column in same):
+        found = f"predictions of {n[0]} and {n[1]} images"
+        raise ValueError(f"{found}: expected the same images in the same order")
 
-def _answers(right: np.ndarray, said: list[np.ndarray], block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+
+def _answers(
+    right: np.ndarray, predicted: list[np.ndarray], block: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     "Right answers and all answers of one class, of both classifiers in each group."
-    hits, count = (np.array([np.bincount(block, one) for one in both]) for both in ([right & one for one in said], said))
-    return hits, count
+    hits = np.array([np.bincount(block, right & one) for one in predicted])
+    return hits, np.array([np.bincount(block, one) for one in predicted])
 
 
 def _paired_p(
-    metric: str, value: float, left_out: np.ndarray, size: np.ndarray, low: float, why: str,
-    answers: tuple[np.ndarray, np.ndarray] | None, n_resamples: int, seed: int,
+    row: tuple[str, float, np.ndarray, np.ndarray, float, str],  # Metric, value, left out, sizes, low, why
+    answers: tuple[np.ndarray, np.ndarray] | None,
+    n_resamples: int,
+    seed: int,
 ) -> float:
-    "Where groups are too few for an interval, p says nothing either."
+    metric, value, left_out, size, low, why = row
     inside = size.sum(0) > 0
     if low != low and why != ALIKE:
         return float("nan")
@@ -292,7 +344,6 @@ def _paired_p(
         return _swap_p(*answers, n_resamples, seed)
     mean = metric in ("accuracy", "recall_real", "recall_fake", "brier")
     return sign_flip_p(value, left_out[inside], size[0, inside] if mean else None, n_resamples, seed)
-
 
 # %% ../nbs/library/00e_metrics.ipynb #holm03
 def holm_adjusted(
@@ -313,14 +364,16 @@ def subtract_metrics(
     "Difference of one metric between two classifiers that were tested on different images."
     import pandas as pd
 
-    block, column = _blocks(pd.concat([first["group"], second["group"]], ignore_index=True)), METRICS.index(metric)
+    block = _blocks(pd.concat([first["group"], second["group"]], ignore_index=True))
     n, blocks, frames = block.max() + 1, np.split(block, [len(first)]), (first, second)
     parts = [(frame["label"].to_numpy(int), frame["probability"].to_numpy(float), own, n, threshold)
              for frame, own in zip(frames, blocks, strict=True)]
+    column, fewest = METRICS.index(metric), MIN_GROUPS_BRIER if metric == "brier" else MIN_GROUPS
     value, *left_out = np.subtract(*(_leave_out(*part)[:, column] for part in parts))
-    size, fewest = np.vstack([_sizes(*part)[column] for part in parts]), MIN_GROUPS_BRIER if metric == "brier" else MIN_GROUPS
+    size = np.vstack([_sizes(*part)[column] for part in parts])
     low, high, why = jackknife_interval(value, np.array(left_out), size, (-1, 1), False, fewest)
-    rows = [sorted(zip(frame["group"].astype(str), frame["label"], frame["probability"], strict=True)) for frame in frames]
+    columns = ([frame["group"].astype(str), frame["label"], frame["probability"]] for frame in frames)
+    rows = [sorted(zip(*one, strict=True)) for one in columns]
     if rows[0] == rows[1]:
         low, high, why = value, value, ""
     return dict(difference=float(value), low=float(low), high=float(high), why=why)
@@ -331,14 +384,16 @@ def mean_interval(
     group: Iterable[str],      # Of each image
     limits: tuple[float, float] | None = None,  # Between which a measure lies, such as (0, 1)
     odds: bool = True,         # As in `jackknife_interval`: not for a difference
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:  # Mean, low and high (95 %) of each measure, and why there is no interval
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:  # Mean, low, high (95 %), and why there is none
     "Means with an interval over groups."
     _, code = np.unique(np.asarray(list(group), str), return_inverse=True)
     code = code % MOST_BLOCKS
-    count, sums = np.bincount(code), np.stack([np.bincount(code, column) for column in np.asarray(values, float).T])
+    count = np.bincount(code)
+    sums = np.stack([np.bincount(code, column) for column in np.asarray(values, float).T])
     with np.errstate(invalid="ignore"):
         left_out = (sums.sum(1, keepdims=True) - sums) / (count.sum() - count)
     mean = np.mean(values, 0, dtype=float)
-    found = [jackknife_interval(one, rest, count, limits, odds) for one, rest in zip(mean, left_out, strict=True)]
+    measures = zip(mean, left_out, strict=True)
+    found = [jackknife_interval(one, rest, count, limits, odds) for one, rest in measures]
     low, high, why = zip(*found, strict=True)
     return mean, np.array(low), np.array(high), list(why)

@@ -8,6 +8,7 @@ __all__ = ['promote', 'keep_results', 'publish']
 # %% ../nbs/library/00n_publishing.ipynb #00m_imp
 import json
 from pathlib import Path
+from typing import Any
 
 from .core import project_root, resolve, run_folder, run_record, write_json, write_text
 from .settings import read_settings
@@ -17,7 +18,7 @@ def promote(
     executed: str | Path,  # A notebook that papermill ran
     source: str | Path,    # The notebook in nbs/
 ) -> Path:                 # The source, now with outputs
-    "Copy the outputs of an executed notebook into its source. Raises `ValueError` when they are not the same notebook, or a cell failed."
+    "Copy outputs into a source notebook. Raises `ValueError` for another notebook, or where a cell failed."
     import nbformat
 
     ran, target = (nbformat.read(str(path), as_version=4) for path in (executed, source))
@@ -29,50 +30,68 @@ def promote(
             continue
         if any(output.output_type == "error" for output in cell.outputs):
             raise ValueError(f"{executed}: a cell failed; nothing was promoted")
-        hidden = "#| output: false" in cell.source.splitlines()
-        widget = "application/vnd.jupyter.widget-view+json"
-        passing = [hidden and (output.output_type == "stream" or widget in output.get("data", {})) for output in cell.outputs]
-        place.outputs = [output for output, passes in zip(cell.outputs, passing, strict=True) if not passes]
+        place.outputs = [output for output in cell.outputs if not _is_progress(output, cell.source)]
     write_text(source, nbformat.writes(target) + "\n")
     return Path(source)
+
+
+def _is_progress(output: dict[str, Any], code: str) -> bool:
+    if "#| output: false" not in code.splitlines():
+        return False
+    widget = "application/vnd.jupyter.widget-view+json"
+    return output["output_type"] == "stream" or widget in output.get("data", {})
 
 # %% ../nbs/library/00n_publishing.ipynb #c077
 def keep_results(
     profile: str,      # Profile whose report is done
     data: str | Path,  # Its data root
 ) -> list[Path]:       # papers/results/<run>.csv and .json
-    "Keep the measured claims of a run, and its record, in papers/results. Raises `FileNotFoundError` where there is no run."
+    "Keep the measured claims of a run, and its record. Raises `FileNotFoundError` where there is no run."
     settings, run = read_settings(profile), run_folder(profile, data)
-    if not (run / "claims.csv").is_file():
-        raise FileNotFoundError(f"{run / 'claims.csv'}: no such file; `make report PROFILE={profile}` with the same DATA makes it")
+    claims = run / "claims.csv"
+    if not claims.is_file():
+        how = f"`make report PROFILE={profile}` with the same DATA makes it"
+        raise FileNotFoundError(f"{claims}: no such file; {how}")
     place = project_root() / "papers" / "results" / run.name
+    records = sorted(run.glob("training/*/run.json"))
+    runs = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in records}
     manifest = run / "cvcs_dfd" / "manifest.csv"
-    runs = {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(run.glob("training/*/run.json"))}
-    record = run_record(settings, settings.seed, manifest=manifest if manifest.is_file() else None, data=resolve(data).name, training=runs)
+    known = manifest if manifest.is_file() else None
+    record = run_record(settings, settings.seed, manifest=known, data=resolve(data).name, training=runs)
+    table = write_text(place.with_name(f"{run.name}.csv"), _measured_lines(run))
+    return [table, write_json(place.with_name(f"{run.name}.json"), record)]
+
+
+def _measured_lines(run: Path) -> str:
+    "The lines of claims.csv that were measured, and in the same columns what the report did not measure."
     header, *lines = (run / "claims.csv").read_text(encoding="utf-8").splitlines(keepends=True)
-    for table in sorted(run.glob("tables/results-*.csv")):  # In the same columns: what the report did not measure
+    for table in sorted(run.glob("tables/results-*.csv")):
         lines += table.read_text(encoding="utf-8").splitlines(keepends=True)[1:]
-    measured = "".join([header, *(line for line in lines if line.rstrip().endswith(",measured"))])
-    return [write_text(place.with_name(f"{run.name}.csv"), measured), write_json(place.with_name(f"{run.name}.json"), record)]
+    return "".join([header, *(line for line in lines if line.rstrip().endswith(",measured"))])
 
 # %% ../nbs/library/00n_publishing.ipynb #c078
 def publish(
     profile: str,      # Profile whose report is done
     data: str | Path,  # Its data root
 ) -> list[Path]:       # What changed: notebooks in nbs/, and two files in papers/results/
-    "Promote every executed notebook of a run and keep its results. Raises `FileNotFoundError` where a notebook is missing."
+    "Promote every executed notebook of a run and keep its results. Raises `FileNotFoundError`."
     run, root = run_folder(profile, data), project_root()
     rows = read_settings(profile).rows
-    shown_row = f"-{8 if 8 in rows else rows[-1]}"  # A page that ran once a configuration is shown for one: the report's best
+    shown_run = f"-{8 if 8 in rows else rows[-1]}"  # Of the page that ran once a configuration
     shown = {}
     for source in sorted((root / "nbs").rglob("*.ipynb")):
-        if not any(cell["cell_type"] == "code" for cell in json.loads(source.read_text(encoding="utf-8"))["cells"]):
+        if not _has_code(source):
             continue  # A page of words alone has nothing to execute
         place = run / "nbs" / source.relative_to(root / "nbs")
-        executed = [place.with_stem(f"{source.stem}{ending}") for ending in ("", shown_row)]
+        executed = [place.with_stem(f"{source.stem}{ending}") for ending in ("", shown_run)]
         found = [path for path in executed if path.is_file()]
         if not found:
             raise FileNotFoundError(f"{executed[0]}: this notebook has not run; `make publish` runs it")
         shown[source] = found[0]
-    kept = keep_results(profile, data)  # First: once a page has changed, the record would say that the code has
+    kept = keep_results(profile, data)  # First: the record would call changed pages uncommitted
     return [*(promote(executed, source) for source, executed in shown.items()), *kept]
+
+
+def _has_code(notebook: Path) -> bool:
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return any(cell["cell_type"] == "code" for cell in cells)

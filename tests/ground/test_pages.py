@@ -83,12 +83,15 @@ def test_the_command_says_what_was_wrong(chapter, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["deepfake-nbs-chapter", "nbs/x.ipynb", "out/x.ipynb", "-p", "rwo", "4"])
     with pytest.raises(SystemExit, match="unknown parameter 'rwo'"):
         pages.run_notebook_command()
-    command = [Path(sys.executable).with_name("deepfake-nbs-chapter"), *sys.argv[1:]]
-    done = subprocess.run(command, cwd=chapter, capture_output=True, text=True, check=False)
-    assert (
-        done.returncode == 1
-        and done.stderr == "deepfake-nbs-chapter: x.ipynb: unknown parameter 'rwo'; did you mean 'row'?\n"
-    )
+    told = "x.ipynb: unknown parameter 'rwo'; did you mean 'row'?\n"
+    renamed = "this command is now called `deepfake-nbs run`; the old name goes with the next version\n"
+    for words, expected in (
+        (["deepfake-nbs", "run"], f"deepfake-nbs: {told}"),
+        (["deepfake-nbs-chapter"], f"deepfake-nbs-chapter: {renamed}deepfake-nbs-chapter: {told}"),
+    ):
+        command = [Path(sys.executable).with_name(words[0]), *words[1:], *sys.argv[1:]]
+        done = subprocess.run(command, cwd=chapter, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (1, expected)
     monkeypatch.setattr(sys, "argv", ["deepfake-nbs-chapter", "nbs/x.ipynb", "out/x.ipynb", "-p", "row", "4"])
     pages.run_notebook_command()
     assert (chapter / "out" / "x.ipynb").is_file() and not (chapter / "out" / "x.partial.ipynb").exists()
