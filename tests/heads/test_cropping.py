@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from random_run import make_run
 from typer.testing import CliRunner
-from head_samples import OnlyBright
+from helpers.head_samples import OnlyBright
 
 from deepfake_nbs.data import build
 from deepfake_nbs.heads import cropping
@@ -212,7 +212,7 @@ def test_a_foreign_folder_and_a_blind_detector_are_refused(whole, tmp_path):
 KILLED = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-from head_samples import OnlyBright
+from helpers.head_samples import OnlyBright
 from deepfake_nbs.heads.cropping import build_cropped_dfd
 
 class Slow(OnlyBright):
@@ -277,6 +277,6 @@ def test_a_portable_margin_beyond_all_use_is_refused_by_name(tmp_path):
     (tmp_path / "preprocessing.json").write_text(json.dumps({"margin": 1e308}))
     with pytest.raises(
         ValueError,
-        match=r"preprocessing.json: margin is 1e\+308; expected a share of the box, 0 or more, at most 10",
+        match=r"preprocessing.json: margin is 1e\+308; expected a fraction of the box, 0 or more, at most 10",
     ):
         training_margin(tmp_path)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from torchvision.transforms import v2
-from head_samples import voc
+from helpers.head_samples import voc
 
 from deepfake_nbs.heads.data import HeadImages, as_boxes, build_head_set, heads_root, read_head_set, schedule
 from deepfake_nbs.images import letterbox, read_image
