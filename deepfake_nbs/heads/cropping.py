@@ -8,7 +8,7 @@ __all__ = ['MOST_MARGIN', 'check_margin', 'crop_head', 'crop_heads', 'main_head'
 # %% ../../nbs/library/30f_cropping.ipynb #30f_imp
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from functools import partial
 from itertools import repeat
@@ -97,11 +97,11 @@ def _crop_one(
 def _find_ahead(
     detector: HeadDetector, rows: list[dict], folder: Path, threshold: float | None,
     batch_size: int, workers: int
-) -> Iterator[tuple[dict, Image.Image, list[HeadBox]]]:
+) -> Generator[tuple[dict, Image.Image, list[HeadBox]], None, None]:
     "Each image with its heads; the images of two batches are decoded ahead."
-    paths, ahead = [folder / row["path"] for row in rows], dict(read_ahead=2 * batch_size)
+    paths, ahead = [folder / row["path"] for row in rows], 2 * batch_size
     sizes = repeat(detector.config["image_size"], len(rows))
-    read = parallel_map(_read_and_letterbox, paths, sizes, workers=workers, threads=True, **ahead)
+    read = parallel_map(_read_and_letterbox, paths, sizes, workers=workers, threads=True, read_ahead=ahead)
     for batch in batched(zip(rows, read, strict=True), batch_size):
         images, squares = zip(*(both for _, both in batch), strict=True)
         found = detector.find_in_squares(list(squares), [image.size for image in images], threshold)
@@ -238,13 +238,13 @@ def build_cropped_dfd(
     from deepfake_nbs.data.storage import DATASET_NAMES, is_current, refuse_dataset_folder
 
     folder, out = Path(folder).resolve(), Path(out).resolve()
-    ours = dict(kind=_CROPPED_KIND, names=DATASET_NAMES - {"rejected.csv"} | _MORE_NAMES)
-    refuse_dataset_folder(out, folder, **ours)
+    names = DATASET_NAMES - {"rejected.csv"} | _MORE_NAMES
+    refuse_dataset_folder(out, folder, kind=_CROPPED_KIND, names=names)
     rows = read_manifest(folder).to_dict("records")
     threshold = detector.config["threshold"] if threshold is None else threshold
     _check_options(margin, threshold, workers)
     plan = _crop_plan(folder, detector, margin, threshold)
-    if is_current(out, plan, **ours):
+    if is_current(out, plan, kind=_CROPPED_KIND, names=names):
         return read_manifest(out)
     options = dict(margin=margin, threshold=threshold, workers=workers, progress=progress)
     with stage_folder(out, plan, "another build of this dataset is running") as staging:

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['CONFIG_KEYS', 'CONFIG_VALUES', 'Box', 'DETECTOR', 'read_config', 'load_network', 'check_threshold', 'HeadBox',
-           'HeadDetector', 'validation_ap', 'choose_detector', 'train_profile']
+           'SquareDetector', 'HeadDetector', 'validation_ap', 'choose_detector', 'train_profile']
 
 # %% ../../nbs/library/30e_detector.ipynb #30e_imp
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -18,13 +18,12 @@ from PIL import Image
 from torch import Tensor
 from torchvision.ops import clip_boxes_to_image
 
-from ..checkpoints import load_state, read_state
+from ..checkpoints import pick_device, read_weights
 from ..core import copy_folder, open_readable
 from ..settings import Settings
 from ..files import write_folder
 from .data import HEAD_SET, HeadSet, build_head_set
 from .evaluation import match_frames, read_detections
-from ..checkpoints import pick_device
 from deepfake_nbs.heads.network import (
     COMPOUND,
     EfficientDet,
@@ -74,9 +73,9 @@ def load_network(
 ) -> tuple[EfficientDet, dict[str, Any]]:  # In evaluation mode; its configuration
     "Read a trained detector. Raises `FileNotFoundError` or `ValueError`."
     folder, config = Path(folder), read_config(folder)
-    path, model = folder / "model.safetensors", EfficientDet(config["phi"])
     hint = f"{folder / 'config.json'} says phi {config['phi']}"
-    load_state(model, rename_former(read_state(path)), str(path), hint)
+    model = EfficientDet(config["phi"])
+    read_weights(model, folder / "model.safetensors", hint, rename_former)
     return model.eval(), config
 
 # %% ../../nbs/library/30e_detector.ipynb #c148b
@@ -102,11 +101,12 @@ def _head_boxes(boxes: Tensor, scores: Tensor, size: tuple[int, int]) -> list[He
     "Clip boxes to an image of width and height `size`; those outside are left out."
     clipped = clip_boxes_to_image(boxes, (size[1], size[0])).tolist()
     pairs = zip(clipped, scores.tolist(), strict=True)
-    return [HeadBox(tuple(box), score) for box, score in pairs if box[0] < box[2] and box[1] < box[3]]
+    found = ((x0, y0, x1, y1, score) for (x0, y0, x1, y1), score in pairs if x0 < x1 and y0 < y1)
+    return [HeadBox((x0, y0, x1, y1), score) for x0, y0, x1, y1, score in found]
 
-# %% ../../nbs/library/30e_detector.ipynb #c148e
-class HeadDetector:
-    "A trained detector that finds heads in images."
+# %% ../../nbs/library/30e_detector.ipynb #headse18
+class SquareDetector:
+    "A trained detector that finds heads in letterboxed images."
 
     def __init__(
         self,
@@ -114,18 +114,10 @@ class HeadDetector:
         config: dict[str, Any],  # As `load_network` returns it
         device: str = "cpu",     # "cpu" or "cuda"
     ):
-        self.model = model.eval().to(device, memory_format=torch.channels_last)
+        self.model = model.eval().to(device).to(memory_format=torch.channels_last)
         self.config, self.device = config, device
         self.anchors = make_anchors((config["image_size"],) * 2).to(device)
 
-    @classmethod
-    def load(
-        cls,
-        folder: str | Path,        # RUN/models/head_detector
-        device: str | None = None,  # "cpu" or "cuda"; by default what there is
-    ) -> "HeadDetector":
-        "Load a detector. Raises `FileNotFoundError` or `ValueError` that names the file or key."
-        return cls(*load_network(folder), device or pick_device())
 
     @torch.inference_mode()
     def find_in_squares(
@@ -138,9 +130,32 @@ class HeadDetector:
         threshold = check_threshold(self.config["threshold"] if threshold is None else threshold)
         pixels = torch.from_numpy(np.stack([square for square, _ in squares])).permute(0, 3, 1, 2)
         with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
-            outputs = self.model(pixels.to(self.device))
-        decoded = zip(decode(*outputs, self.anchors, threshold), squares, sizes, strict=True)
+            logits, offsets = self.model(pixels.to(self.device))
+        decoded = zip(decode(logits, offsets, self.anchors, threshold), squares, sizes, strict=True)
         return [_head_boxes(boxes / scale, scores, size) for (boxes, scores), (_, scale), size in decoded]
+
+# %% ../../nbs/library/30e_detector.ipynb #c148e
+class HeadDetector(SquareDetector):
+    "A trained detector that finds heads in images."
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,        # RUN/models/head_detector
+        device: str | None = None,  # "cpu" or "cuda"; by default what there is
+    ) -> "HeadDetector":
+        "Load a detector. Raises `FileNotFoundError` or `ValueError` that names the file or key."
+        return cls(*load_network(folder), device or pick_device())
+
+    @overload
+    def find_heads(
+        self, images: Image.Image, threshold: float | None = None, batch_size: int = 8
+    ) -> list[HeadBox]: ...
+
+    @overload
+    def find_heads(
+        self, images: Iterable[Image.Image], threshold: float | None = None, batch_size: int = 8
+    ) -> list[list[HeadBox]]: ...
 
     def find_heads(
         self,

@@ -50,7 +50,8 @@ def read_training(
     records = {}
     for phase in PHASES:
         out = run / "head_detection" / phase.name
-        with open_readable(out / "run.json", "this phase is not finished; chapter 02 trains it") as file:
+        missing = "this phase is not finished; the page 02_head_detection trains it"
+        with open_readable(out / "run.json", missing) as file:
             record = json.load(file)
         known = record["identity"] | {"weights_sha256": record["weights_sha256"]}
         for key, path in (
@@ -326,7 +327,8 @@ def describe_criteria(
     "What both criteria choose, and whether validation AP50 tells epochs apart."
     epochs, n_test, shown = record["epochs"], record["counts"]["test"], {}
     for criterion, table in metrics.items():
-        ap75 = show_value(*table.loc["ap75", ["value", "low", "high"]], why=table.why["ap75"])
+        row = table.loc["ap75"]
+        ap75 = show_value(row["value"], row["low"], row["high"], why=row["why"])
         shown[criterion] = f"epoch {epochs[criterion]}, with test AP {table.value['ap']:.3f} and AP75 {ap75}"
     other = "the same epoch" if epochs["ap"] == epochs["loss"] else shown["loss"]
     best = history["validation_ap50"].max()
@@ -460,8 +462,8 @@ def _draw_box(ax: "Axes", box: tuple[float, float, float, float], label: str) ->
     x0, y0, x1, y1 = box
     ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color="yellow", linewidth=1.2))
     if label:
-        style = dict(fontsize=6, color="black", backgroundcolor="yellow", va="bottom")
-        ax.text(x0, y0, label, **style, bbox=dict(pad=0.5, color="yellow", lw=0))
+        around = dict(pad=0.5, color="yellow", lw=0)
+        ax.text(x0, y0, label, fontsize=6, color="black", backgroundcolor="yellow", va="bottom", bbox=around)
 
 
 def show_grid(

@@ -32,31 +32,19 @@ from ..checkpoints import best_epoch, pick_device, read_weights, save_weights
 from ..core import file_sha256, run_record, set_seed, write_json
 from ..settings import Settings
 from deepfake_nbs.engine import (
-    NoBatches,
-    Progress,
-    ProgressBar,
-    Training,
-    half_precision,
-    linear_warmup_cosine,
-    make_learner,
-    recalibrate_norms,
-    run_training,
-    torch_optimiser,
+    NoBatches, Progress, ProgressBar, Training, half_precision, linear_warmup_cosine, make_learner,
+    recalibrate_norms, run_training, torch_optimiser,
 )
 from ..files import write_table
 from .data import HeadImages, HeadSet, load_batches, schedule
 from .evaluation import best_threshold, detect_split, match_frames, read_detections
 from deepfake_nbs.heads.network import (
-    LEVELS,
-    WEIGHTS,
-    EfficientDet,
-    compound,
-    count_parameters,
-    detection_loss,
-    load_backbone_weights,
+    LEVELS, WEIGHTS, EfficientDet, compound, count_parameters, detection_loss, load_backbone_weights,
     make_anchors,
 )
-from ..runs import RECORD, RUN_FILES, checked_dataclass, code_identity, is_whole, one_of, read_record
+from deepfake_nbs.runs import (
+    RECORD, RUN_FILES, checked_dataclass, code_identity, is_whole, one_of, read_record
+)
 
 # %% ../../nbs/library/30d_training.ipynb #30d_typ
 if TYPE_CHECKING:  # Loaded where they are used
@@ -68,7 +56,7 @@ class Phase:
     "One phase of training."
     name: str              # Of its folder
     batch_size: Annotated[int, Field(ge=1)]  # Frames in a batch
-    iterations: Annotated[int, Field(ge=1)]  # Most batches an epoch; fewer where the frames are used up earlier
+    iterations: Annotated[int, Field(ge=1)]  # Most batches an epoch; fewer where the frames are used up
     epochs: Annotated[int, Field(ge=1)]  # Each ends with a look at the validation split
     learning_rate: Annotated[float, Field(gt=0, lt=1)]  # Highest
     freeze_backbone: bool  # Weights and statistics of the backbone stay
@@ -125,7 +113,8 @@ class DetectionLoss:
         self,
         anchors: Tensor,  # anchors x 4, pixels of the input, on the device
     ):
-        self.anchors, self.parts = anchors, []
+        self.anchors = anchors
+        self.parts: list[Tensor] = []
 
     def __call__(
         self,
@@ -133,7 +122,8 @@ class DetectionLoss:
         boxes: list[Tensor],             # Heads of each frame, n x 4
         scales: list[float],             # Of each frame; not used
     ) -> Tensor:                         # One number
-        parts = torch.stack(detection_loss(*outputs, self.anchors, boxes))
+        logits, offsets = outputs
+        parts = torch.stack(detection_loss(logits, offsets, self.anchors, boxes))
         self.parts.append(parts.detach())
         return parts.sum()
 
@@ -142,7 +132,8 @@ class DetectionLoss:
         sums, n = np.zeros(2), len(self.parts)
         while self.parts:
             sums += self.parts.pop(0).cpu().numpy()
-        return tuple(sums / n)
+        class_loss, box_loss = sums / n
+        return float(class_loss), float(box_loss)
 
 # %% ../../nbs/library/30d_training.ipynb #headsd07
 class FrameLoader:
@@ -159,7 +150,8 @@ class FrameLoader:
     ):
         self.images, self.phase, self.seed, self.workers = images, phase, seed, workers
         self.per_epoch = min(phase.iterations, -(-len(images) // phase.batch_size))
-        self.total, self.epoch, self.next_epoch = self.per_epoch * phase.epochs, 0, None
+        self.total, self.epoch = self.per_epoch * phase.epochs, 0
+        self.next_epoch: int | None = None
 
     def __len__(self) -> int:
         return self.per_epoch
@@ -180,30 +172,43 @@ class FrameLoader:
 class DetectionConfig:
     "All that decides the result of a training; an impossible value is a ValueError that names the field."
     phi: int = 0            # Compound coefficient
-    image_size: int | None = Field(None, ge=64, multiple_of=32)  # Side of the input, pixels; by default that of phi
+    image_size: int | None = Field(None, ge=64, multiple_of=32)  # Input side, pixels; by default that of phi
     weights: Annotated[str, one_of(WEIGHTS)] = "auto"   # Of the backbone at the start: imagenet, none, auto
     seed: int = Field(42, ge=0)  # Of first weights, order and variants of frames
     phases: tuple[Phase, ...] = PHASES  # In the order in which they are trained
     workers: int = Field(2, ge=0)  # Processes that read frames; does not change the result
 
+    @property
+    def side(self) -> int:  # Pixels
+        "Side of the input: `image_size`, or that of phi."
+        return compound(self.phi).image_size if self.image_size is None else self.image_size
+
     def __post_init__(self):
-        own = compound(self.phi).image_size
-        object.__setattr__(self, "image_size", own if self.image_size is None else self.image_size)
+        object.__setattr__(self, "image_size", self.side)
+        smallest = 2 ** LEVELS[-1]
         for phase in self.phases:
-            if phase.batch_size == 1 and self.image_size <= 2 ** LEVELS[-1] and not phase.freeze_norm:
-                why = f"batch_size is 1 and image_size {self.image_size}: P7 has one place, and one value has no spread"
-                raise ValueError(f"{phase.name}: {why}; expected batches of 2 or more, or an image_size above {2 ** LEVELS[-1]}")
+            if phase.batch_size == 1 and self.side <= smallest and not phase.freeze_norm:
+                why = f"batch_size is 1 and image_size {self.side}: P7 has one place"
+                why += ", and one value has no spread"
+                expected = f"expected batches of 2 or more, or an image_size above {smallest}"
+                raise ValueError(f"{phase.name}: {why}; {expected}")
 
 # %% ../../nbs/library/30d_training.ipynb #c122c
 def detection_config(
     settings: Settings,  # Of a profile; the keys that start with head_, seed and workers are used
 ) -> DetectionConfig:
     "What `make report` trains under a profile."
-    budgets = [dict(batch_size=settings.head_batch_phase1, iterations=settings.head_iterations_phase1, epochs=settings.head_epochs_phase1),
-               dict(batch_size=settings.head_batch_phase2, iterations=settings.head_iterations_phase2, epochs=settings.head_epochs_phase2)]
-    phases = tuple(replace(phase, **budget) for phase, budget in zip(PHASES, budgets, strict=True))
+    budgets = [
+        (settings.head_batch_phase1, settings.head_iterations_phase1, settings.head_epochs_phase1),
+        (settings.head_batch_phase2, settings.head_iterations_phase2, settings.head_epochs_phase2),
+    ]
+    phases = tuple(
+        replace(phase, batch_size=batch_size, iterations=iterations, epochs=epochs)
+        for phase, (batch_size, iterations, epochs) in zip(PHASES, budgets, strict=True)
+    )
     return DetectionConfig(
-        image_size=settings.head_image_size, weights=settings.head_weights, seed=settings.seed, phases=phases, workers=settings.workers
+        image_size=settings.head_image_size, weights=settings.head_weights, seed=settings.seed,
+        phases=phases, workers=settings.workers,
     )
 
 # %% ../../nbs/library/30d_training.ipynb #c130
@@ -220,8 +225,10 @@ def kept_epochs(
     return {name: best_epoch(history, criterion) for name, criterion in CHECKPOINT_CRITERIA.items()}
 
 # %% ../../nbs/library/30d_training.ipynb #headsd10
-HISTORY_COLUMNS = ("epoch", "iteration", "train_loss", "train_class_loss", "train_box_loss", "validation_loss", "validation_ap50",
-                   "seconds")
+HISTORY_COLUMNS = (
+    "epoch", "iteration", "train_loss", "train_class_loss", "train_box_loss",
+    "validation_loss", "validation_ap50", "seconds",
+)
 
 
 def measure_epoch(
@@ -233,12 +240,12 @@ def measure_epoch(
 ) -> dict[str, float]:   # A row of history.csv
     "Mean losses of the epoch, and loss and AP50 on the validation split."
     classes, boxes = learner.loss_func.means()
-    workers = workers if len(images) > 500 else 0
-    found, loss = detect_split(learner.model, images, learner.loss_func.anchors, workers=workers, device=device)
+    anchors, workers = learner.loss_func.anchors, workers if len(images) > 500 else 0
+    found, loss = detect_split(learner.model, images, anchors, workers=workers, device=device)
     ap50 = match_frames(found, heads, images.paths).ap(0.5)
     iteration = (learner.dls.train.epoch + 1) * len(learner.dls.train)
-    return dict(iteration=iteration, train_loss=classes + boxes, train_class_loss=classes, train_box_loss=boxes,
-                validation_loss=loss, validation_ap50=ap50)
+    losses = dict(train_loss=classes + boxes, train_class_loss=classes, train_box_loss=boxes)
+    return dict(iteration=iteration, **losses, validation_loss=loss, validation_ap50=ap50)
 
 # %% ../../nbs/library/30d_training.ipynb #headsd17
 def format_epoch(
@@ -247,8 +254,9 @@ def format_epoch(
 ) -> str:
     "The last epoch in one line."
     row = history[-1]
-    return (f"{phase.name} epoch {row['epoch']:3}/{phase.epochs}  loss {row['train_loss']:.3f} train {row['validation_loss']:.3f} "
-            f"validation  AP50 {row['validation_ap50']:.3f} validation  {row['seconds']:.1f} s")
+    losses = f"loss {row['train_loss']:.3f} train {row['validation_loss']:.3f} validation"
+    measured = f"AP50 {row['validation_ap50']:.3f} validation  {row['seconds']:.1f} s"
+    return f"{phase.name} epoch {row['epoch']:3}/{phase.epochs}  {losses}  {measured}"
 
 # %% ../../nbs/library/30d_training.ipynb #headsd11
 def phase_learner(
@@ -260,17 +268,19 @@ def phase_learner(
     progress: bool = True,   # Show a bar
 ) -> Learner:
     "Network, batches, loss and optimiser of a phase."
-    loader, anchors = FrameLoader(images, phase, config.seed, config.workers), make_anchors((config.image_size,) * 2).to(device)
-    model = apply_phase(model.to(device, memory_format=torch.channels_last), phase)
-    callbacks = [FrozenLayers(phase), GradientClip(10.0), *([ProgressBar(phase.name)] if progress else []),
-                 *half_precision("bfloat16" if device == "cuda" else "float32", device)]  # A CPU gains nothing by it here: measured
+    loader = FrameLoader(images, phase, config.seed, config.workers)
+    loss = DetectionLoss(make_anchors((config.side, config.side)).to(device))
+    model = apply_phase(model.to(device).to(memory_format=torch.channels_last), phase)
+    precision = "bfloat16" if device == "cuda" else "float32"  # A CPU gains nothing by it here: measured
+    bars = [ProgressBar(phase.name)] if progress else []
+    callbacks = [FrozenLayers(phase), GradientClip(10.0), *bars, *half_precision(precision, device)]
 
     def rate(gone: float) -> float:
         return linear_warmup_cosine(round(gone * loader.per_epoch), loader.total, phase.learning_rate)
 
     loaders = DataLoaders(loader, NoBatches(), device=torch.device(device))
     optimiser = torch_optimiser("adamw", weight_decay=1e-4)
-    return make_learner(loaders, model, DetectionLoss(anchors), optimiser, phase.learning_rate, rate, callbacks)
+    return make_learner(loaders, model, loss, optimiser, phase.learning_rate, rate, callbacks)
 
 # %% ../../nbs/library/30d_training.ipynb #headsd15
 def phase_training(
@@ -282,16 +292,21 @@ def phase_training(
     progress: bool = True,   # Show bars and a line an epoch
 ) -> Training:
     "What the engine needs to know of a phase."
-    train, validation = (HeadImages(heads, split, config.image_size, augment=split == "train", seed=config.seed)
-                         for split in ("train", "validation"))
+    train = HeadImages(heads, "train", config.side, augment=True, seed=config.seed)
+    validation = HeadImages(heads, "validation", config.side, seed=config.seed)
+
+    def describe(history: list[dict]) -> str:
+        return format_epoch(history, phase) if progress else ""
+
     return Training(
         phase.name, phase_learner(phase, model, train, config, device, progress), phase.epochs, config.seed,
         partial(measure_epoch, heads=heads, images=validation, workers=config.workers, device=device),
-        keep=kept_epochs, columns=HISTORY_COLUMNS, describe=partial(format_epoch, phase=phase) if progress else lambda history: "",
-        advice=f"batch_size (now {phase.batch_size}) or image_size (now {config.image_size})")
+        keep=kept_epochs, columns=HISTORY_COLUMNS, describe=describe,
+        advice=f"batch_size (now {phase.batch_size}) or image_size (now {config.side})")
 
 # %% ../../nbs/library/30d_training.ipynb #c137
-CODE = ("checkpoints", "engine", "heads.network", "heads.data", "heads.evaluation", "heads.training")  # What decides a phase's result
+# What decides a phase's result
+CODE = ("checkpoints", "engine", "heads.network", "heads.data", "heads.evaluation", "heads.training")
 PHASE_FILES = (*RUN_FILES, "detections.csv")
 
 
@@ -317,12 +332,12 @@ def detect_checkpoints(
     "Boxes that the network of either criterion finds on validation and test."
     import pandas as pd
 
-    learner, parts = training.learner, []
+    model, anchors, parts = training.learner.model, training.learner.loss_func.anchors, []
     for name in CHECKPOINT_CRITERIA:
-        read_weights(learner.model, checkpoint / f"{name}.safetensors")
+        read_weights(model, checkpoint / f"{name}.safetensors")
         for split in ("validation", "test"):
-            images = HeadImages(heads, split, config.image_size)
-            found, _ = detect_split(learner.model, images, learner.loss_func.anchors, workers=0, device=device)
+            images = HeadImages(heads, split, config.side)
+            found, _ = detect_split(model, images, anchors, workers=0, device=device)
             parts.append(found.assign(choice=name, split=split))
     return pd.concat(parts, ignore_index=True)
 
@@ -338,9 +353,11 @@ def phase_facts(
     trained = len(history) * len(training.learner.dls.train) * phase.batch_size
     counts = {split: len(heads.split(split)) for split in ("train", "validation", "test")}
     return dict(
-        epochs=kept_epochs(history), counts=counts, n=counts["test"], parameters=count_parameters(model)["total"],
+        epochs=kept_epochs(history), counts=counts, n=counts["test"],
+        parameters=count_parameters(model)["total"],
         learned=sum(p.numel() for p in apply_phase(model, phase).parameters() if p.requires_grad),
-        wall_seconds=round(progress.wall_seconds, 1), images_per_second=round(trained / max(progress.train_seconds, 1e-9), 2))
+        wall_seconds=round(progress.wall_seconds, 1),
+        images_per_second=round(trained / max(progress.train_seconds, 1e-9), 2))
 
 # %% ../../nbs/library/30d_training.ipynb #headsd16
 def finish_phase(
@@ -356,16 +373,19 @@ def finish_phase(
 ) -> dict[str, Any]:      # What run.json shall hold
     "Write the boxes and the detector, and collect the record."
     model, backbone = training.learner.model, facts["backbone_weights"]
-    write_table(detect_checkpoints(checkpoint, training, heads, config, device).round(4), out / "detections.csv")
-    threshold = best_threshold(match_frames(read_detections(out, "validation"), heads, heads.split("validation")))
+    found = detect_checkpoints(checkpoint, training, heads, config, device)
+    write_table(found.round(4), out / "detections.csv")
+    on_validation = match_frames(read_detections(out, "validation"), heads, heads.split("validation"))
+    threshold = best_threshold(on_validation)
     read_weights(model, checkpoint / "ap.safetensors")
     weights = save_weights(model, out / "model" / "model.safetensors")
     write_json(out / "model" / "config.json", dict(
-        phi=config.phi, image_size=config.image_size, threshold=threshold, trained_on=facts["data"], weights=backbone, phase=phase.name,
-        version=1))
+        phi=config.phi, image_size=config.side, threshold=threshold, trained_on=facts["data"],
+        weights=backbone, phase=phase.name, version=1))
     note = "" if backbone == "imagenet" else "no ImageNet weights: the backbone started at random"
-    return run_record(config, config.seed, device, heads.folder / "manifest.csv", weights, run=phase.name, phase=phase, note=note,
-                      threshold=threshold, **facts, **phase_facts(phase, training, progress, heads))
+    facts = facts | phase_facts(phase, training, progress, heads)
+    return run_record(config, config.seed, device, heads.folder / "manifest.csv", weights,
+                      run=phase.name, phase=phase, note=note, threshold=threshold, **facts)
 
 # %% ../../nbs/library/30d_training.ipynb #c141
 def train_phase(
@@ -374,7 +394,7 @@ def train_phase(
     heads: HeadSet,          # Frames and their boxes
     out: str | Path,         # run.json, history.csv, detections.csv and model/ go here
     config: DetectionConfig,  # Of the whole training
-    start: str,              # What the network starts from, for the record: "imagenet", "none" or a hash of weights
+    start: str,              # What the network starts from: "imagenet", "none" or a hash of weights
     backbone: str,           # "imagenet" or "none": first weights of the backbone
     device: str = "cpu",     # "cpu" or "cuda"
     data: str = "",          # Name of the data root
@@ -385,10 +405,11 @@ def train_phase(
     out = Path(out)
     identity = json.loads(json.dumps(phase_identity(phase, heads, config, start)))
     facts = dict(data=data, backbone_weights=backbone, identity=identity)
-    return run_training(
-        out, identity, partial(phase_training, phase, model, heads, config, device, progress),
-        partial(finish_phase, phase=phase, heads=heads, out=out, config=config, device=device, facts=facts), phase.name, overwrite,
-        PHASE_FILES, way_out="choose another folder, or train it again in its place: make report, or overwrite=True")
+    build = partial(phase_training, phase, model, heads, config, device, progress)
+    finish = partial(
+        finish_phase, phase=phase, heads=heads, out=out, config=config, device=device, facts=facts)
+    way_out = "choose another folder, or train it again in its place: make report, or overwrite=True"
+    return run_training(out, identity, build, finish, phase.name, overwrite, PHASE_FILES, way_out=way_out)
 
 # %% ../../nbs/library/30d_training.ipynb #c144
 def start_network(
@@ -400,9 +421,10 @@ def start_network(
     model = EfficientDet(config.phi)
     backbone = load_backbone_weights(model.backbone, compound(config.phi).backbone, config.weights)
     if backbone == "none":
-        images = HeadImages(heads, "train", config.image_size, augment=True, seed=config.seed)
-        batches = [batch[0] for batch in load_batches(images, schedule(len(images), 16, 4, config.seed))]
-        recalibrate_norms(model.backbone.train(), batches, lambda pixels: model.backbone((pixels.float() - model.mean) / model.std))
+        images = HeadImages(heads, "train", config.side, augment=True, seed=config.seed)
+        loader = load_batches(images, schedule(len(images), 16, 4, config.seed))
+        batches = ((batch[0].float() - model.mean) / model.std for batch in loader)
+        recalibrate_norms(model.backbone.train(), batches, model.backbone)
     return model, backbone
 
 # %% ../../nbs/library/30d_training.ipynb #c144b
@@ -444,7 +466,8 @@ def train_detector(
     start = backbone
     for phase in config.phases:
         place = Path(out) / phase.name
-        records[phase.name] = train_phase(phase, model, heads, place, config, start, backbone, device, data, overwrite, progress)
+        records[phase.name] = train_phase(
+            phase, model, heads, place, config, start, backbone, device, data, overwrite, progress)
         read_weights(model, place / "model" / "model.safetensors")
         start = records[phase.name]["weights_sha256"]
     return records

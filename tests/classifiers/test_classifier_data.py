@@ -18,7 +18,6 @@ from deepfake_nbs.images import read_image, resize_square
 from deepfake_nbs.runs import TrainingError, read_run
 
 
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -28,41 +27,48 @@ def test_an_augmentation_changes_pixels_and_nothing_else(name):
     before, change = pixels.copy(), cdata.AUGMENTATIONS[name][1]
     changed = [change(pixels, np.random.default_rng(seed)) for seed in range(5)]
     assert all(each.shape == (40, 40, 3) and each.dtype == np.uint8 for each in changed)
-    assert (pixels == before).all(), "the picture in memory must stay as it is"
+    assert (pixels == before).all(), "the image in memory must stay as it is"
     assert all((each != pixels).any() for each in changed)
 
 
-def test_flip_gives_the_picture_or_its_mirror_and_nothing_else():
+def test_flip_gives_the_image_or_its_mirror_and_nothing_else():
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    seen = {cdata.augment_image(pixels, np.random.default_rng(seed), augment="flip").tobytes() for seed in range(30)}
+    seen = {
+        cdata.augment_image(pixels, np.random.default_rng(seed), augment="flip").tobytes()
+        for seed in range(30)
+    }
     assert seen == {pixels.tobytes(), pixels[:, ::-1].tobytes()}
     with pytest.raises(ValueError, match="unknown augment 'yes', expected one of none, flip, all"):
         replace(TINY, augment="yes")
 
 
-def test_augmented_batches_depend_on_seed_epoch_and_picture_alone(noise):
+def test_augmented_batches_depend_on_seed_epoch_and_image_alone(noise):
     frame = read_splits(noise, TINY)["train"]
 
     def batches(epoch, seed=3, **arguments):
-        loader = SeededLoader(ManifestImages(frame, noise, 24, augment_seed=seed, **arguments), 4, train=True, seed=3, workers=2)
+        loader = SeededLoader(
+            ManifestImages(frame, noise, 24, augment_seed=seed, **arguments), 4, train=True, seed=3, workers=2
+        )
         loader.epoch = epoch
         return torch.cat([x.clone() for x, _ in loader])
 
     first = batches(1)
-    assert torch.equal(first, batches(1)) and torch.equal(first, batches(1, cache_bytes=1000)), "processes give the same pictures"
+    assert torch.equal(first, batches(1)) and torch.equal(first, batches(1, cache_bytes=1000)), (
+        "processes give the same images"
+    )
     assert not torch.equal(first, batches(1, seed=4))
     plain = SeededLoader(ManifestImages(frame, noise, 24), 4, train=True, seed=3)
     plain.epoch = 1
     assert not torch.equal(first, torch.cat([x for x, _ in plain]))
 
 
-def test_each_process_has_two_pictures_to_compare(noise):
+def test_each_process_has_two_images_to_compare(noise):
     images = ManifestImages(read_splits(noise, TINY)["train"], noise, 16)
     with pytest.raises(ValueError, match="batch_size is 2, expected at least 2 for each of 2 processes"):
         SeededLoader(images, 2, train=True, part=(0, 2))
 
 
-def test_a_picture_is_prepared_in_one_way(noise):
+def test_an_image_is_prepared_in_one_way(noise):
     frame = read_splits(noise, TINY)["validation"]
     images = ManifestImages(frame, noise, 32)
     x, y = next(iter(SeededLoader(images, 1)))
@@ -80,7 +86,10 @@ def test_evaluation_leaves_nothing_out_and_shuffles_nothing(noise):
 
 def test_training_leaves_out_a_batch_of_one_only(noise):
     images = ManifestImages(read_splits(noise, TINY)["train"], noise, 16)
-    sizes = {batch_size: [len(y) for _, y in SeededLoader(images, batch_size, train=True)] for batch_size in (17, 5)}
+    sizes = {
+        batch_size: [len(y) for _, y in SeededLoader(images, batch_size, train=True)]
+        for batch_size in (17, 5)
+    }
     assert sizes == {17: [17], 5: [5, 5, 5, 3]}
 
 
@@ -101,18 +110,31 @@ def test_order_depends_on_seed_and_epoch_alone(noise):
 
 def test_memory_disk_and_processes_give_the_same_batches(noise):
     frame = read_splits(noise, TINY)["train"]
-    memory, disk = ManifestImages(frame, noise, 24, workers=2), ManifestImages(frame, noise, 24, cache_bytes=1000)
+    memory, disk = (
+        ManifestImages(frame, noise, 24, workers=2),
+        ManifestImages(frame, noise, 24, cache_bytes=1000),
+    )
     assert memory.cached and not disk.cached
-    loaders = [SeededLoader(images, 4, train=True, seed=3, workers=workers) for images, workers in ((memory, 0), (disk, 0), (disk, 2))]
+    loaders = [
+        SeededLoader(images, 4, train=True, seed=3, workers=workers)
+        for images, workers in ((memory, 0), (disk, 0), (disk, 2))
+    ]
     first, *others = [[(x.clone(), y.clone()) for x, y in loader] for loader in loaders]
     for other in others:
-        assert all(torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(first, other, strict=True))
+        assert all(
+            torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(first, other, strict=True)
+        )
 
 
-def test_another_protocol_splits_the_same_pictures_anew(tmp_path):
+def test_another_protocol_splits_the_same_images_anew(tmp_path):
     folder = draw_dataset(tmp_path / "cvcs_dfd", n=40)
-    rewrite(folder, lambda df: df.assign(group=[f"{i // 4}" for i in range(len(df))],
-                                         split=["train"] * 24 + ["validation"] * 8 + ["test"] * 8))
+    rewrite(
+        folder,
+        lambda df: df.assign(
+            group=[f"{i // 4}" for i in range(len(df))],
+            split=["train"] * 24 + ["validation"] * 8 + ["test"] * 8,
+        ),
+    )
     built, other = read_splits(folder, TINY), read_splits(folder, replace(TINY, protocol="published"))
     assert set(pd.concat(other.values()).path) == set(pd.concat(built.values()).path)
     assert abs(len(other["train"]) - len(built["train"])) <= 1
@@ -123,9 +145,13 @@ def test_another_protocol_splits_the_same_pictures_anew(tmp_path):
 def test_the_parts_of_a_batch_make_the_batch(noise):
     images = ManifestImages(read_splits(noise, TINY)["train"], noise, 16)
     whole = [y.tolist() for _, y in SeededLoader(images, 6, train=True, seed=1)]
-    parts = [[y.tolist() for _, y in SeededLoader(images, 6, train=True, seed=1, part=(i, 2))] for i in range(2)]
+    parts = [
+        [y.tolist() for _, y in SeededLoader(images, 6, train=True, seed=1, part=(i, 2))] for i in range(2)
+    ]
     assert [sorted(a + b) for a, b in zip(*parts, strict=True)] == [sorted(batch) for batch in whole]
-    with pytest.raises(ValueError, match="batch_size is 5, expected a multiple of the number of processes, 2"):
+    with pytest.raises(
+        ValueError, match="batch_size is 5, expected a multiple of the number of processes, 2"
+    ):
         SeededLoader(images, 5, train=True, part=(0, 2))
 
 

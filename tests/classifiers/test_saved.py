@@ -10,7 +10,6 @@ from deepfake_nbs.classifiers.saved import load_classifier
 from deepfake_nbs.classifiers.xception import create_model
 
 
-
 @pytest.fixture(scope="module")
 def midway():
     torch.manual_seed(1)
@@ -24,8 +23,20 @@ def saved(model, path):
 
 
 def test_a_classifier_is_read_or_its_fault_is_named(midway, tmp_path):
-    config = dict(net="midway", width=0.1, n_classes=2, dropout=0.5, image_size=48, mean=[0.5] * 3, std=[0.5] * 3, crop=False,
-                  trained_on="noise", row=8, threshold=0.5, version="0.1.0")
+    config = dict(
+        net="midway",
+        width=0.1,
+        n_classes=2,
+        dropout=0.5,
+        image_size=48,
+        mean=[0.5] * 3,
+        std=[0.5] * 3,
+        crop=False,
+        trained_on="noise",
+        row=8,
+        threshold=0.5,
+        version="0.1.0",
+    )
     with pytest.raises(FileNotFoundError, match="config.json"):
         load_classifier(tmp_path)
     saved(midway, tmp_path / "model.safetensors")
@@ -36,10 +47,30 @@ def test_a_classifier_is_read_or_its_fault_is_named(midway, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "threshold"}))
     with pytest.raises(ValueError, match="threshold"):
         load_classifier(tmp_path)
-    for key, value in [("net", "vgg"), ("net", ["midway"]), ("width", 0), ("width", 9), ("width", float("nan")), ("n_classes", 1),
-                       ("dropout", 1), ("image_size", False), ("image_size", -3), ("image_size", 48.5), ("mean", ["a"]),
-                       ("mean", [0.5] * 2), ("std", [0, 0, 0]), ("std", 0.5), ("crop", 1), ("trained_on", None), ("row", False),
-                       ("row", -1), ("threshold", 7), ("threshold", -0.1), ("threshold", True), ("version", 1)]:
+    for key, value in [
+        ("net", "vgg"),
+        ("net", ["midway"]),
+        ("width", 0),
+        ("width", 9),
+        ("width", float("nan")),
+        ("n_classes", 1),
+        ("dropout", 1),
+        ("image_size", False),
+        ("image_size", -3),
+        ("image_size", 48.5),
+        ("mean", ["a"]),
+        ("mean", [0.5] * 2),
+        ("std", [0, 0, 0]),
+        ("std", 0.5),
+        ("crop", 1),
+        ("trained_on", None),
+        ("row", False),
+        ("row", -1),
+        ("threshold", 7),
+        ("threshold", -0.1),
+        ("threshold", True),
+        ("version", 1),
+    ]:
         (tmp_path / "config.json").write_text(json.dumps({**config, key: value}))
         with pytest.raises(ValueError, match=f"config.json: {key} is .*, expected "):
             load_classifier(tmp_path)

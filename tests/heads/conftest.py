@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from head_samples import TINY, draw_film
+from helpers.head_samples import TINY, draw_film
 
 from deepfake_nbs.heads.data import build_head_set
 from deepfake_nbs.heads.detector import HeadDetector

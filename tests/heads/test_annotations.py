@@ -4,7 +4,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from head_samples import BOX, HEAD, annotation, make_set
+from helpers.head_samples import BOX, HEAD, annotation, make_set
 
 
 from deepfake_nbs.data import annotations
@@ -223,7 +223,7 @@ def test_a_frame_whose_only_box_is_useless_is_no_frame_without_heads(tmp_path, b
     )
     if box[0] != 500:
         with pytest.warns(
-            UserWarning, match="1 boxes left out .no area, or no picture., the first in mov_002_000007.xml"
+            UserWarning, match="1 boxes left out .no area, or no image., the first in mov_002_000007.xml"
         ):
             assert len(read_boxes(root)) == 29
 

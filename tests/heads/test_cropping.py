@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from random_run import make_run
 from typer.testing import CliRunner
-from head_samples import OnlyBright
+from helpers.head_samples import OnlyBright
 
 from deepfake_nbs.data import build
 from deepfake_nbs.heads import cropping
@@ -210,19 +210,23 @@ def test_a_foreign_folder_and_a_blind_detector_are_refused(whole, tmp_path):
 
 
 KILLED = """
-import sys, time
+import signal, sys
 sys.path.insert(0, sys.argv[1])
-from head_samples import OnlyBright
+from helpers.head_samples import OnlyBright
 from deepfake_nbs.heads.cropping import build_cropped_dfd
 
-class Slow(OnlyBright):
+class Stopping(OnlyBright):
+    batches = 0
+
     def find_in_squares(self, *arguments):
-        print("batch", flush=True)
-        time.sleep(0.3)
+        self.batches += 1
+        print("batch", self.batches, flush=True)
+        if self.batches == 2:
+            signal.pause()
         return super().find_in_squares(*arguments)
 
 if __name__ == "__main__":
-    build_cropped_dfd(sys.argv[2], Slow(), sys.argv[3], progress=False)
+    build_cropped_dfd(sys.argv[2], Stopping(), sys.argv[3], progress=False)
 """
 
 
@@ -232,13 +236,12 @@ def test_sigkill_leaves_no_half_dataset(whole):
         sys.executable,
         "-c",
         textwrap.dedent(KILLED),
-        str(Path(__file__).parents[1] / "helpers"),
+        str(Path(__file__).parents[1]),
         str(whole),
         str(out),
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    for _ in range(2):
-        process.stdout.readline()
+    assert [process.stdout.readline() for _ in range(2)] == ["batch 1\n", "batch 2\n"]
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not out.exists()
@@ -277,6 +280,6 @@ def test_a_portable_margin_beyond_all_use_is_refused_by_name(tmp_path):
     (tmp_path / "preprocessing.json").write_text(json.dumps({"margin": 1e308}))
     with pytest.raises(
         ValueError,
-        match=r"preprocessing.json: margin is 1e\+308; expected a share of the box, 0 or more, at most 10",
+        match=r"preprocessing.json: margin is 1e\+308; expected a fraction of the box, 0 or more, at most 10",
     ):
         training_margin(tmp_path)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from torchvision.transforms import v2
-from head_samples import voc
+from helpers.head_samples import voc
 
 from deepfake_nbs.heads.data import HeadImages, as_boxes, build_head_set, heads_root, read_head_set, schedule
 from deepfake_nbs.images import letterbox, read_image
@@ -68,7 +68,7 @@ def test_order_of_frames_is_that_of_an_unbroken_training():
 
 @pytest.mark.parametrize("n", [9, 13])
 def test_batches_of_the_detector_are_full_where_frames_are_not_a_multiple(n):
-    "n is a multiple of 4 and one more: the last batch goes on with the next pass."
+    "n is a multiple of 4 and one more: the last batch continues with the next pass."
     assert [len(keys) for keys in schedule(n, 4, 2 * n)] == [4] * (2 * n)
     lap = [key for keys in schedule(n, 4, n) for key in keys][:n]
     assert sorted(number for _, number in lap) == list(range(n))

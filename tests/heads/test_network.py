@@ -88,7 +88,7 @@ def test_anchors_sit_where_their_cells_are():
     "A network that copies its input to one cell answers at that cell's anchors."
     anchors = make_anchors((128, 128))
     middle = (anchors[:, :2] + anchors[:, 2:]) / 2
-    cell = (3 * 16 + 5) * 9  # P3, row 3, column 5
+    cell = (3 * 16 + 5) * 9  # P3, line 3, column 5
     assert torch.allclose(
         middle[cell : cell + 9], torch.tensor([5 * 8 + 4.0, 3 * 8 + 4.0]).expand(9, 2), atol=0.6
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from head_samples import TINY
+from helpers.head_samples import TINY
 from PIL import Image
 
 from deepfake_nbs.heads import report

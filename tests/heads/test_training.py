@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from head_samples import TINY
+from helpers.head_samples import TINY
 
 from deepfake_nbs import engine
 from deepfake_nbs.checkpoints import best_epoch
