@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['DEFAULT_PROFILE', 'NOISE', 'QUIET', 'PLAN', 'SMOKE_SECONDS', 'PageError', 'cells_so_far', 'check_parameters',
-           'newest_profile', 'choose_profile', 'estimate_seconds', 'say_progress', 'run_notebook',
-           'run_notebook_command', 'freeze_inputs']
+           'newest_profile', 'choose_profile', 'estimate_seconds', 'say_progress', 'run_notebook', 'freeze_inputs']
 
 # %% ../nbs/library/00m_pages.ipynb #00k_imp
 import ast
@@ -21,7 +20,7 @@ import threading
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from .core import did_you_mean, project_root, resolve, run_folder, walk, write_text
 from .settings import read_settings
@@ -289,34 +288,6 @@ def run_notebook(
         raise RuntimeError(f"{notebook.name}: a cell failed; see {shown[2]}. Nothing was promoted.")
     os.replace(partial, output)
     return output
-
-# %% ../nbs/library/00m_pages.ipynb #c067
-def _stop_here(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt(number)
-
-
-def run_notebook_command() -> None:
-    "Command line of `run_notebook`: NOTEBOOK OUTPUT [-p NAME VALUE]..."
-    import argparse
-
-    parser = argparse.ArgumentParser(prog="deepfake-nbs-chapter", description="Execute a notebook; a failed run promotes nothing.")
-    parser.add_argument("notebook", help="the notebook, for example nbs/06_training_run.ipynb")
-    parser.add_argument("output", help="where the executed notebook goes")
-    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-                        help="a papermill parameter; may be given many times, unknown names are refused")
-    words = parser.parse_args()
-    before = {number: signal.signal(number, _stop_here) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    try:
-        run_notebook(words.notebook, words.output, dict(words.parameter))
-    except (ValueError, RuntimeError, OSError) as error:
-        sys.exit(str(error))  # `commands` says which command it was
-    except KeyboardInterrupt as stop:
-        line_end = "\n" if sys.stderr.isatty() else ""  # After ^C, or a progress bar
-        print(f"{line_end}{Path(words.notebook).name}: stopped, nothing was promoted; the same command starts it again.", file=sys.stderr)
-        sys.exit(128 + (stop.args[0] if stop.args else signal.SIGINT))
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 # %% ../nbs/library/00m_pages.ipynb #c071
 def freeze_inputs(

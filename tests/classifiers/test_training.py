@@ -463,21 +463,21 @@ def read_run_without_place(folder):
 def test_the_command_trains_a_row_and_refuses_what_it_does_not_know(run, tmp_path, monkeypatch, capsys):
     from typer.testing import CliRunner
 
+    from deepfake_nbs.application.cli import app
+
     shutil.copytree(run, tmp_path / run.name)
     small = replace(read_settings("smoke"), image_size=48, width=0.1, epoch_limit=1)
-    monkeypatch.setattr(training, "run_folder", lambda profile, data: tmp_path / run.name)
-    monkeypatch.setattr(training, "read_settings", lambda profile: small)
-    app = training.typer.Typer()
-    app.command()(training.train_command)
-    done = CliRunner().invoke(app, ["--run-number", "6", "seed=3"])
+    monkeypatch.setattr("deepfake_nbs.core.run_folder", lambda profile, data: tmp_path / run.name)
+    monkeypatch.setattr("deepfake_nbs.settings.read_settings", lambda profile: small)
+    done = CliRunner().invoke(app, ["train", "--run-number", "6", "seed=3"])
     assert done.exit_code == 0 and "best epoch 1" in done.output, done.output
-    old = CliRunner().invoke(app, ["--row", "6", "seed=3"])
-    assert old.exit_code == 0 and "--row is called --run-number now" in old.output and "best epoch 1" in old.output
+    old = CliRunner().invoke(app, ["train", "--row", "6", "seed=3"])
+    assert old.exit_code == 0 and "--row is now called --run-number" in old.output and "best epoch 1" in old.output
     assert [path.name for path in (tmp_path / run.name / "training").glob("custom-light*seed3*")]
     for arguments, words in [(["--run-number", "12"], "run number is 12"), (["nets=midway"], "expected key=value"),
                              (["epochs=many"], "expected epochs=int"), (["optimiser=sgd"], "unknown optimiser 'sgd'"),
                              (["epochs=0"], "epochs is 0, expected at least 1"), (["weights=nothing.pt"], "nothing.pt: no such file")]:
-        done = CliRunner().invoke(app, arguments)
+        done = CliRunner().invoke(app, ["train", *arguments])
         assert done.exit_code == 2 and words in done.output and "Traceback" not in done.output
 
 
@@ -486,14 +486,14 @@ def test_the_command_trains_a_row_and_refuses_what_it_does_not_know(run, tmp_pat
 def test_the_command_ends_with_a_message(tmp_path, monkeypatch, error):
     from typer.testing import CliRunner
 
+    from deepfake_nbs.application.cli import app
+
     def fail(*args):
         raise error
 
-    monkeypatch.setattr(training, "run_folder", lambda profile, data: tmp_path)
+    monkeypatch.setattr("deepfake_nbs.core.run_folder", lambda profile, data: tmp_path)
     monkeypatch.setattr(training, "train_run", fail)
-    app = training.typer.Typer()
-    app.command()(training.train_command)
-    done = CliRunner().invoke(app, [])
+    done = CliRunner().invoke(app, ["train"])
     assert done.exit_code == 2 and str(error) in done.output and "Traceback" not in done.output
 
 
