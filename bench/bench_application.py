@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,11 @@ from torchvision.transforms.functional import to_tensor
 from deepfake_nbs.application.models import CLASSIFIER
 from deepfake_nbs.application.pipeline import Pipeline
 from deepfake_nbs.core import set_seed, write_json
-from deepfake_nbs.images import read_image
 from deepfake_nbs.checkpoints import save_weights
-from deepfake_nbs.heads.detector import HeadBox
-from deepfake_nbs.heads.detector import DETECTOR
+from deepfake_nbs.heads.detector import DETECTOR, HeadBox
 from deepfake_nbs.heads.network import EfficientDet
 from deepfake_nbs.classifiers.xception import create_model
-from deepfake_nbs.images import HALF_MEAN, HALF_STD
+from deepfake_nbs.images import HALF_MEAN, HALF_STD, read_image
 
 SIZE = 640, 480
 HEAD = (200.0, 100.0, 440.0, 400.0)  # In a photograph of this size; it grows with the photograph
@@ -48,7 +47,7 @@ def write_run(folder: Path) -> Path:
         trained_on="nothing",
         row=8,
         threshold=0.5,
-        version="0.1.0",
+        version=version("deepfake_nbs"),
     )
     save_weights(create_model("xception"), folder / CLASSIFIER / "model.safetensors")
     write_json(folder / CLASSIFIER / "config.json", config)
@@ -156,7 +155,7 @@ def report_application(report, n: int = 48) -> None:
         work, start = time.process_time(), time.perf_counter()
         few = peak_of(lambda: [None for _ in pipeline.check_many(photos)])
         busy = (time.process_time() - work) / (time.perf_counter() - start)
-        report("judging a folder: cores at work", busy, ">= 1.6", busy >= 1.6)
+        report("checking a folder: cores at work", busy, ">= 1.6", busy >= 1.6)
         many = peak_of(lambda: [None for _ in pipeline.check_many(photos * 5)])
         report(f"memory for {5 * n} photographs / for {n}", many / few, "<= 1.1", many / few <= 1.1)
 

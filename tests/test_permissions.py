@@ -15,7 +15,6 @@ import pytest
 import torch
 from noise_run import TINY, draw_dataset
 from PIL import Image, ImageDraw
-from random_run import make_run
 
 from deepfake_nbs import core
 from deepfake_nbs import runs
@@ -176,7 +175,7 @@ def test_datasets_whole_and_cropped_an_index_and_a_head_set(tmp_path, umask, pho
 
 
 def test_an_exported_model_of_a_run_that_nobody_may_change(tmp_path, umask):
-    run = make_run(tmp_path / "run")
+    run = models.untrained_run(tmp_path / "run")
     close_folder(run)
     portable.export_portable(tmp_path / "out/model", run)
     check_modes(tmp_path / "out", umask, 9)
@@ -241,7 +240,7 @@ def fails_with(function) -> str:
 @pytest.fixture
 def things(shared):
     "Something of every kind that is read, and how it is read."
-    run = make_run(shared / "run")
+    run = models.untrained_run(shared / "run")
     shutil.copyfile(run / "models/classifier/model.safetensors", shared / "again.safetensors")
     torch.save({"a": torch.zeros(1)}, shared / "state.pt")
     (shared / "settings.ini").write_text("[smoke]\n")
@@ -313,11 +312,11 @@ def test_a_folder_that_may_not_be_entered_is_not_called_empty(things, shared):
 def test_the_newest_run_is_one_that_may_be_read(shared, monkeypatch):
     monkeypatch.setattr(models, "project_root", lambda: shared)
     monkeypatch.delenv("DEEPFAKE_NBS_RUN", raising=False)
-    theirs = make_run(shared / "data/runs/smoke-theirs", heads=None)
+    theirs = models.untrained_run(shared / "data/runs/smoke-theirs", head_threshold=None)
     theirs.chmod(0)
     said = fails_with(models.find_run)
     assert said.startswith("PermissionError: ") and str(theirs) in said, "not: no run holds a classifier yet"
-    make_run(shared / "data/runs/smoke-ours", heads=None)
+    models.untrained_run(shared / "data/runs/smoke-ours", head_threshold=None)
     assert fails_with(models.find_run) == "nothing"
 
 

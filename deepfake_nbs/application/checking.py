@@ -56,21 +56,19 @@ def check_found(
 
 # %% ../../nbs/library/70l_checking.ipynb #application322
 def evidence_name(
-    name: str,  # The file
-    number: int,  # Keeps equal names apart
-) -> str:  # Without an ending
+    name: str,     # The file
+    number: int,   # Keeps equal names apart
+) -> str:          # Without an ending
     "A name for saved evidence that every file system takes: they allow 255 bytes."
     encoding = sys.getfilesystemencoding()
-    shown = "".join(char if char.isprintable() else "_" for char in Path(name).stem).encode(
-        encoding, "replace"
-    )
-    return f"{number:04d}-{shown[:100].decode(encoding, errors='ignore')}"
+    shown = "".join(char if char.isprintable() else "_" for char in Path(name).stem)
+    return f"{number:04d}-{shown.encode(encoding, 'replace')[:100].decode(encoding, errors='ignore')}"
 
 
 def save_evidence(
     data: dict[str, Any],  # For the JSON file
-    figure: "Figure",  # For the PNG file
-    place: Path,  # Path without an ending
+    figure: "Figure",      # For the PNG file
+    place: Path,           # Path without an ending
 ) -> None:
     "Write the evidence of one photograph as JSON and as a figure, each whole or not at all."
     png = figure_png(figure)
@@ -92,8 +90,8 @@ def answer_line(
 
 def print_answer(
     answer: Photo | VideoEvidence,
-    save: Path | None,  # Path of its evidence, without an ending
-    as_json: bool,  # One JSON object instead of a row of the table
+    save: Path | None,   # Path of its evidence, without an ending
+    as_json: bool,       # One JSON object instead of a row of the table
 ) -> None:
     "Print the evidence of one photograph or video, and save it. Raises `OSError`, `ValueError`."
     evidence = answer.answer() if isinstance(answer, Photo) else answer

@@ -80,23 +80,21 @@ def _controls() -> dict:
 
     plain = dict(value=False, indent=False, layout={"width": "auto"})
     slider = dict(value=(0, 1), min=0, max=1, step=0.01, continuous_update=False, readout_format=".2f")
-    upload = dict(
-        accept="image/*", multiple=False, description="Upload a photograph", layout={"width": "220px"}
-    )
+    upload = dict(accept="image/*", multiple=False, layout={"width": "220px"})
     examples = [("or choose an example", "")]
     return dict(
-        upload=widgets.FileUpload(**upload),
+        upload=widgets.FileUpload(description="Upload a photograph", **upload),
         example=widgets.Dropdown(options=examples, value="", layout={"width": "260px"}),
         similar=widgets.Checkbox(description="similar images of the gallery", **plain),
         whole=widgets.Checkbox(description="classify the whole image where no head is found", **plain),
         limits=widgets.FloatRangeSlider(description="unsure", layout={"width": "420px"}, **slider),
     )
 
-
+# %% ../../nbs/library/70j_demo.ipynb #application481
 def slider_limits(
     thresholds: Thresholds,
 ) -> tuple[float, float]:
-    "Thresholds as the slider can show them: a file may hold any numbers."
+    "Thresholds as the slider can show them."
     real, fake = thresholds.real_below, thresholds.fake_above
     return 0 if real is None else min(max(0, real), 1), 1 if fake is None else min(max(0, fake), 1)
 
@@ -104,7 +102,7 @@ def slider_limits(
 class DemoPage:
     "What the page shows, and what it holds: the photograph, its evidence, the networks."
 
-    def __init__(self):
+    def __init__(self) -> None:
         import ipywidgets as widgets
 
         self.pipeline: Pipeline | None = None  # None where the page says why there is none
@@ -112,30 +110,22 @@ class DemoPage:
         self.image: Image.Image | None = None
         self.name = ""
         controls = _controls()
-        self.upload, self.example, self.similar, self.whole, self.limits = self.controls = tuple(
-            controls.values()
-        )
+        self.controls = tuple(controls.values())
+        self.upload, self.example, self.similar, self.whole, self.limits = self.controls
         self.answer = widgets.HTML()
-        self.picture = widgets.Image(format="png", layout={"max_width": "100%", "display": "none"})
-        lines = [
-            widgets.HBox([self.upload, self.example]),
-            widgets.HBox([self.similar, self.whole]),
-            self.limits,
-        ]
-        self.widget = widgets.VBox([*lines, self.answer, self.picture])
+        self.figure = widgets.Image(format="png", layout={"max_width": "100%", "display": "none"})
+        first, second = widgets.HBox([self.upload, self.example]), widgets.HBox([self.similar, self.whole])
+        self.widget = widgets.VBox([first, second, self.limits, self.answer, self.figure])
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
         display(self.widget)
 
-    def say(
-        self,
-        sentence: str,
-    ) -> None:
+    def say(self, sentence: str) -> None:
         "Show a sentence in the place of an answer."
         self.answer.value = f"<div class='sentence'>{html.escape(sentence)}</div>"
-        self.picture.layout.display = "none"
+        self.figure.layout.display = "none"
 
     @contextmanager
     def in_words(
@@ -201,13 +191,10 @@ def with_limits(
     return evidence.with_thresholds(*limits) if moved else evidence
 
 
-def show_evidence(
-    page: DemoPage,
-    evidence: Evidence,
-) -> None:
+def show_evidence(page: DemoPage, evidence: Evidence) -> None:
     "Show evidence as a figure and in words."
-    page.picture.value = figure_png(plot_evidence(evidence, page.image))
-    page.picture.layout.display = ""
+    page.figure.value = figure_png(plot_evidence(evidence, page.image))
+    page.figure.layout.display = ""
     page.answer.value = evidence_html(evidence)
 
 # %% ../../nbs/library/70j_demo.ipynb #c108
@@ -218,7 +205,7 @@ class Demo(PhotographPage):
         self,
         run: str | Path | None = None,      # Run folder; by default the newest with a classifier
         gallery: str | Path | None = None,  # Known images; by default CVCS DFD of the run, real and fake
-    ):
+    ) -> None:
         super().__init__()
         try:
             place = find_run(run)

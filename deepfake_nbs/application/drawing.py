@@ -38,10 +38,9 @@ def _draw_box(ax: "Axes", box: tuple[float, ...], colour: str, words: str, top: 
     from matplotlib.patheffects import withStroke
 
     x0, y0, x1, y1 = box
-    halo = [withStroke(linewidth=4, foreground="white")]
-    ax.add_patch(
-        Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color=colour, linewidth=2, path_effects=halo)
-    )
+    edge = Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, color=colour, linewidth=2)
+    edge.set_path_effects([withStroke(linewidth=4, foreground="white")])
+    ax.add_patch(edge)
     if words:  # Above the upper edge they would cover the title
         place, frame = "top" if y0 < top else "bottom", dict(pad=1, color=colour, lw=0)
         ax.text(x0, y0, words, fontsize=7, color="white", va=place, bbox=frame)
@@ -96,19 +95,18 @@ def _draw_heads(axes: Any, evidence: Evidence, image: Image.Image, order: list[i
     if not order:
         axes[0].axis("off")
 
-
+# %% ../../nbs/library/70b_drawing.ipynb #application461
 def draw_evidence(
-    figure: "FigureBase",  # Or a part of one
+    figure: "FigureBase",   # Or a part of one
     evidence: Evidence,
-    image: Image.Image,  # The photograph, RGB
-    most: int = 4,  # Heads that are shown beside it
+    image: Image.Image,     # The photograph, RGB
+    most: int = 4,          # Heads that are shown beside it
 ) -> None:
     "Draw the evidence of one photograph into a figure."
     n_rows = 2 if evidence.matches else 1
     rows = figure.subfigures(n_rows, 1, squeeze=False, height_ratios=(2.6, 1.2)[:n_rows])[:, 0]
-    order = sorted(
-        range(len(evidence.heads)), key=lambda i: (i != evidence.main_head, -evidence.heads[i].score)
-    )[:most]
+    heads = evidence.heads
+    order = sorted(range(len(heads)), key=lambda i: (i != evidence.main_head, -heads[i].score))[:most]
     widths = [2.2 if len(order) > 1 else 1.3] + [1] * max(1, len(order))
     top = rows[0].subplots(1, len(widths), width_ratios=widths)
     _draw_photograph(top[0], evidence, image)
@@ -116,9 +114,8 @@ def draw_evidence(
     if evidence.region == "whole image":
         _draw_bar(top[0], evidence.probability, evidence.verdict, evidence.thresholds)
     if evidence.matches:
-        for ax, match in zip(
-            rows[1].subplots(1, len(evidence.matches), squeeze=False)[0], evidence.matches, strict=True
-        ):
+        axes = rows[1].subplots(1, len(evidence.matches), squeeze=False)[0]
+        for ax, match in zip(axes, evidence.matches, strict=True):
             _draw_match(ax, match)
 
 # %% ../../nbs/library/70b_drawing.ipynb #application43
@@ -141,9 +138,7 @@ def figure_png(
     file = io.BytesIO()
     with warnings.catch_warnings():  # A name in a script that the font lacks is drawn as boxes
         warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.savefig(
-            file, format="png", dpi=90, bbox_inches="tight"
-        )  # The layout does not count what stands under an image
+        figure.savefig(file, format="png", dpi=90, bbox_inches="tight")
     return file.getvalue()
 
 # %% ../../nbs/library/70b_drawing.ipynb #application01

@@ -99,12 +99,12 @@ RESEARCH = (
 
 # %% ../../nbs/library/70h_portable.ipynb #c092
 def write_card(
-    place: Path,               # Folder of the portable model
-    config: dict,              # Of the classifier
-    record: dict,              # Of its training, with what was measured
+    place: Path,                    # Folder of the portable model
+    config: dict[str, Any],         # Of the classifier
+    record: dict[str, Any],         # Of its training, with what was measured
     thresholds: Thresholds,
-    preprocessing: dict,       # What is done to an image
-) -> Path:                     # README.md
+    preprocessing: dict[str, Any],  # What is done to an image
+) -> Path:                          # README.md
     "Write the model card."
     limits = {"real": ("up to", thresholds.real_below), "fake": ("from", thresholds.fake_above)}
     words = {name: "never" if at is None else f"{word} {at:.3f}" for name, (word, at) in limits.items()}
@@ -133,8 +133,10 @@ def write_onnx(
     except ImportError as error:
         raise ValueError("ONNX needs three packages more: pip install onnx onnxscript onnxruntime") from error
     x = torch.zeros(2, 3, image_size, image_size)
-    names = dict(input_names=["pixels"], output_names=["logits"], dynamic_shapes=({0: "images"},))
-    torch.onnx.export(model.cpu(), (x,), str(path), **names, dynamo=True, verbose=False, external_data=False)
+    torch.onnx.export(
+        model.cpu(), (x,), str(path), input_names=["pixels"], output_names=["logits"],
+        dynamic_shapes=({0: "images"},), dynamo=True, verbose=False, external_data=False,
+    )
 
 # %% ../../nbs/library/70h_portable.ipynb #application214
 def _check_out(out: Path) -> None:
@@ -152,10 +154,11 @@ def _preprocessing(config: dict, run: Path) -> dict[str, Any]:
     return kept | dict(margin=training_margin(run), resize=resize, colours="RGB", layout=layout)
 
 
-def _write_parts(new: Path, sources: dict[Path, Path], files: dict[str | Path, dict]) -> None:
-    for name, folder in sources.items():
+def _write_parts(new: Path, sources: dict[Path, Path], files: dict[str, dict]) -> None:
+    "Copy folders by their new name, and write JSON files."
+    for place, folder in sources.items():
         if os.path.isdir(folder):
-            copy_folder(folder, new / name)
+            copy_folder(folder, new / place)
     for name, content in files.items():
         write_json(new / name, content)
 
@@ -168,29 +171,25 @@ def _list_files(new: Path) -> None:
 
 # %% ../../nbs/library/70h_portable.ipynb #application215
 def export_portable(
-    out: str | Path,  # New folder, or a portable model to be replaced
-    run: str | Path | None = None,  # Run folder, by default the newest with a classifier
-    model: str
-    | Path
-    | None = None,  # Training folder whose network is written instead, as `find_model` takes it
-) -> Path:  # The folder
+    out: str | Path,                  # New folder, or a portable model to be replaced
+    run: str | Path | None = None,    # Run folder, by default the newest with a classifier
+    model: str | Path | None = None,  # Training folder whose network is written, as `find_model` takes it
+) -> Path:                            # The folder
     "Write a classifier and its head detector as a folder of its own; whole or not at all."
-    (source, run), out = find_networks(run, None, model), Path(out)
+    (source, place), out = find_networks(run, None, model), Path(out)
     _check_out(out)
     network, config = open_classifier(source)
-    weights = file_sha256(source / "model.safetensors")
-    own = (
-        training_thresholds(source.parent, weights) or default_thresholds(config["threshold"])
-        if model
-        else None
-    )
-    thresholds = own or read_thresholds(run, weights, config["threshold"])
-    record, predictions = _training_record(source.parent if model else None, run, weights)
+    weights, threshold = file_sha256(source / "model.safetensors"), config["threshold"]
+    if model is None:
+        thresholds = read_thresholds(place, weights, threshold)
+    else:
+        thresholds = training_thresholds(source.parent, weights) or default_thresholds(threshold)
+    record, predictions = _training_record(source.parent if model else None, place, weights)
     record = record | dict(measured=_measured(predictions, record))
-    preprocessing = _preprocessing(config, run)
-    files = {PREPROCESSING: preprocessing, THRESHOLDS: {weights: asdict(thresholds)}, "training.json": record}
+    preprocessing, kept = _preprocessing(config, place), {weights: asdict(thresholds)}
     with write_folder(out) as new:
-        _write_parts(new, {CLASSIFIER: source, DETECTOR: run / DETECTOR}, files)
+        files = {PREPROCESSING: preprocessing, str(THRESHOLDS): kept, "training.json": record}
+        _write_parts(new, {CLASSIFIER: source, DETECTOR: place / DETECTOR}, files)
         write_onnx(network, config["image_size"], new / CLASSIFIER / "model.onnx")
         write_card(new, config, record, thresholds, preprocessing)
         _list_files(new)

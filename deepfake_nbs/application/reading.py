@@ -31,18 +31,15 @@ Source = str | Path | Image.Image  # A file, or an image in memory
 @dataclass
 class Photo:
     "One photograph on its way through the pipeline; each stage adds what it found."
-
-    source: Source  # The file, or an image in memory
-    image: Image.Image | None = None  # RGB, upright; None before decoding and after `let_go`
-    square: tuple[np.ndarray, float] | None = None  # The same as the detector takes it, with its scale
-    heads: list[HeadBox] = field(default_factory=list)  # As the detector found them, best score first
-    crops: list[Image.Image] = field(
-        default_factory=list
-    )  # What is classified: heads, the whole image, or nothing
-    probabilities: list[float] = field(default_factory=list)  # P(fake) of each crop
-    seconds: dict[str, float] = field(default_factory=dict)  # By stage
-    evidence: Evidence | None = None  # The answer
-    error: ImageError | None = None  # Why there is none
+    source: Source                                              # The file, or an image in memory
+    image: Image.Image | None = None                            # RGB, upright; None until it is decoded
+    square: tuple[np.ndarray, float] | None = None              # As the detector takes it, with its scale
+    heads: list[HeadBox] = field(default_factory=list)          # As the detector found them, best score first
+    crops: list[Image.Image] = field(default_factory=list)      # Classified: heads, the whole image, nothing
+    probabilities: list[float] = field(default_factory=list)    # P(fake) of each crop
+    seconds: dict[str, float] = field(default_factory=dict)     # By stage
+    evidence: Evidence | None = None                            # The answer
+    error: ImageError | None = None                             # Why there is none
 
     @property
     def name(self) -> str:

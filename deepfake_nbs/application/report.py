@@ -30,9 +30,9 @@ if TYPE_CHECKING:  # pandas and rich are loaded where they are used
 
 # %% ../../nbs/library/70k_report.ipynb #c079
 def describe_limit(
-    word: str,  # "up to" or "from"
-    limit: float | None,  # A threshold
-) -> str:  # "up to 0.200", or "never"
+    word: str,             # "up to" or "from"
+    limit: float | None,   # A threshold
+) -> str:                  # "up to 0.200", or "never"
     "A threshold in words."
     return "never" if limit is None else f"{word} {limit:.3f}"
 
@@ -40,7 +40,7 @@ def describe_limit(
 def describe_networks(
     networks: Networks,
     gallery: Gallery | None = None,  # Where similar images are looked for
-) -> dict[str, str]:  # What is said, by its name
+) -> dict[str, str]:               # What is said, by its name
     "Which network, which input, which thresholds."
     config, thresholds = networks.config, networks.thresholds
     run = name_run(config["row"], config.get("name", ""))
@@ -60,22 +60,19 @@ def describe_networks(
 @dataclass(frozen=True)
 class Row:
     "One photograph or video in the table."
-
     probability: float | None  # P(fake); None where nothing was classified
-    verdict: str | None  # "real", "fake", "unsure", or None
-    n_heads: int  # Found; of a video, frames with a head
-    name: str  # The file
-    details: tuple[str, ...]  # Lines below it
+    verdict: str | None        # "real", "fake", "unsure", or None
+    n_heads: int               # Found; of a video, frames with a head
+    name: str                  # The file
+    details: tuple[str, ...]   # Lines below it
 
-
+# %% ../../nbs/library/70k_report.ipynb #application484
 def _notes_below(notes: Iterable[str], *known: str) -> list[str]:
     "Notes of one photograph: those of the run, and those that the numbers say, are left out."
     return [note for note in notes if not note.startswith((*SHOWN_ONCE, *known))]
 
 
-def photo_row(
-    evidence: Evidence,
-) -> Row:
+def photo_row(evidence: Evidence) -> Row:
     "One photograph in the table."
     crowd = evidence.heads if len(evidence.heads) > 1 and evidence.region == "head" else ()
     details = [
@@ -86,15 +83,12 @@ def photo_row(
         f"like {match.path} ({match.label}, {match.measure} {match.similarity:.3f})"
         for match in evidence.matches
     ]
-    details += [
-        text for text in (evidence.reason, *_notes_below(evidence.notes, NO_HEAD, "gallery:")) if text
-    ]
+    below = _notes_below(evidence.notes, NO_HEAD, "gallery:")
+    details += [text for text in (evidence.reason, *below) if text]
     return Row(evidence.probability, evidence.verdict, len(evidence.heads), evidence.photo, tuple(details))
 
 
-def video_row(
-    film: VideoEvidence,
-) -> Row:
+def video_row(film: VideoEvidence) -> Row:
     "One video in the table: the mean of its frames, and in how many of them a head was followed."
     n_heads = sum(box is not None for box in film.boxes)
     details = [text for text in (film.reason, *_notes_below(film.notes)) if text]
@@ -113,10 +107,7 @@ class PlainTable:
         lines = [f"{name:8}  {text}" for name, text in facts.items()]
         return "\n".join([*lines, f"P(fake)  {'verdict':7}  heads  photograph"])
 
-    def row(
-        self,
-        row: Row,
-    ) -> str:
+    def row(self, row: Row) -> str:
         "One row, with its details below."
         number = f"{'-':>7}" if row.probability is None else f"{row.probability:7.3f}"
         first = f"{number}  {row.verdict or '-':7}  {row.n_heads:5}  {printable(row.name)}"
@@ -140,10 +131,7 @@ class ColourTable:
         names = [Text(name, "bold underline") for name in ("P(fake)", "verdict", "heads", "photograph")]
         return f"{_drawn(above)}\n{_drawn(_columns(names))}"
 
-    def row(
-        self,
-        row: Row,
-    ) -> str:
+    def row(self, row: Row) -> str:
         "One row, with its details below."
         from rich.text import Text
 
@@ -161,8 +149,9 @@ def _columns(cells: list) -> Any:
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))
-    for width, side in ((7, "right"), (7, "left"), (5, "right")):
-        table.add_column(width=width, justify=side)
+    table.add_column(width=7, justify="right")
+    table.add_column(width=7)
+    table.add_column(width=5, justify="right")
     table.add_column(overflow="fold")
     table.add_row(*cells)
     return table
@@ -204,34 +193,29 @@ def frame_text(
 # %% ../../nbs/library/70k_report.ipynb #application296
 def pairs_sentence(
     pairs: Sequence[Pair],
-    data: str,  # Data root
-    trained: bool,  # The run has a classifier
+    data: str,       # Data root
+    trained: bool,   # The run has a classifier
 ) -> str:
     "How many pairs of original and fake there are, or why there are none."
     if not trained:
-        return "This run has no trained classifier yet: chapters 06a and 06b train one."
+        return "This run has no trained classifier yet: `make report` trains one."
     if not pairs:
         return f"`{data}` holds no fake video together with its original, so there are no pairs to show."
     return f"{len(pairs)} pairs of original and fake."
 
-
+# %% ../../nbs/library/70k_report.ipynb #application488
 def verdicts_sentence(
     networks: Networks,
     accuracy: "pd.DataFrame",  # word, n, value, low, high, why: of each verdict on the test split
-    n_tested: int,  # Images of the test split
+    n_tested: int,             # Images of the test split
 ) -> str:
     "Which network classifies, what its verdicts mean, and how often they were right on the test split."
     from deepfake_nbs.metrics import show_value
 
-    config, said = networks.config, describe_networks(networks)
-    parts = []
+    config, said, parts = networks.config, describe_networks(networks), []
     for line in accuracy.itertuples():
-        right = (
-            f", {show_value(line.value, line.low, line.high, why=line.why)} of them correctly"
-            if line.n
-            else ""
-        )
-        parts.append(f"{line.n} images get *{line.word}*{right}")
+        value = show_value(line.value, line.low, line.high, why=line.why) if line.n else ""
+        parts.append(f"{line.n} images get *{line.word}*{f', {value} of them correctly' if value else ''}")
     unsure = n_tested - int(accuracy["n"].sum())
     network = f"The verdicts come from {config['net']}, {name_run(config['row'], config.get('name', ''))}"
     return (
@@ -248,68 +232,54 @@ def counts_sentence(
 ) -> str:
     "How many verdicts of each kind, how many are right, and whether the network has seen the pairs."
     n = {word: int(table["verdict"].eq(word).sum()) for word in ("real", "fake", "unsure")}
-    right, seen = (
-        int((table["verdict"] == table["truth"]).sum()),
-        sum(pair.split == "train" for pair in pairs),
-    )
-    warning = (
-        f"**{seen} of the {len(pairs)} pairs are in the training split: correct verdicts there say nothing.**"
-    )
+    right = int((table["verdict"] == table["truth"]).sum())
+    seen = sum(pair.split == "train" for pair in pairs)
+    known = f"{seen} of the {len(pairs)} pairs are in the training split: correct verdicts there say nothing."
     return (
         f"Of {len(table)} images, {n['real']} are classified as real, {n['fake']} as fake "
-        f"and {n['unsure']} are unsure; "
-        f"{right} verdicts are right. "
-        f"{warning if seen else 'No pair is in the training split.'} {len(table)} images "
+        f"and {n['unsure']} are unsure; {right} verdicts are right. "
+        f"{f'**{known}**' if seen else 'No pair is in the training split.'} {len(table)} images "
         "measure nothing; [the training runs](06a_classifiers.ipynb) hold the numbers."
     )
 
 # %% ../../nbs/library/70k_report.ipynb #application301
 def video_table(
     films: dict[str, VideoEvidence],  # By the name of the video
-) -> "pd.DataFrame":  # One row each
+) -> "pd.DataFrame":                  # One row each
     "Evidence of several videos, for reading."
     import pandas as pd
 
+    columns = "video frames classified mean lower_quartile upper_quartile verdict".split()
     rows = []
     for name, film in films.items():
         lower, _, upper = film.quartiles or (None, None, None)
-        n = sum(p is not None for p in film.probabilities)
-        rows.append(
-            dict(
-                video=name,
-                frames=len(film.frames),
-                classified=n,
-                mean=film.mean,
-                lower_quartile=lower,
-                upper_quartile=upper,
-                verdict=film.verdict or film.reason,
-            )
-        )
-    return pd.DataFrame(rows)
+        classified = sum(p is not None for p in film.probabilities)
+        verdict = film.verdict or film.reason
+        rows.append((name, len(film.frames), classified, film.mean, lower, upper, verdict))
+    return pd.DataFrame(rows, columns=columns)
 
-
+# %% ../../nbs/library/70k_report.ipynb #application491
 def videos_sentence(
     films: dict[str, VideoEvidence],  # By the name of the video
-    stills: dict[str, str],  # Verdict of the single frame, by the name of the video
-    unread: dict[str, str],  # Reason by the name of the video
+    stills: dict[str, str],           # Verdict of the single frame, by the name of the video
+    unread: dict[str, str],           # Reason by the name of the video
 ) -> str:
     "In how many videos the verdict differs from that of the single frame."
     other = [name.rpartition("/")[2] for name, film in films.items() if film.verdict != stills.get(name)]
-    differs = (
-        f"In {len(other)} of {len(films)} videos the verdict differs from that of the single frame above: "
-    )
+    counted = f"In {len(other)} of {len(films)} videos"
+    differs = f"{counted} the verdict differs from that of the single frame above: "
     missing = ", ".join(f"`{name}` ({reason})" for name, reason in unread.items())
     sentences = [f"{differs}{', '.join(other) or 'none'}."] if films else []
     return " ".join([*sentences, *([f"Not classified: {missing}."] if missing else [])])
 
 # %% ../../nbs/library/70k_report.ipynb #application304
 def own_photographs_text(
-    photographs: str,  # Folder as the reader named it; empty: none
-    folder: Path,  # The same, absolute
+    photographs: str,         # Folder as the reader named it; empty: none
+    folder: Path,             # The same, absolute
     found: FoundFiles,
     unread: dict[Path, str],  # Reason by file
-    trained: bool,  # The run has a classifier
-) -> str:  # Markdown
+    trained: bool,            # The run has a classifier
+) -> str:                     # Markdown
     "What the page could not classify, or why it classified nothing."
     lines = [f"- not classified: {reason} (`{printable(path.name)}`)" for path, reason in unread.items()]
     lines += [f"- a video, for `deepfake-nbs check`: `{printable(path.name)}`" for path in found.videos]
@@ -319,11 +289,7 @@ def own_photographs_text(
         return "No folder was named."
     if not trained:
         return "This run has no trained classifier yet, so nothing is classified."
-    return (
-        f"`{photographs}`: no such folder."
-        if not folder.is_dir()
-        else f"`{photographs}` holds no photograph."
-    )
+    return f"`{photographs}` holds no photograph." if folder.is_dir() else f"`{photographs}`: no such folder."
 
 # %% ../../nbs/library/70k_report.ipynb #application308
 def example_sentence(

@@ -26,11 +26,11 @@ from deepfake_nbs.application.evidence import (
     plain_data,
 )
 from .models import Networks
-from .pipeline import Pipeline, choose_crops, classify_crops, find_heads
+from .pipeline import Pipeline, choose_crops, classify_crops, find_heads, round_box
 from .reading import Photo, batches_by_pixels, read_photo
 from ..core import printable
-from ..heads.detector import HeadBox
 from ..heads.cropping import main_head
+from ..heads.detector import Box, HeadBox
 
 # %% ../../nbs/library/70g_video.ipynb #application173
 if TYPE_CHECKING:  # Drawing is loaded where it is used: a video is classified without it
@@ -40,22 +40,19 @@ if TYPE_CHECKING:  # Drawing is loaded where it is used: a video is classified w
 @dataclass(frozen=True)
 class VideoEvidence:
     "What the application found in one video."
-
-    video: str  # The file
-    frames: tuple[int, ...]  # Numbers of the frames that were looked at
-    boxes: tuple[
-        tuple[float, ...] | None, ...
-    ]  # Of the head that is followed, x0 y0 x1 y1; None where there is none
-    probabilities: tuple[float | None, ...]  # P(fake) of each frame; None where nothing was classified
-    mean: float | None  # Of the probabilities
-    quartiles: tuple[float, ...] | None  # A quarter, half and three quarters of the frames lie below
-    verdict: str | None  # Of the mean
-    reason: str  # Why there is no verdict, else empty
-    notes: tuple[str, ...]  # What was not found or not done
-    thresholds: Thresholds  # Where real ends and fake begins
-    classifier: dict[str, Any]  # net, row, crop, trained_on, version, weights, margin
-    versions: dict[str, str]  # Of this package and of torch
-    seconds: dict[str, float]  # Per stage, of the whole video
+    video: str                                   # The file
+    frames: tuple[int, ...]                      # Numbers of the frames that were looked at
+    boxes: tuple[Box | None, ...]                # Of the head that is followed; None where there is none
+    probabilities: tuple[float | None, ...]      # P(fake) of each frame; None where nothing was classified
+    mean: float | None                           # Of the probabilities
+    quartiles: tuple[float, ...] | None          # A quarter, half and three quarters of the frames lie below
+    verdict: str | None                          # Of the mean
+    reason: str                                  # Why there is no verdict, else empty
+    notes: tuple[str, ...]                       # What was not found or not done
+    thresholds: Thresholds                       # Where real ends and fake begins
+    classifier: dict[str, Any]                   # net, row, crop, trained_on, version, weights, margin
+    versions: dict[str, str]                     # Of this package and of torch
+    seconds: dict[str, float]                    # Per stage, of the whole video
 
     def to_dict(self) -> dict[str, Any]:
         "Plain data for JSON."
@@ -89,8 +86,8 @@ def follow_head(
 # %% ../../nbs/library/70g_video.ipynb #c068
 def check_video(
     networks: Networks,
-    video: str | Path,  # The file
-    n_frames: int = 16,  # Frames to look at, spread evenly; all where there are not more
+    video: str | Path,    # The file
+    n_frames: int = 16,   # Frames to look at, spread evenly; all where there are not more
     whole: bool = False,  # Classify the whole image of frames without a head
 ) -> VideoEvidence:
     "Follow one head through a video. Raises `VideoError`; `ValueError` for fewer than 1 frame."
@@ -117,6 +114,7 @@ patch_to(Pipeline)(check_video)  # `pipeline.check_video(video)` is the same
 
 # %% ../../nbs/library/70g_video.ipynb #application179
 def _video_notes(networks: Networks, photos: list[Photo]) -> tuple[str, ...]:
+    "In how many frames no head was found, and what a whole frame means for this classifier."
     notes = [] if networks.detector else [NO_DETECTOR]
     n_without = sum(not photo.heads for photo in photos)
     if networks.detector and n_without:
@@ -144,17 +142,17 @@ def make_video_evidence(
     seconds: dict[str, float],  # By stage
 ) -> VideoEvidence:
     "Put together what was found in the frames of a video."
-    known = [photo.probabilities[0] for photo in photos if photo.probabilities]
-    found = _distribution(known)
-    boxes = [tuple(round(v, 1) for v in photo.heads[0].box) if photo.heads else None for photo in photos]
+    numbers = [photo.probabilities[0] if photo.probabilities else None for photo in photos]
+    found = _distribution([number for number in numbers if number is not None])
+    boxes = [round_box(photo.heads[0].box) if photo.heads else None for photo in photos]
     return VideoEvidence(
         video=video,
         frames=tuple(frames),
         boxes=tuple(boxes),
-        probabilities=tuple(photo.probabilities[0] if photo.probabilities else None for photo in photos),
+        probabilities=tuple(numbers),
         **found,
-        verdict=networks.thresholds.verdict(found["mean"]) if known else None,
-        reason="" if known else f"{NO_HEAD} in any frame",
+        verdict=None if found["mean"] is None else networks.thresholds.verdict(found["mean"]),
+        reason=f"{NO_HEAD} in any frame" if found["mean"] is None else "",
         notes=_video_notes(networks, photos),
         thresholds=networks.thresholds,
         classifier=networks.classifier,

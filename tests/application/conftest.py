@@ -39,7 +39,7 @@ def known(tmp_path, photos):
     (folder / "train").mkdir(parents=True)
     for i, path in enumerate(sorted(photos.iterdir())[:6]):
         Image.open(path).resize((60, 40)).save(folder / "train" / f"{i}.png")
-    (folder / "train" / "broken.png").write_text("no picture")
+    (folder / "train" / "broken.png").write_text("no image")
     write_text(
         folder / "manifest.csv",
         "path,label,source\n" + "".join(f"train/{i}.png,{i % 2},S{i}\n" for i in range(6)),

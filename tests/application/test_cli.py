@@ -1,6 +1,7 @@
 "The command line: what is read, printed, saved, refused."
 
 import json
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -121,7 +122,7 @@ def test_evidence_that_cannot_be_saved_stops_nothing(heads_run, photos, tmp_path
         len(list((tmp_path / "saved").glob("*.json"))) == len(list((tmp_path / "saved").glob("*.png"))) == 4
     )
     (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "0001-b $\\frac$.png").mkdir()  # Something stands where one picture shall be
+    (tmp_path / "full" / "0001-b $\\frac$.png").mkdir()  # Something stands where one figure shall be
     result = invoke("check", some, "--run", heads_run, "--save", tmp_path / "full")
     assert (
         result.exit_code == 1
@@ -129,7 +130,7 @@ def test_evidence_that_cannot_be_saved_stops_nothing(heads_run, photos, tmp_path
         and "frac" in result.stderr
         and "Traceback" not in result.output
     )
-    assert (tmp_path / "full" / "0002-z.png").is_file(), "the next ones are judged and saved all the same"
+    assert (tmp_path / "full" / "0002-z.png").is_file(), "the next ones are checked and saved all the same"
 
 
 def test_row_is_the_old_name_of_run_number(run, photos):
@@ -140,6 +141,23 @@ def test_row_is_the_old_name_of_run_number(run, photos):
     both = invoke("train", "--row", 3, "--run-number", 3)
     assert both.exit_code == 2 and "--row and --run-number both name a run" in both.stderr
     assert "--row" not in invoke("check", "--help").stdout and "--row" not in invoke("train", "--help").stdout
+
+
+def test_the_version_is_that_of_the_package():
+    done = invoke("--version")
+    assert (done.exit_code, done.stdout) == (0, f"deepfake-nbs {version('deepfake_nbs')}\n")
+    assert "--version" in invoke("--help").stdout and "--version" not in invoke("check", "--help").stdout
+
+
+def test_a_word_that_is_no_command_is_one_sentence():
+    done = invoke("chek")
+    assert done.exit_code == 2 and "chek" in done.stderr
+
+
+def test_fractions_are_three_numbers(tmp_path):
+    for text in ("half", "1,2", "0.5,0.2,0.2,0.1"):
+        done = invoke("build", tmp_path, tmp_path / "out", "--fractions", text)
+        assert done.exit_code == 2 and f"--fractions '{text}': expected three fractions" in done.stderr
 
 
 def test_all_commands_stand_below_one():

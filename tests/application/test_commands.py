@@ -196,7 +196,7 @@ def test_a_command_names_itself_once(root):
     done = subprocess.run(
         [COMMAND, "run", "nbs/gone.ipynb", "x.ipynb"], cwd=root, capture_output=True, text=True
     )
-    assert (done.returncode, done.stderr) == (1, f"deepfake-nbs: {root}/nbs/gone.ipynb: no such chapter\n")
+    assert (done.returncode, done.stderr) == (1, f"deepfake-nbs: {root}/nbs/gone.ipynb: no such notebook\n")
 
 
 @pytest.mark.parametrize("old, new", [("deepfake-nbs-chapter", "run"), ("deepfake-nbs-train", "train")])

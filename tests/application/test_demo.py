@@ -69,7 +69,7 @@ def test_an_upload_is_judged_and_only_its_pixels_stay(run, photo):
     assert (
         demo.evidence.verdict == "fake"
         and "fake" in demo.answer.value
-        and demo.picture.value[:4] == b"\x89PNG"
+        and demo.figure.value[:4] == b"\x89PNG"
     )
     assert not demo.image.info and not demo.image.getexif() and demo.upload.value == ()
     assert "&amp; &lt;yours&gt;" in demo.answer.value and "<yours>" not in demo.answer.value
@@ -118,14 +118,14 @@ def test_without_a_model_the_page_says_which_command_makes_one(tmp_path):
     assert "make report" in demo.answer.value and all(control.disabled for control in demo.controls)
 
 
-def test_a_picture_that_cannot_be_drawn_gets_a_sentence(run, photo, monkeypatch):
+def test_a_figure_that_cannot_be_drawn_gets_a_sentence(run, photo, monkeypatch):
     demo = Demo(run)
     upload(demo, photo.name, photo.read_bytes())
     monkeypatch.setattr(page_module, "plot_evidence", None)
     for again in (demo.check, lambda: setattr(demo.limits, "value", (1, 1))):
         again()
         assert "could not be shown" in demo.answer.value and "class='verdict'" not in demo.answer.value
-        assert demo.picture.layout.display == "none"
+        assert demo.figure.layout.display == "none"
 
 
 @pytest.mark.parametrize("name", ["nowhere", "broken"])
@@ -300,7 +300,7 @@ def choose_file(browser, path):
     wait(lambda: browser.find_elements("css selector", "input[type=file]"))[-1].send_keys(str(path))
 
 
-def test_a_photograph_is_uploaded_and_judged_in_a_browser(browser, page, photo, tmp_path):
+def test_a_photograph_is_uploaded_and_classified_in_a_browser(browser, page, photo, tmp_path):
     browser.set_page_load_timeout(PATIENCE)
     browser.get(page)
     wait(lambda: "Choose a photograph" in text_of(browser, ".sentence"))

@@ -47,7 +47,7 @@ def test_both_classes_weigh_the_same():
     label, probability = [1] * 90 + [0] * 10, [0.8] * 90 + [0.8] * 5 + [0.1] * 5
     assert (
         choose_thresholds(label, probability).fake_above is None
-    )  # 90 of 95 in numbers, but every second real picture is called fake
+    )  # 90 of 95 in numbers, but every second real image is called fake
 
 
 def test_a_gap_that_nobody_needs_is_closed():

@@ -8,7 +8,18 @@ from PIL import Image
 
 from deepfake_nbs.application.models import untrained_run
 
-HEAVY = {"fastai", "sklearn", "matplotlib", "pandas", "papermill", "faiss", "ipywidgets", "cv2", "rich"}
+HEAVY = {
+    "fastai",
+    "sklearn",
+    "matplotlib",
+    "pandas",
+    "papermill",
+    "faiss",
+    "ipywidgets",
+    "cv2",
+    "rich",
+    "pydantic",
+}
 
 
 def loaded(code, among):
@@ -44,3 +55,5 @@ def test_help_and_pages_do_not_wait_for_torch():
         )
         == set()
     )
+    version = "from deepfake_nbs.application.cli import app\napp(['--version'], standalone_mode=False)"
+    assert loaded(version, among) == set()

@@ -1,6 +1,8 @@
 "Finding, checking and loading the networks of a run."
 
+import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +10,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from deepfake_nbs.application import models
 from deepfake_nbs.application.cli import app
 from deepfake_nbs.application.models import CLASSIFIER, find_run, fold_batch_norms, name_run, untrained_run
 from deepfake_nbs.application.pipeline import Pipeline
+from deepfake_nbs.application.portable import export_portable
 from deepfake_nbs.core import write_json
 from deepfake_nbs.checkpoints import save_weights
 from deepfake_nbs.heads.detector import DETECTOR
@@ -139,6 +143,41 @@ def test_a_missing_or_cut_detector_is_named(tmp_path, photos):
 def test_a_run_of_another_version_is_named(tmp_path, photos):
     result = invoke("check", photos, "--run", untrained_run(tmp_path, version="7.2.0"))
     assert result.exit_code == 2 and "version 7.2.0" in result.stderr and "make report" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "mine, theirs, opens",
+    [
+        ("0.2.0", "0.1.0", True),
+        ("0.2.3", "0.1.7", True),
+        ("0.1.0", "0.2.0", True),
+        ("0.2.0", "0.2.9", True),
+        ("0.2.0", "0.3.0", False),
+        ("0.3.0", "0.1.0", False),
+        ("0.2.0", "1.2.0", False),
+        ("1.1.0", "0.1.0", False),
+    ],
+)
+def test_versions_that_write_the_same_files_open_the_models_of_each_other(monkeypatch, mine, theirs, opens):
+    monkeypatch.setattr(models, "version", lambda name: mine)
+    if opens:
+        assert models.check_version({"version": theirs}, Path("config.json")) is None
+        return
+    said = f"config.json: made by version {theirs} of deepfake_nbs, this is {mine}; run `make report` again"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        models.check_version({"version": theirs}, Path("config.json"))
+
+
+def test_a_run_and_a_portable_model_of_version_0_1_are_opened(tmp_path, photos, monkeypatch):
+    first, run = sorted(photos.iterdir())[0], untrained_run(tmp_path / "run", version="0.1.0")
+    portable = export_portable(tmp_path / "portable", run)
+    assert json.loads((portable / CLASSIFIER / "config.json").read_text())["version"] == "0.1.0"
+    monkeypatch.setattr(models, "version", lambda name: "0.2.0")
+    now = Pipeline.load(untrained_run(tmp_path / "now")).check(first)
+    for place in (run, portable):
+        old = Pipeline.load(place).check(first)
+        assert (old.classifier["version"], old.versions["deepfake_nbs"]) == ("0.1.0", "0.2.0")
+        assert old.probability == now.probability and old.heads == now.heads
 
 
 @pytest.mark.parametrize("option", ["--run-number", "--row"])

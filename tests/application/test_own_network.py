@@ -1,4 +1,4 @@
-"A network of one's own: it has a name, stands in the tables, judges photographs and is exported."
+"A network of one's own: it has a name, stands in the tables, classifies photographs and is exported."
 
 import json
 import shutil
@@ -7,13 +7,14 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 from noise_run import TINY
-from helpers.page_run import page_settings, run_page
+from test_comparison import page_settings, run_page
 from typer.testing import CliRunner
 
 from deepfake_nbs import core, metrics
 from deepfake_nbs import runs
 from deepfake_nbs.classifiers import comparison
 from deepfake_nbs.classifiers import tables
+from deepfake_nbs.heads import report as heads_report
 from deepfake_nbs.application.cli import app
 from deepfake_nbs.application.evidence import choose_thresholds
 from deepfake_nbs.application.models import CLASSIFIER, find_model
@@ -32,7 +33,7 @@ def invoke(*words):
 
 @pytest.fixture(scope="module")
 def mine(run, tmp_path_factory):
-    "The run of noise with a network of one's own in it, and an unnamed twin of row 8 with another seed; tests must not change it."
+    "The run of noise with a network of one's own in it, and an unnamed twin of run 8 with another seed; tests must not change it."
     place = tmp_path_factory.mktemp("mine") / run.name
     shutil.copytree(run, place)
     train_run(place, replace(TINY, row=0, net="midway", epochs=1), "my network")
@@ -64,20 +65,22 @@ def test_names_of_runs():
         with pytest.raises(ValueError, match="expected that of a folder"):
             run_name(config, settings, name)
     for name in ("8", "custom-mine"):
-        with pytest.raises(ValueError, match="kept for a row"):
+        with pytest.raises(ValueError, match="reserved for a run of Table 1"):
             run_name(config, settings, name)
 
 
-def test_a_row_with_another_seed_is_listed_where_it_has_a_name(run):
+def test_a_run_with_another_seed_is_listed_where_it_has_a_name(run):
     record = runs.read_run(run / "training" / "8")
     other = record | dict(config=record["config"] | dict(seed=3))
     changed = record | dict(config=record["config"] | dict(net="midway"))
-    found = {"8": record, "custom-seed3": other, "mine": other | dict(name="mine"), "custom-midway": changed}
-    assert list(tables.own_runs(run, found)) == ["mine", "custom-midway"]
+    runs = {"8": record, "custom-seed3": other, "mine": other | dict(name="mine"), "custom-midway": changed}
+    assert list(tables.own_runs(run, runs)) == ["mine", "custom-midway"]
 
 
 def test_it_stands_in_every_table_under_its_name(mine):
-    assert list(tables.own_runs(mine)) == ["my network"], "a row with another seed is no network of one's own"
+    assert list(tables.own_runs(mine)) == ["my network"], (
+        "a run with another seed is no network of one's own"
+    )
     assert list(tables.listed_runs(mine)) == [1, 8, "my network"]
     settings = tables.training_table(mine).set_index("row").loc["my network"]
     assert settings[["status", "net", "epochs_used"]].tolist() == ["run", "midway", 1]
@@ -92,11 +95,11 @@ def test_it_stands_in_every_table_under_its_name(mine):
         and set(own["status"]) == {"run"}
     )
     assert tables.show_results(results).index.tolist() == [*range(1, 12), "my network"]
-    assert set(comparison.rank_runs(mine, n_resamples=1).index) == {1, 8, "my network"}
-    assert comparison.compare_runs(mine, 8, n_resamples=10)["row"].tolist() == [1, "my network"]
+    assert set(comparison.rank_rows(mine, n_resamples=1).index) == {1, 8, "my network"}
+    assert comparison.compare_rows(mine, 8, n_resamples=10)["row"].tolist() == [1, "my network"]
     assert "my network" in comparison.compare_epochs(mine, n_resamples=10)["run"].tolist()
-    assert comparison.best_run(mine) in (1, 8) and not any(
-        "network" in claim["id"] for claim in tables.result_claims(mine, results)
+    assert comparison.best_row(mine) in (1, 8) and not any(
+        "network" in claim["id"] for claim in heads_report.claim_rows(mine, results)
     )
 
 
@@ -127,7 +130,7 @@ def test_06a_and_06b_show_it(root, copy):
 
 def test_the_command_line_trains_under_a_name(copy, monkeypatch):
     monkeypatch.setattr(core, "run_folder", lambda *args: copy)
-    monkeypatch.setattr(core, "read_settings", lambda profile: page_settings(profile))
+    monkeypatch.setattr("deepfake_nbs.settings.read_settings", lambda profile: page_settings(profile))
     words = [
         "train",
         "--name",
@@ -146,7 +149,7 @@ def test_the_command_line_trains_under_a_name(copy, monkeypatch):
     assert done.exit_code == 2 and "expected that of a folder" in done.stderr
 
 
-def test_it_judges_with_the_thresholds_of_its_own_validation(mine, tmp_path, monkeypatch):
+def test_it_classifies_with_the_thresholds_of_its_own_validation(mine, tmp_path, monkeypatch):
     folder = mine / "training" / "my network"
     photo = next((mine / "cvcs_dfd/test").glob("*.png"))
     valid = runs.read_predictions(folder, "validation")
@@ -162,7 +165,7 @@ def test_it_judges_with_the_thresholds_of_its_own_validation(mine, tmp_path, mon
     assert done.exit_code == 0 and "midway, run my network, trained on" in done.stdout
     monkeypatch.chdir(mine / "training")
     assert find_model("my network") == folder / "model", "it counts from where one stands"
-    assert not (mine / "models").exists(), "judging leaves nothing in the run"
+    assert not (mine / "models").exists(), "classifying leaves nothing in the run"
 
 
 def test_what_is_no_finished_training_is_named(mine, tmp_path):

@@ -12,13 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from random_run import make_run
 from typer.testing import CliRunner
 from helpers.head_samples import OnlyBright
 
 from deepfake_nbs.data import build
 from deepfake_nbs.heads import cropping
-from deepfake_nbs.application.models import training_margin
+from deepfake_nbs.application.models import training_margin, untrained_run
 from deepfake_nbs.application.cli import app
 from deepfake_nbs.data.build import build_cvcs_dfd
 from deepfake_nbs.data.manifest import read_manifest
@@ -249,7 +248,7 @@ def test_sigkill_leaves_no_half_dataset(whole):
 
 
 def test_the_command_crop_says_what_a_margin_may_be(tmp_path):
-    run = make_run(tmp_path / "run")
+    run = untrained_run(tmp_path / "run")
     for label in (0, 1):
         (tmp_path / "data/challenge" / f"{label}-toy").mkdir(parents=True)
         for i in range(6):
