@@ -7,14 +7,13 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 from noise_run import TINY
-from test_comparison import page_settings, run_page
+from helpers.page_run import page_settings, run_page
 from typer.testing import CliRunner
 
 from deepfake_nbs import core, metrics
 from deepfake_nbs import runs
 from deepfake_nbs.classifiers import comparison
 from deepfake_nbs.classifiers import tables
-from deepfake_nbs.heads import report as heads_report
 from deepfake_nbs.application.cli import app
 from deepfake_nbs.application.evidence import choose_thresholds
 from deepfake_nbs.application.models import CLASSIFIER, find_model
@@ -69,18 +68,16 @@ def test_names_of_runs():
             run_name(config, settings, name)
 
 
-def test_a_run_with_another_seed_is_listed_where_it_has_a_name(run):
+def test_a_row_with_another_seed_is_listed_where_it_has_a_name(run):
     record = runs.read_run(run / "training" / "8")
     other = record | dict(config=record["config"] | dict(seed=3))
     changed = record | dict(config=record["config"] | dict(net="midway"))
-    runs = {"8": record, "custom-seed3": other, "mine": other | dict(name="mine"), "custom-midway": changed}
-    assert list(tables.own_runs(run, runs)) == ["mine", "custom-midway"]
+    found = {"8": record, "custom-seed3": other, "mine": other | dict(name="mine"), "custom-midway": changed}
+    assert list(tables.own_runs(run, found)) == ["mine", "custom-midway"]
 
 
 def test_it_stands_in_every_table_under_its_name(mine):
-    assert list(tables.own_runs(mine)) == ["my network"], (
-        "a run with another seed is no network of one's own"
-    )
+    assert list(tables.own_runs(mine)) == ["my network"], "a row with another seed is no network of one's own"
     assert list(tables.listed_runs(mine)) == [1, 8, "my network"]
     settings = tables.training_table(mine).set_index("row").loc["my network"]
     assert settings[["status", "net", "epochs_used"]].tolist() == ["run", "midway", 1]
@@ -95,11 +92,11 @@ def test_it_stands_in_every_table_under_its_name(mine):
         and set(own["status"]) == {"run"}
     )
     assert tables.show_results(results).index.tolist() == [*range(1, 12), "my network"]
-    assert set(comparison.rank_rows(mine, n_resamples=1).index) == {1, 8, "my network"}
-    assert comparison.compare_rows(mine, 8, n_resamples=10)["row"].tolist() == [1, "my network"]
+    assert set(comparison.rank_runs(mine, n_resamples=1).index) == {1, 8, "my network"}
+    assert comparison.compare_runs(mine, 8, n_resamples=10)["row"].tolist() == [1, "my network"]
     assert "my network" in comparison.compare_epochs(mine, n_resamples=10)["run"].tolist()
-    assert comparison.best_row(mine) in (1, 8) and not any(
-        "network" in claim["id"] for claim in heads_report.claim_rows(mine, results)
+    assert comparison.best_run(mine) in (1, 8) and not any(
+        "network" in claim["id"] for claim in tables.result_claims(mine, results)
     )
 
 
@@ -130,7 +127,7 @@ def test_06a_and_06b_show_it(root, copy):
 
 def test_the_command_line_trains_under_a_name(copy, monkeypatch):
     monkeypatch.setattr(core, "run_folder", lambda *args: copy)
-    monkeypatch.setattr("deepfake_nbs.settings.read_settings", lambda profile: page_settings(profile))
+    monkeypatch.setattr(core, "read_settings", lambda profile: page_settings(profile))
     words = [
         "train",
         "--name",
