@@ -114,7 +114,8 @@ def _assign_splits(
     balance: bool,
 ) -> pd.DataFrame:
     "Split, refuse leakage, and give every row its id and its place in the dataset."
-    rows = split_manifest(rows, protocol, tuple(fractions), seed, keep_official, balance)
+    train, validation, test = fractions
+    rows = split_manifest(rows, protocol, (train, validation, test), seed, keep_official, balance)
     rows = rows.sort_values(["origin", "frame"], ignore_index=True)
     if protocol == "group":
         leaks = audit_split(rows.drop(columns="phash")).query("crossing > 0")

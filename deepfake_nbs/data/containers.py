@@ -189,7 +189,8 @@ def find_mirror(
     size = path.stat().st_size
     with open(path, "rb") as file:
         if file.read(4) == _MATROSKA:
-            return _refuse_mirrored_matroska(path, file, size)
+            _refuse_mirrored_matroska(path, file, size)
+            return None
         with suppress(StopIteration, struct.error):  # No mp4, or one without the boxes that would say so
             return _mirror(_display_matrix(file, size))
     return None

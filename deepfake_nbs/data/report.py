@@ -38,9 +38,10 @@ def _closest_originals(manifest: pd.DataFrame) -> pd.DataFrame:
 def _pairs(manifest: pd.DataFrame, n_pairs: int, seed: int) -> dict[str, list[tuple[str, str]]]:
     "For each method some (real, fake) paths; the real image is the closest there is."
     circles = [f"circle{i}" for i in range(5)]
-    shuffled, pairs = _closest_originals(manifest.sample(frac=1, random_state=seed)), {}
+    shuffled = _closest_originals(manifest.sample(frac=1, random_state=seed))
     real = shuffled[shuffled["label"].eq(0)]
     reals = {circle: real.groupby(circle)["path"].agg(list).to_dict() for circle in circles}
+    pairs: dict[str, list[tuple[str, str]]] = {}
     for method, fakes in shuffled[shuffled["label"].eq(1)].groupby("method"):
         fakes = fakes.assign(alone=~fakes["group"].isin(reals["circle2"]))
         fakes = fakes.sort_values("alone", kind="stable").drop_duplicates("group")

@@ -172,8 +172,8 @@ def write_images(
     columns = [rows[name].tolist() for name in ("file", "path", "label", "sha256")]
     links = (rows["extracted"].astype(bool) | link).tolist()  # Frames are ours: they need no copy
     bar = "files" if progress else None
-    how = dict(workers=workers, threads=True, progress=bar)
-    for _ in parallel_map(partial(_write_image, staging), *columns, links, **how):
+    write = partial(_write_image, staging)
+    for _ in parallel_map(write, *columns, links, workers=workers, threads=True, progress=bar):
         pass
 
 # %% ../../nbs/library/10j_storage.ipynb #data17j16

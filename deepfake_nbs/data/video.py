@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -59,7 +60,8 @@ def _open_video(path: Path) -> cv2.VideoCapture:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # Our error says what is wrong; FFmpeg and OpenCV
     level = cv2.utils.logging.getLogLevel()                # would only print it once more
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    capture = cv2.VideoCapture(os.fsencode(path.absolute()), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    name = cast(str, os.fsencode(path.absolute()))  # Bytes: a name need not be UTF-8. OpenCV's stubs know text alone
+    capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     cv2.utils.logging.setLogLevel(level)
     if not capture.isOpened():
         raise VideoError(path, why_not_opened(path))

@@ -12,24 +12,33 @@ from .people import Array, Identity, View, mix, noise, offsets, smoothstep
 from .surface import Stage, lamp, shade, unit
 
 # %% ../../nbs/library/20e_clothes.ipynb #c075
-def draw_neck(image: Array, stage: Stage, who: Identity, view: View, lean: Array) -> None:
+def draw_neck(
+    image: Array,   # Linear light (height, width, 3), painted over in place
+    stage: Stage,   # View coordinates of the pixels
+    who: Identity,  # The person
+    view: View,     # Pose, expression and light
+    lean: Array,    # How far right the middle of the neck is, a value a pixel, half heads
+) -> None:
     "A lit cylinder in the shadow of the jaw, over `image` in place."
     o, y = offsets(who.texture + 11), stage.y
-    side = np.clip((stage.x - lean) / (who.width * (0.66 - 0.50 * who.jaw) + 0.05 * np.clip((y - 0.9) / 0.4, 0, 1.5) ** 2), -1.5, 1.5)
+    wide = who.width * (0.66 - 0.50 * who.jaw) + 0.05 * np.clip((y - 0.9) / 0.4, 0, 1.5) ** 2
+    side = np.clip((stage.x - lean) / wide, -1.5, 1.5)
     x = np.clip(side, -1, 1)
     muscle = 0.13 * np.exp(-(((np.abs(x) - 0.45 + 0.25 * (y - 0.9)) / 0.12) ** 2)) * np.sign(x)
     under = smoothstep(1.42 - y + 0.25 * np.abs(stage.x - lean), 0.0, 0.50)
-    skin = (
-        np.asarray(who.skin, np.float32)
-        * np.array([0.97, 0.92, 0.90], np.float32)
-        * (1 + 0.03 * noise(stage.x * 120 + o[0], y * 120 + o[1], 2))[..., None]
-    )
+    mottle = 1 + 0.03 * noise(stage.x * 120 + o[0], y * 120 + o[1], 2)
+    skin = np.asarray(who.skin, np.float32) * np.array([0.97, 0.92, 0.90], np.float32) * mottle[..., None]
     normal = unit(0.9 * x - muscle, np.full_like(x, -0.05), np.sqrt(np.clip(1 - 0.8 * x * x, 0.05, 1)))
     lit = shade(normal, skin, view, gloss=0.02, occlusion=1 - 0.60 * under, shadow=0.55 * under)
-    image[:] = mix(image, lit, smoothstep(1 - np.abs(side), -stage.pixel * 2.5, stage.pixel * 2.5) * smoothstep(y, 0.2, 0.3))
+    edge = smoothstep(1 - np.abs(side), -stage.pixel * 2.5, stage.pixel * 2.5)
+    image[:] = mix(image, lit, edge * smoothstep(y, 0.2, 0.3))
 
-
-def collar_opening(x: Array, y: Array, collar: str) -> Array:
+# %% ../../nbs/library/20e_clothes.ipynb #mini20excollar_opening
+def collar_opening(
+    x: Array,     # Distance from the middle, half heads
+    y: Array,     # Down is positive, half heads
+    collar: str,  # As in `Identity`
+) -> Array:
     "Negative where the collar leaves skin bare; `x` is the distance from the middle."
     if collar == "crew":
         return np.hypot(x / 0.50, (y - 1.12) / 0.24) - 1
@@ -38,10 +47,18 @@ def collar_opening(x: Array, y: Array, collar: str) -> Array:
     return np.maximum(x / 0.32 + (y - 1.46) / 0.42, 0.9 - y)
 
 # %% ../../nbs/library/20e_clothes.ipynb #c077
-def cloth_color(stage: Stage, opening: Array, who: Identity) -> Array:
+def cloth_color(
+    stage: Stage,    # View coordinates of the pixels
+    opening: Array,  # As `collar_opening` returns it
+    who: Identity,   # The person
+) -> Array:          # (height, width, 3)
     "Albedo of the clothes: weave, pattern, seams, collar, lapels and tie."
-    o, x, y, px, color = offsets(who.texture + 12), np.abs(stage.x), stage.y, stage.pixel, np.asarray(who.cloth, np.float32)
-    weave = (1 + 0.06 * noise(stage.x * 240 + o[1], y * 240 + o[2], 0) + 0.05 * noise(stage.x * 60 + o[1], y * 60 + o[0], 1))[..., None]
+    o, x, y, px = offsets(who.texture + 12), np.abs(stage.x), stage.y, stage.pixel
+    fine, coarse = (
+        noise(stage.x * 240 + o[1], y * 240 + o[2], 0),
+        noise(stage.x * 60 + o[1], y * 60 + o[0], 1),
+    )
+    color, weave = np.asarray(who.cloth, np.float32), (1 + 0.06 * fine + 0.05 * coarse)[..., None]
     tint = color * weave
 
     def seam(at: float, t: float) -> Array:
@@ -58,37 +75,39 @@ def cloth_color(stage: Stage, opening: Array, who: Identity) -> Array:
     shirt = np.array([0.62, 0.64, 0.68], np.float32) if who.collar == "jacket" else color * 1.15 + 0.01
     if who.collar == "jacket":
         tie = smoothstep(0.075 + 0.06 * np.clip(y - 1.46, 0, 1) - x, -px, px) * smoothstep(y, 1.45, 1.47)
-        tint = mix(
-            mix(tint, shirt * weave, smoothstep(1.25 - opening, -px * 4, px * 4)),
-            [0.16, 0.02, 0.03] if who.texture % 2 else [0.02, 0.04, 0.12],
-            tie,
-        )
+        red_or_blue = [0.16, 0.02, 0.03] if who.texture % 2 else [0.02, 0.04, 0.12]
+        tint = mix(tint, shirt * weave, smoothstep(1.25 - opening, -px * 4, px * 4))
+        tint = mix(tint, red_or_blue, tie)
         tint = tint * (1 - 0.5 * seam(1.28, 0.06))[..., None]
     placket = np.exp(-(((x - 0.07) / 0.012) ** 2)) * smoothstep(y, 1.50, 1.54) * (who.collar == "shirt")
     flap = smoothstep(0.50 - opening, -px * 4, px * 4) * (1 - smoothstep(y - 0.6 * x, 1.43, 1.46))
-    return mix(tint, shirt * weave * 1.06, flap) * (1 - 0.40 * seam(0.53, 0.045) * (y - 0.6 * x < 1.46) - 0.25 * placket)[..., None]
+    dark = 0.40 * seam(0.53, 0.045) * (y - 0.6 * x < 1.46)
+    return mix(tint, shirt * weave * 1.06, flap) * (1 - dark - 0.25 * placket)[..., None]
 
 # %% ../../nbs/library/20e_clothes.ipynb #c079
-def draw_body(image: Array, stage: Stage, who: Identity, view: View) -> None:
+def draw_body(
+    image: Array,   # Linear light (height, width, 3), painted over in place
+    stage: Stage,   # View coordinates of the pixels
+    who: Identity,  # The person
+    view: View,     # Pose, expression and light
+) -> None:
     "Neck, chest and clothes, over `image` in place."
-    o, (x, y, px), neck_x = (
-        offsets(who.texture + 11),
-        (stage.x, stage.y, stage.pixel),
-        float((stage.turn @ np.array([0, 0.55, -0.12], np.float32))[0]),
-    )
+    o, x, y, px = offsets(who.texture + 11), stage.x, stage.y, stage.pixel
+    neck_x = float((stage.turn @ np.array([0, 0.55, -0.12], np.float32))[0])
     lean = neck_x * np.clip(1.35 - y, 0, 1)
     near = stage.window(-1, 0.15, 1, 1.8)
     draw_neck(image[near], stage.cut(near), who, view, lean[near])
     wide = np.abs(x)
-    depth = y - (1.20 + 0.20 * (wide / 1.2) ** 1.3 + 3.1 * np.clip(wide - 1.15, 0, None) ** 2)  # below the line of the shoulders
+    shoulders = 1.20 + 0.20 * (wide / 1.2) ** 1.3 + 3.1 * np.clip(wide - 1.15, 0, None) ** 2
+    depth = y - shoulders
     fold = 0.20 * noise(x * 26 + o[2], y * 20 + o[3], 3) + 0.10 * noise(x * 46 + o[0], y * 30 + o[3], 3)
-    normal = unit(
-        np.clip(x / 1.75, -1, 1) * 0.8 + fold, 0.10 + 0.6 * fold - 0.75 * np.exp(-np.clip(depth, 0, None) / 0.22), np.full_like(x, 0.75)
-    )
+    nx, ny = np.clip(x / 1.75, -1, 1) * 0.8 + fold, 0.10 + 0.6 * fold
+    normal = unit(nx, ny - 0.75 * np.exp(-np.clip(depth, 0, None) / 0.22), np.full_like(x, 0.75))
     below = smoothstep(1.75 - y, 0, 0.5)
     shadow = 0.42 * np.exp(-(((x - lean + 0.3 * float(lamp(view)[0])) / 0.55) ** 2)) * below
     opening = collar_opening(wide, y, who.collar)
     cloth = smoothstep(opening, -px * 3, px * 3)
     skin = np.asarray(who.skin, np.float32) * np.array([0.97, 0.92, 0.90], np.float32)
     albedo = mix(np.broadcast_to(skin, image.shape), cloth_color(stage, opening, who), cloth)
-    image[:] = mix(image, shade(normal, albedo, view, wrap=(0.15, 0.12, 0.1), shadow=shadow), smoothstep(depth, -px, px))
+    lit = shade(normal, albedo, view, wrap=(0.15, 0.12, 0.1), shadow=shadow)
+    image[:] = mix(image, lit, smoothstep(depth, -px, px))

@@ -9,9 +9,10 @@ __all__ = ['JOBS', 'DRAWN_BY', 'run_job', 'run_jobs', 'list_jobs', 'write_lists'
 # %% ../../nbs/library/20i_drawing.ipynb #20i_imp
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -32,23 +33,37 @@ from ..parallel import parallel_map
 from ..runs import code_identity
 
 # %% ../../nbs/library/20i_drawing.ipynb #c150
-JOBS: dict[str, Callable] = dict(pair=draw_pair, person=draw_challenge_person, invented=draw_invented, frame=draw_film_item)
+JOBS: dict[str, Callable[..., list[dict]]] = dict(
+    pair=draw_pair, person=draw_challenge_person, invented=draw_invented, frame=draw_film_item
+)
 
 
-def run_job(job: tuple) -> tuple[str, list[dict]]:
+def run_job(
+    job: tuple[Any, ...],     # Kind, then the arguments of its function
+) -> tuple[str, list[dict]]:  # Kind, rows
     "Draw one item: kind, folder, seed and number."
     kind, *arguments = job
     return kind, JOBS[kind](*arguments)
 
-
-def run_jobs(jobs: list[tuple], workers: int, progress: bool) -> Iterator[tuple[str, list[dict]]]:
+# %% ../../nbs/library/20i_drawing.ipynb #mini20ixrun_jobs
+def run_jobs(
+    jobs: list[tuple[Any, ...]],         # As `list_jobs` returns them
+    workers: int,                        # Processes
+    progress: bool,                      # Show a bar
+) -> Generator[tuple[str, list[dict]]]:  # Kind, rows
     "Results in the order of the jobs."
     with closing(parallel_map(run_job, jobs, workers=workers)) as results:
         hidden = None if progress else True  # None: a bar on a terminal alone
         yield from tqdm(results, total=len(jobs), desc="drawing", disable=hidden, unit="item")
 
 
-def list_jobs(folder: Path, seed: int, n_people: int, n_videos: int, n_head_frames: int) -> list[tuple]:
+def list_jobs(
+    folder: Path,            # Where the sets are drawn
+    seed: int,               # Of the whole draw
+    n_people: int,           # As in `draw_miniature`
+    n_videos: int,
+    n_head_frames: int,
+) -> list[tuple[Any, ...]]:  # Kind, folder, seed, number
     "Every item, the long ones first."
     return [
         *(("pair", folder, seed, i) for i in range(n_videos // 2)),
@@ -58,27 +73,35 @@ def list_jobs(folder: Path, seed: int, n_people: int, n_videos: int, n_head_fram
     ]
 
 # %% ../../nbs/library/20i_drawing.ipynb #c151
-def write_lists(folder: Path, seed: int, n_videos: int, found: dict[str, list[dict]]) -> None:
+def write_lists(
+    folder: Path,                  # Where the sets are drawn
+    seed: int,                     # Of the whole draw
+    n_videos: int,                 # Original clips
+    found: dict[str, list[dict]],  # Rows that the items returned, by kind
+) -> None:
     "labels.csv, the splits of the clips and the splits of the films."
     rows = sorted(found["person"] + found["invented"], key=lambda row: row["path"])
     if rows:
-        write_file(
-            folder / "challenge" / "labels.csv", "".join(",".join(row) + "\n" for row in [list(rows[0]), *(row.values() for row in rows)])
-        )
+        lines = [list(rows[0]), *(row.values() for row in rows)]
+        write_file(folder / "challenge" / "labels.csv", "".join(",".join(line) + "\n" for line in lines))
     pairs = [[f"{2 * i:03d}", f"{2 * i + 1:03d}"] for i in range(n_videos // 2)]
     for name, part in split_items(pairs, item_rng(seed, "splits")).items():
         if pairs:
-            write_file(folder / "faceforensics" / "splits" / f"{name}.json", json.dumps(part, indent=1) + "\n")
+            write_file(
+                folder / "faceforensics" / "splits" / f"{name}.json", json.dumps(part, indent=1) + "\n"
+            )
     films = sorted({row["film"] for row in found["frame"]})
     for name, part in split_items(films, item_rng(seed, "film splits")).items():
         names = sorted(row["name"] for row in found["frame"] if row["film"] in part)
         if films:
             write_file(folder / "heads" / "Splits" / f"{name}.txt", "".join(f"{line}\n" for line in names))
 
-
-def count_files(folder: Path) -> dict[str, int]:
+# %% ../../nbs/library/20i_drawing.ipynb #mini20ixcount_files
+def count_files(
+    folder: Path,  # With files at any depth
+) -> dict[str, int]:
     "Files in each folder, by path."
-    counts = {}
+    counts: dict[str, int] = {}
     for path in sorted(folder.rglob("*.*")):
         parent = path.parent.relative_to(folder).as_posix()
         if path.is_file():
@@ -86,32 +109,41 @@ def count_files(folder: Path) -> dict[str, int]:
     return counts
 
 
-def set_times(folder: Path, moment: int = 1_640_995_200) -> None:
+def set_times(
+    folder: Path,                 # With files at any depth
+    moment: int = 1_640_995_200,  # Seconds since 1970
+) -> None:
     "One modification time for every file: 1 January 2022."
     for path in sorted(folder.rglob("*"), reverse=True):
         os.utime(path, (moment, moment))
 
 # %% ../../nbs/library/20i_drawing.ipynb #c153
-def drawn_record(out: Path) -> dict | None:
-    "What miniature.json says, None where nothing was drawn. Raises FileExistsError for a folder that holds something else."
+def drawn_record(
+    out: Path,               # Folder to draw into
+) -> dict[str, Any] | None:  # Empty for a damaged record
+    "What miniature.json says, None where nothing was drawn. Raises `FileExistsError` for a foreign folder."
     record = out / "miniature.json"
     if not out.exists() or out.is_dir() and not any(out.iterdir()):
         return None
     if not record.is_file():
-        raise FileExistsError(f"{out}: holds something else than a drawn miniature (no miniature.json); choose an empty or a new folder")
+        found = "holds something else than embedded data (no miniature.json)"
+        raise FileExistsError(f"{out}: {found}; choose an empty or a new folder")
     try:
         return json.loads(record.read_text())
     except ValueError:
         return {}
 
-
-def check_sizes(**sizes: int) -> None:
+# %% ../../nbs/library/20i_drawing.ipynb #mini20ixcheck_sizes
+def check_sizes(
+    **sizes: int,  # n_people, n_videos, n_head_frames, seed and workers
+) -> None:
     "Raises ValueError that names the first size that makes no sense."
     for name, n in sizes.items():
         if not isinstance(n, int) or n < 0:
             raise ValueError(f"{name}={n!r}: expected a whole number, 0 (leave out) or more")
     if sizes["n_videos"] % 2:
-        raise ValueError(f"n_videos={sizes['n_videos']}: expected an even number, because videos are manipulated in pairs")
+        why = "because videos are manipulated in pairs"
+        raise ValueError(f"n_videos={sizes['n_videos']}: expected an even number, {why}")
     if sizes["workers"] < 1:
         raise ValueError(f"workers={sizes['workers']}: expected at least one process")
     if not any(sizes[name] for name in ("n_people", "n_videos", "n_head_frames")):
@@ -123,16 +155,16 @@ DRAWN_BY = tuple(f"miniature.{name}" for name in _ROOM)  # Modules whose code de
 
 
 def code_version() -> str:  # Hexadecimal digits
-    "Hash of the code that draws, comments left out: when it changes, the same arguments may give other images."
+    "Hash of the code that draws, comments left out: once it changes, the same sizes may give other images."
     return code_identity(DRAWN_BY)[:12]
 
-
+# %% ../../nbs/library/20i_drawing.ipynb #mini20ixdraw_items
 def draw_items(
-    folder: Path,    # Empty folder that takes the three sets
-    sizes: dict,     # n_people, n_videos, n_head_frames and seed
-    workers: int,    # Processes
-    progress: bool,  # Show a bar
-) -> dict[str, int]:  # Number of files in each folder
+    folder: Path,           # Empty folder that takes the three sets
+    sizes: dict[str, int],  # n_people, n_videos, n_head_frames and seed
+    workers: int,           # Processes
+    progress: bool,         # Show a bar
+) -> dict[str, int]:        # Number of files in each folder
     "Draw every item and write the lists of the sets."
     found: dict[str, list[dict]] = {kind: [] for kind in JOBS}
     jobs = list_jobs(folder, sizes["seed"], sizes["n_people"], sizes["n_videos"], sizes["n_head_frames"])
@@ -145,14 +177,14 @@ def draw_items(
 # %% ../../nbs/library/20i_drawing.ipynb #mini11
 def draw_miniature(
     out: Path,              # Folder to make: challenge/, faceforensics/, heads/ and miniature.json
-    n_people: int,          # People of the challenge tree: four photographs each, edits and inventions besides
+    n_people: int,          # People of the challenge tree: four photographs each, edits, one invented
     n_videos: int,          # Original clips, an even number; four fakes each
     n_head_frames: int,     # Film frames with head boxes
     seed: int = 42,         # The same seed and sizes give the same bytes
     workers: int = 2,       # Processes; does not change the result
     progress: bool = True,  # Show a bar
-) -> dict:                  # Number of files in each folder
-    "Draw the three datasets, unless they are there. Raises `FileExistsError` rather than replace a foreign folder."
+) -> dict[str, int]:        # Number of files in each folder
+    "Draw the three datasets, unless they are there. Raises `FileExistsError` for a foreign folder."
     check_sizes(n_people=n_people, n_videos=n_videos, n_head_frames=n_head_frames, seed=seed, workers=workers)
     out = Path(out).absolute()
     sizes = dict(n_people=n_people, n_videos=n_videos, n_head_frames=n_head_frames, seed=seed)
@@ -165,16 +197,24 @@ def draw_miniature(
         if drawn and wanted.items() <= drawn.items():
             return drawn["counts"]
         counts = draw_items(staging.folder, sizes, workers, progress)
-        write_file(staging.folder / "miniature.json", json.dumps(wanted | dict(counts=counts), indent=1) + "\n")
+        write_file(
+            staging.folder / "miniature.json", json.dumps(wanted | dict(counts=counts), indent=1) + "\n"
+        )
         set_times(staging.folder)
         staging.publish()
     return counts
 
 # %% ../../nbs/library/20i_drawing.ipynb #c156
 def draw_profile(
-    profile: str,  # Profile of settings.ini
-) -> dict:  # Number of files in each folder of data/miniature
+    profile: str,     # Profile of settings.ini
+) -> dict[str, int]:  # Number of files in each folder of data/miniature
     "Draw the embedded data of a profile, unless they are there."
     settings = read_settings(profile)
-    sizes = dict(n_people=settings.miniature_people, n_videos=settings.miniature_videos, n_head_frames=settings.miniature_head_frames)
-    return draw_miniature(resolve("data/miniature"), **sizes, seed=settings.seed, workers=settings.workers)
+    return draw_miniature(
+        resolve("data/miniature"),
+        n_people=settings.miniature_people,
+        n_videos=settings.miniature_videos,
+        n_head_frames=settings.miniature_head_frames,
+        seed=settings.seed,
+        workers=settings.workers,
+    )

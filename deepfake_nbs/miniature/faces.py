@@ -7,215 +7,287 @@ __all__ = ['skin_color', 'brow_mask', 'beard_mask', 'lid_curves', 'eyeball', 'pa
            'paint_mouth', 'paint_nostrils', 'face_shadow', 'face_normal_and_gloss', 'draw_face']
 
 # %% ../../nbs/library/20d_faces.ipynb #20d_imp
-import cv2
 import numpy as np
 
 from .hair import hair_border
-from .people import Array, Identity, View, gaussian, mix, noise, offsets, smoothstep
+from .people import Array, Identity, View, blur, gaussian, mix, noise, offsets, smoothstep
 from .surface import Stage, Surface, lamp, lookup, shade, unit
 
 # %% ../../nbs/library/20d_faces.ipynb #c048
-def skin_color(s: Surface, who: Identity) -> Array:
+def skin_color(
+    s: Surface,     # What each pixel sees
+    who: Identity,  # The person
+) -> Array:
     "Albedo of bare skin, (..., 3)."
     o, x, base, e = offsets(who.texture, 6), np.abs(s.x), np.asarray(who.skin, np.float32), who.eye_height
-    red = gaussian(x, s.y, 0.42, 0.28, 0.17, 0.13) * (0.4 + 0.6 * who.blush) + 0.35 * gaussian(x, s.y, 0, 0.9, 0.2, 0.1)
+    red = gaussian(x, s.y, 0.42, 0.28, 0.17, 0.13) * (0.4 + 0.6 * who.blush)
+    red = red + 0.35 * gaussian(x, s.y, 0, 0.9, 0.2, 0.1)
     red = (red + 0.8 * gaussian(x, s.y, 0, who.nose_length - 0.02, 0.11, 0.08)) * smoothstep(s.z, 0.0, 0.3)
-    tired = gaussian(x, s.y, who.eye_gap - 0.02, e + 0.10, 0.12, 0.04) * (0.10 + 0.20 * who.age) + 0.14 * gaussian(
-        x, s.y, who.eye_gap, e - 0.07, 0.13, 0.04
-    )
-    mottle = 1 + 0.022 * noise(s.x * 150 + o[0], s.y * 150 + o[1], 2) + 0.024 * noise(s.x * 240 + o[2], s.y * 240 + o[3], 0)
+    tired = gaussian(x, s.y, who.eye_gap - 0.02, e + 0.10, 0.12, 0.04) * (0.10 + 0.20 * who.age)
+    tired = tired + 0.14 * gaussian(x, s.y, who.eye_gap, e - 0.07, 0.13, 0.04)
+    mottle = 1 + 0.022 * noise(s.x * 150 + o[0], s.y * 150 + o[1], 2)
+    mottle = mottle + 0.024 * noise(s.x * 240 + o[2], s.y * 240 + o[3], 0)
     tone = mottle * (1 - tired * 0.8)
-    albedo = np.stack([base[0] * tone * (1 - 0.02 * red), base[1] * tone * (1 - 0.17 * red), base[2] * tone * (1 - 0.19 * red)], -1)
+    albedo = np.stack([base[i] * tone * (1 - k * red) for i, k in enumerate((0.02, 0.17, 0.19))], -1)
     if who.freckles:
-        spots = smoothstep(noise(s.x * 130 + o[4], s.y * 130 + o[5], 1), 1.5, 2.1) * np.exp(
-            -((x / 0.55) ** 4) - 0.5 * ((s.y - 0.2) / 0.2) ** 2
-        )
+        spots = smoothstep(noise(s.x * 130 + o[4], s.y * 130 + o[5], 1), 1.5, 2.1)
+        spots = spots * np.exp(-((x / 0.55) ** 4) - 0.5 * ((s.y - 0.2) / 0.2) ** 2)
         albedo = mix(albedo, base * np.array([0.55, 0.40, 0.32], np.float32), who.freckles * spots)
     return albedo
 
 # %% ../../nbs/library/20d_faces.ipynb #c049
-def brow_mask(s: Surface, who: Identity, view: View, side: int) -> Array:
+def brow_mask(
+    s: Surface,     # What each pixel sees
+    who: Identity,  # The person
+    view: View,     # Pose, expression and light
+    side: int,      # -1 is left in the image, 1 right
+) -> Array:         # 0 to 1
     "Where the hairs of one eyebrow are."
     o, x = offsets(who.texture + 5), side * s.x
     u = (x - (who.eye_gap - 0.17)) * (1 / 0.37)
     t = np.clip(u, 0, 1)
-    line = (
-        who.eye_height
-        - who.brow_height
-        - 0.045 * view.brow_raise
-        - who.brow_arch * np.sin(t * 2.67)
-        + 0.05 * np.clip(u - 0.6, 0, 1)
-        - 0.012 * (1 - t)
-    )
-    thick = np.maximum(who.brow_weight * (0.55 + 0.75 * np.clip(u * 4, 0, 1)) * (1.08 - 0.85 * np.clip((u - 0.45) / 0.6, 0, 1)), 0.006)
-    body = np.exp(-(np.abs((s.y - line) / thick) ** 2.6)) * smoothstep(u, -0.04, 0.14) * (1 - smoothstep(u, 0.92, 1.06))
-    return np.clip(body * (0.80 + 0.30 * noise(x * 230 + (s.y - line) * 190 + o[0], (s.y - line) * 46 + o[1], 0)), 0, 1)
+    line = who.eye_height - who.brow_height - 0.045 * view.brow_raise - who.brow_arch * np.sin(t * 2.67)
+    line = line + 0.05 * np.clip(u - 0.6, 0, 1) - 0.012 * (1 - t)
+    thick = who.brow_weight * (0.55 + 0.75 * np.clip(u * 4, 0, 1))
+    thick = np.maximum(thick * (1.08 - 0.85 * np.clip((u - 0.45) / 0.6, 0, 1)), 0.006)
+    body = np.exp(-(np.abs((s.y - line) / thick) ** 2.6))
+    body = body * smoothstep(u, -0.04, 0.14) * (1 - smoothstep(u, 0.92, 1.06))
+    hairs = noise(x * 230 + (s.y - line) * 190 + o[0], (s.y - line) * 46 + o[1], 0)
+    return np.clip(body * (0.80 + 0.30 * hairs), 0, 1)
 
-
-def beard_mask(s: Surface, who: Identity) -> Array:
+# %% ../../nbs/library/20d_faces.ipynb #mini20dxbeard_mask
+def beard_mask(
+    s: Surface,     # What each pixel sees
+    who: Identity,  # The person
+) -> Array:         # 0 to 1
     "Where the beard grows, and how densely."
-    o, x, y, m, n = offsets(who.texture + 9), np.abs(s.x), s.y, who.mouth_height, who.nose_length + who.eye_height
+    o, x, y = offsets(who.texture + 9), np.abs(s.x), s.y
+    m, n = who.mouth_height, who.nose_length + who.eye_height
     jaw = smoothstep(y, 0.22 + 0.42 * np.exp(-((x / 0.36) ** 2)), 0.46 + 0.30 * np.exp(-((x / 0.34) ** 2)))
     lip = np.minimum(1.4 * gaussian(x, y, 0.10, (n + m) / 2 + 0.015, 0.11, 0.036), 1)
-    chin = smoothstep(y, m + 0.10, m + 0.17) * np.exp(-((x / 0.17) ** 4)) + gaussian(x, y, 0, m + 0.13, 0.04, 0.04)
+    chin = smoothstep(y, m + 0.10, m + 0.17) * np.exp(-((x / 0.17) ** 4))
+    chin = chin + gaussian(x, y, 0, m + 0.13, 0.04, 0.04)
     side = np.exp(-(((x - 0.215) / 0.035) ** 2)) * smoothstep(y, n + 0.1, m)
     whole = np.maximum(np.maximum(jaw, lip), chin)
-    area = dict(full=np.maximum(whole, side), stubble=whole, moustache=lip, goatee=np.clip(lip + chin + side, 0, 1))[who.beard_style]
+    goatee = np.clip(lip + chin + side, 0, 1)
+    areas = dict(full=np.maximum(whole, side), stubble=whole, moustache=lip, goatee=goatee)
     if who.beard_style == "stubble":
         grain = smoothstep(noise(s.x * 260 + o[0], s.y * 260 + o[1], 0), -0.8, 1.6)
     else:
         grain = 0.74 + 0.26 * noise(s.x * 190 + o[0], s.y * 34 + o[1], 0)
-    return np.clip(area * grain * who.beard, 0, 1) * smoothstep(s.z, -0.15, 0.1)
+    return np.clip(areas[who.beard_style] * grain * who.beard, 0, 1) * smoothstep(s.z, -0.15, 0.1)
 
 # %% ../../nbs/library/20d_faces.ipynb #c052
-def lid_curves(x: Array, who: Identity, view: View) -> tuple[Array, Array]:
+def lid_curves(
+    x: Array,              # Eye coordinates: corners at -1 and 1
+    who: Identity,         # The person
+    view: View,            # Pose, expression and light
+) -> tuple[Array, Array]:  # Eye coordinates
     "Height of the upper and the lower lid along an eye."
     arch = np.clip(1 - np.abs(x + 0.12 * (1 - x * x)) ** 2.3, 0, 1)
-    upper = -who.eye_open * (0.15 + 0.85 * view.eyes) * arch - who.eye_tilt * 1.6 * x + (1 - view.eyes) * 0.2 * arch
-    lower = 0.23 * (1 - 0.35 * max(view.smile, 0)) * np.clip(1 - np.abs(x - 0.10) ** 2.2, 0, 1) - who.eye_tilt * 1.6 * x
-    return upper, lower
+    upper = -who.eye_open * (0.15 + 0.85 * view.eyes) * arch - who.eye_tilt * 1.6 * x
+    lower = 0.23 * (1 - 0.35 * max(view.smile, 0)) * np.clip(1 - np.abs(x - 0.10) ** 2.2, 0, 1)
+    return upper + (1 - view.eyes) * 0.2 * arch, lower - who.eye_tilt * 1.6 * x
 
-
-def eyeball(x: Array, y: Array, upper: Array, who: Identity, view: View, side: int, turn: Array, soft: float) -> Array:
+# %% ../../nbs/library/20d_faces.ipynb #mini20dxeyeball
+def eyeball(
+    x: Array,       # Eye coordinates: corners at -1 and 1
+    y: Array,       # As `x`, down is positive
+    upper: Array,   # Height of the upper lid, as `lid_curves` returns it
+    who: Identity,  # The person
+    view: View,     # Pose, expression and light
+    side: int,      # -1 is left in the image, 1 right
+    turn: Array,    # Rotation of the head (3, 3)
+    soft: float,    # Width of a pixel, eye coordinates
+) -> Array:         # Linear light (height, width, 3)
     "The lit ball, as if there were no lids."
     gx, gy = side * view.gaze_x * 0.5, view.gaze_y * 0.4 - 0.09
     r, angle = np.hypot(x - gx, y - gy), np.arctan2(y - gy, x - gx)
     sclera = np.array([0.52, 0.48, 0.455], np.float32) * (1 - 0.25 * np.clip(np.abs(x) ** 3, 0, 1))[..., None]
-    fibre = (1 + 0.25 * np.sin(angle * 23 + 3 * np.sin(angle * 7)) * smoothstep(r, 0.12, 0.3)) * (0.7 + 0.9 * smoothstep(r, 0.1, 0.36))
-    iris = mix(np.asarray(who.iris, np.float32) * (1.5 * fibre)[..., None], [0.006, 0.005, 0.005], smoothstep(r, 0.33, 0.43) * 0.85)
-    eye = mix(mix(sclera, iris, 1 - smoothstep(r, 0.41 - soft, 0.41 + soft)), [0.004] * 3, 1 - smoothstep(r, 0.165 - soft, 0.165 + soft))
+    fibre = 1 + 0.25 * np.sin(angle * 23 + 3 * np.sin(angle * 7)) * smoothstep(r, 0.12, 0.3)
+    fibre = fibre * (0.7 + 0.9 * smoothstep(r, 0.1, 0.36))
+    iris = np.asarray(who.iris, np.float32) * (1.5 * fibre)[..., None]
+    iris = mix(iris, [0.006, 0.005, 0.005], smoothstep(r, 0.33, 0.43) * 0.85)
+    eye = mix(sclera, iris, 1 - smoothstep(r, 0.41 - soft, 0.41 + soft))
+    eye = mix(eye, [0.004] * 3, 1 - smoothstep(r, 0.165 - soft, 0.165 + soft))
     lid_shadow = 1 - 0.62 * np.exp(-np.clip(y - upper, 0, None) * (1 / 0.16))
-    eye = shade(unit(side * x * 0.45, y * 0.6, np.ones_like(x)) @ turn.T, eye, view, occlusion=lid_shadow)
-    glint = np.exp(-((x - gx - side * 0.25 * float(lamp(view)[0])) ** 2 + (y - gy + 0.17) ** 2) * (1 / 0.0075))
+    normal = unit(side * x * 0.45, y * 0.6, np.ones_like(x)) @ turn.T
+    eye = shade(normal, eye, view, occlusion=lid_shadow)
+    sideways = x - gx - side * 0.25 * float(lamp(view)[0])
+    glint = np.exp(-(sideways**2 + (y - gy + 0.17) ** 2) * (1 / 0.0075))
     return eye + (glint * (0.85 * view.key))[..., None]
 
-
-def paint_eye(image: Array, s: Surface, who: Identity, view: View, side: int, stage: Stage) -> None:
+# %% ../../nbs/library/20d_faces.ipynb #mini20dxpaint_eye
+def paint_eye(
+    image: Array,   # Linear light (height, width, 3), painted over in place
+    s: Surface,     # What each pixel sees
+    who: Identity,  # The person
+    view: View,     # Pose, expression and light
+    side: int,      # -1 is left in the image, 1 right
+    stage: Stage,   # View coordinates of the pixels
+) -> None:
     "One eye, over `image` in place."
-    x, y, soft = (side * s.x - who.eye_gap) / who.eye_width, (s.y - who.eye_height) / who.eye_width, stage.pixel / who.eye_width
+    x, y = (side * s.x - who.eye_gap) / who.eye_width, (s.y - who.eye_height) / who.eye_width
+    soft = stage.pixel / who.eye_width
     upper, lower = lid_curves(x, who, view)
     wide = np.abs(x)
-    crease = np.exp(-(((y - upper + 0.20 - 0.06 * x) / 0.055) ** 2)) * smoothstep(1.15 - wide, 0, 0.35) * (0.21 + 0.21 * view.eyes)
+    crease = np.exp(-(((y - upper + 0.20 - 0.06 * x) / 0.055) ** 2)) * smoothstep(1.15 - wide, 0, 0.35)
+    crease = crease * (0.21 + 0.21 * view.eyes)
     under = np.exp(-(((y - lower - 0.03) / 0.05) ** 2)) * smoothstep(1 - wide, 0, 0.3) * 0.38
-    inside = smoothstep(y - upper, -soft, soft) * smoothstep(lower - y, -soft, soft) * smoothstep(1 - wide, 0, 0.05)
-    lash = np.exp(-((np.clip(np.abs(y - upper + 0.02) - 0.018 * (1.6 + x), 0, None) * 20) ** 2)) * smoothstep(
-        1.06 - np.abs(x - 0.04), 0, 0.16
+    inside = (
+        smoothstep(y - upper, -soft, soft)
+        * smoothstep(lower - y, -soft, soft)
+        * smoothstep(1 - wide, 0, 0.05)
     )
+    lash = np.exp(-((np.clip(np.abs(y - upper + 0.02) - 0.018 * (1.6 + x), 0, None) * 20) ** 2))
+    lash = lash * smoothstep(1.06 - np.abs(x - 0.04), 0, 0.16)
+    corner = np.asarray(who.skin, np.float32) * np.array([0.50, 0.26, 0.24], np.float32)
     eye = eyeball(x, y, upper, who, view, side, stage.turn, soft)
-    eye = mix(
-        eye, np.asarray(who.skin, np.float32) * np.array([0.50, 0.26, 0.24], np.float32), 0.6 * gaussian(x, y, -0.95, 0.05, 0.10, 0.12)
-    )
+    eye = mix(eye, corner, 0.6 * gaussian(x, y, -0.95, 0.05, 0.10, 0.12))
     image[:] = mix(image * ((1 - crease) * (1 - under))[..., None], eye, inside)
     image[:] = mix(image, np.minimum(np.asarray(who.hair_color, np.float32) * 0.5, 0.012), 0.9 * lash)
 
 # %% ../../nbs/library/20d_faces.ipynb #c055
-def mouth_curves(x: Array, who: Identity, view: View) -> tuple[Array, ...]:
+def mouth_curves(
+    x: Array,            # Along the mouth: corners at -1 and 1
+    who: Identity,       # The person
+    view: View,          # Pose, expression and light
+) -> tuple[Array, ...]:  # Head coordinates
     "Upper edge, upper inner edge, lower inner edge and lower edge of the lips; corners at x = -1 and 1."
     r, calm = np.clip(1 - x * x, 0, 1), 1 - 0.22 * max(view.smile, 0)
-    line, gap = who.mouth_height + 0.012 * view.smile - 0.085 * view.smile * x * x + 0.006 * np.cos(x * 6), view.mouth_open * 0.16 * r**0.8
+    line = who.mouth_height + 0.012 * view.smile - 0.085 * view.smile * x * x + 0.006 * np.cos(x * 6)
+    gap = view.mouth_open * 0.16 * r**0.8
     cupid = 1 - 0.30 * np.exp(-((x / 0.13) ** 2)) + 0.10 * np.exp(-(((np.abs(x) - 0.27) / 0.15) ** 2))
     upper, lower = line - 0.18 * gap, line + 0.82 * gap
-    return upper - who.lip * 0.060 * calm * r**0.8 * cupid, upper, lower, lower + who.lip * 0.088 * calm * r**0.75
+    top = upper - who.lip * 0.060 * calm * r**0.8 * cupid
+    return top, upper, lower, lower + who.lip * 0.088 * calm * r**0.75
 
-
-def paint_lips(image: Array, s: Surface, x: Array, curves: tuple, who: Identity, view: View, soft: float) -> None:
+# %% ../../nbs/library/20d_faces.ipynb #mini20dxpaint_lips
+def paint_lips(
+    image: Array,               # Linear light (height, width, 3), painted over in place
+    s: Surface,                 # What each pixel sees
+    x: Array,                   # Along the mouth: corners at -1 and 1
+    curves: tuple[Array, ...],  # As `mouth_curves` returns them
+    who: Identity,              # The person
+    view: View,                 # Pose, expression and light
+    soft: float,                # Width of an edge, half heads
+) -> None:
     "Tinted skin with fine lines and a soft shine."
     top, _, inner, bottom = curves
     o, ends = offsets(who.texture + 3), smoothstep(1 - np.abs(x), 0.0, 0.06)
     lips = smoothstep(s.y - top, -soft, soft) * smoothstep(bottom - s.y, -soft * 1.4, soft * 1.4) * ends
     tone = np.asarray(who.lip_color, np.float32) / np.maximum(np.asarray(who.skin, np.float32), 1e-3)
-    depth = (0.82 + 0.30 * smoothstep(s.y - inner, 0.0, 0.06)) * (1 + 0.10 * noise(s.x * 300 + o[0], s.y * 40 + o[1], 0))
-    shine = gaussian(s.x, s.y, 0.03 if view.light > 0 else -0.03, who.mouth_height + 0.055 + view.mouth_open * 0.13, 0.10, 0.018) * (
-        0.08 * view.key
+    depth = (0.82 + 0.30 * smoothstep(s.y - inner, 0.0, 0.06)) * (
+        1 + 0.10 * noise(s.x * 300 + o[0], s.y * 40 + o[1], 0)
     )
-    image[:] = mix(image, image * tone * depth[..., None], lips * 0.88) + (shine * lips)[..., None] * np.array([1, 0.72, 0.68], np.float32)
+    x0, y0 = 0.03 if view.light > 0 else -0.03, who.mouth_height + 0.055 + view.mouth_open * 0.13
+    shine = gaussian(s.x, s.y, x0, y0, 0.10, 0.018) * (0.08 * view.key)
+    tinted = mix(image, image * tone * depth[..., None], lips * 0.88)
+    image[:] = tinted + (shine * lips)[..., None] * np.array([1, 0.72, 0.68], np.float32)
 
 # %% ../../nbs/library/20d_faces.ipynb #c057
-def paint_mouth(image: Array, s: Surface, who: Identity, view: View, stage: Stage) -> None:
+def paint_mouth(
+    image: Array,   # Linear light (height, width, 3), painted over in place
+    s: Surface,     # What each pixel sees
+    who: Identity,  # The person
+    view: View,     # Pose, expression and light
+    stage: Stage,   # View coordinates of the pixels
+) -> None:
     "Lips, teeth and the line between the lips, over `image` in place."
-    width, soft = who.mouth_width * (1 + 0.20 * view.smile - 0.12 * view.mouth_open), max(stage.pixel * 1.2, 0.008)
-    x = s.x / width
+    width = who.mouth_width * (1 + 0.20 * view.smile - 0.12 * view.mouth_open)
+    soft, x = max(stage.pixel * 1.2, 0.008), s.x / width
     curves = mouth_curves(x, who, view)
     _, upper, lower, _ = curves
     paint_lips(image, s, x, curves, who, view, soft)
-    inside = (
-        smoothstep(s.y - upper, -soft, soft)
-        * smoothstep(lower - s.y, -soft, soft)
-        * smoothstep(1 - np.abs(x), 0.0, 0.06)
-        * min(view.mouth_open * 8, 1)
-    )
+    inside = smoothstep(s.y - upper, -soft, soft) * smoothstep(lower - s.y, -soft, soft)
+    inside = inside * smoothstep(1 - np.abs(x), 0.0, 0.06) * min(view.mouth_open * 8, 1)
     bright = (view.key * 0.55 + view.ambient) * (1 - 0.6 * np.clip(np.abs(x), 0, 1) ** 2)
     bright = bright * (1 - 0.16 * np.exp(-(((np.mod(s.x + 0.0215, 0.043) - 0.0215) / 0.003) ** 2)))
     teeth = np.array([0.62, 0.56, 0.48], np.float32) * bright[..., None]
     edge = upper + 0.052 * np.clip(1 - (x / 0.85) ** 2, 0, 1)
     image[:] = mix(image, mix(np.full_like(image, 0.014), teeth, smoothstep(edge - s.y, -soft, soft)), inside)
-    line = (
-        np.exp(-(((s.y - upper) / (0.010 + soft * 0.3)) ** 2))
-        * smoothstep(1.06 - np.abs(x), 0, 0.1)
-        * (0.72 - 0.5 * min(view.mouth_open * 6, 1))
+    line = np.exp(-(((s.y - upper) / (0.010 + soft * 0.3)) ** 2)) * smoothstep(1.06 - np.abs(x), 0, 0.1)
+    line = line * (0.72 - 0.5 * min(view.mouth_open * 6, 1))
+    corner = 0.30 * gaussian(
+        np.abs(s.x), s.y, width * 1.02, who.mouth_height - 0.06 * view.smile, 0.025, 0.025
     )
-    corner = 0.30 * gaussian(np.abs(s.x), s.y, width * 1.02, who.mouth_height - 0.06 * view.smile, 0.025, 0.025)
     image[:] = image * ((1 - line) * (1 - corner))[..., None]
 
-
-def paint_nostrils(image: Array, s: Surface, who: Identity) -> None:
+# %% ../../nbs/library/20d_faces.ipynb #mini20dxpaint_nostrils
+def paint_nostrils(
+    image: Array,   # Linear light (height, width, 3), painted over in place
+    s: Surface,     # What each pixel sees
+    who: Identity,  # The person
+) -> None:
     "Two dark holes and the edge of the wings."
     n, w, x = who.nose_length + who.eye_height, who.nose_width, np.abs(s.x)
-    hole = np.exp(-(((x - 0.058 * w) / (0.030 * w)) ** 2 + ((s.y - n - 0.036 + 0.12 * (x - 0.058 * w)) / 0.015) ** 2))
-    wing = np.exp(-((np.abs(np.hypot((x - 0.085 * w) / (0.075 * w), (s.y - n + 0.005) / 0.062) - 1) / 0.16) ** 2))
+    down = (s.y - n - 0.036 + 0.12 * (x - 0.058 * w)) / 0.015
+    hole = np.exp(-(((x - 0.058 * w) / (0.030 * w)) ** 2 + down**2))
+    ring = np.abs(np.hypot((x - 0.085 * w) / (0.075 * w), (s.y - n + 0.005) / 0.062) - 1)
+    wing = np.exp(-((ring / 0.16) ** 2))
     wing = wing * smoothstep(x, 0.10 * w, 0.15 * w) * smoothstep(s.y, n - 0.05, n)
-    image[:] = image * ((1 - 0.8 * hole) * (1 - 0.22 * wing) * (1 - 0.12 * gaussian(s.x, s.y, 0, n + 0.055, 0.12 * w, 0.022)))[..., None]
+    below = gaussian(s.x, s.y, 0, n + 0.055, 0.12 * w, 0.022)
+    image[:] = image * ((1 - 0.8 * hole) * (1 - 0.22 * wing) * (1 - 0.12 * below))[..., None]
 
 # %% ../../nbs/library/20d_faces.ipynb #c060
-def face_shadow(s: Surface, who: Identity, view: View, turn: Array) -> Array:
+def face_shadow(
+    s: Surface,     # What each pixel sees
+    who: Identity,  # The person
+    view: View,     # Pose, expression and light
+    turn: Array,    # Rotation of the head (3, 3)
+) -> Array:
     "Shadows that nose, lip and hair cast on the face, 0 to 0.85."
     toward, n = float((lamp(view) @ turn)[0]), who.nose_length + who.eye_height
     side, strength = (1.0 if toward > 0 else -1.0), min(abs(toward) * 1.6, 1.0)
-    shadow = (
-        0.55
-        * strength
-        * gaussian(s.x, s.y, -0.13 * side * min(abs(toward) * 2, 1.0), n - 0.01, 0.07, 0.11)
-        * smoothstep(-side * s.x, 0.04, 0.11)
-    )
-    shadow += 0.25 * gaussian(s.x, s.y, 0, n + 0.07, 0.12, 0.03) + 0.30 * gaussian(
-        s.x, s.y, 0, who.mouth_height + 0.125 + view.mouth_open * 0.12, 0.12, 0.025
-    )
+    nose = gaussian(s.x, s.y, -0.13 * side * min(abs(toward) * 2, 1.0), n - 0.01, 0.07, 0.11)
+    lip = gaussian(s.x, s.y, 0, who.mouth_height + 0.125 + view.mouth_open * 0.12, 0.12, 0.025)
+    shadow = 0.55 * strength * nose * smoothstep(-side * s.x, 0.04, 0.11)
+    shadow += 0.25 * gaussian(s.x, s.y, 0, n + 0.07, 0.12, 0.03) + 0.30 * lip
     if who.hair not in ("bald", "crop"):
         v = who.hair_volume
         below = s.y * (1 + 1.15 * v) - hair_border(s.x * (1 + v), s.z * (1 + 0.9 * v), who)
         shadow += 0.55 * np.exp(-np.clip(below - 0.01, 0, None) * 20)
     return np.clip(shadow, 0, 0.85)
 
-
-def face_normal_and_gloss(s: Surface, who: Identity) -> tuple[Array, Array]:
+# %% ../../nbs/library/20d_faces.ipynb #mini20dxface_normal_and_gloss
+def face_normal_and_gloss(
+    s: Surface,     # What each pixel sees
+    who: Identity,  # The person
+) -> tuple[Array, Array]:
     "The normal roughened by pores, and how oily the skin is."
     o, n = offsets(who.texture + 31), who.nose_length + who.eye_height
-    pores, k = noise(s.x * 240 + o[0], s.y * 240 + o[1], 1), 0.018 + 0.035 * who.age
-    normal = unit(s.normal[..., 0] + k * pores, s.normal[..., 1] + k * noise(s.x * 240 + o[1], s.y * 240 + o[0], 1), s.normal[..., 2])
-    x = np.abs(s.x)
-    oil = (
-        0.05
-        + 0.06 * gaussian(x, s.y, 0, -0.4, 0.3, 0.2)
-        + 0.10 * gaussian(x, s.y, 0, n - 0.08, 0.07, 0.15)
-        + 0.07 * gaussian(x, s.y, 0.42, 0.2, 0.15, 0.1)
-    )
+    pores, other = (noise(s.x * 240 + o[i], s.y * 240 + o[1 - i], 1) for i in (0, 1))
+    k, x = 0.018 + 0.035 * who.age, np.abs(s.x)
+    normal = unit(s.normal[..., 0] + k * pores, s.normal[..., 1] + k * other, s.normal[..., 2])
+    oil = 0.05 + 0.06 * gaussian(x, s.y, 0, -0.4, 0.3, 0.2)  # Forehead, nose, cheeks
+    oil = oil + 0.10 * gaussian(x, s.y, 0, n - 0.08, 0.07, 0.15)
+    oil = oil + 0.07 * gaussian(x, s.y, 0.42, 0.2, 0.15, 0.1)
     return normal, oil * (1 + 0.15 * pores)
 
 # %% ../../nbs/library/20d_faces.ipynb #c062
-def draw_face(s: Surface, height: Array, who: Identity, view: View, stage: Stage) -> Array:
+def draw_face(
+    s: Surface,     # What each pixel sees
+    height: Array,  # Relief of the face (GRID, GRID)
+    who: Identity,  # The person
+    view: View,     # Pose, expression and light
+    stage: Stage,   # View coordinates of the pixels
+) -> Array:         # Linear light (height, width, 3)
     "Light from the bare head: skin, brows, beard, eyes, nose and mouth."
     hair, albedo = np.asarray(who.hair_color, np.float32), skin_color(s, who)
     normal, gloss = face_normal_and_gloss(s, who)
     if who.beard_style != "none":
         beard = beard_mask(s, who)
-        albedo, gloss = mix(albedo, hair * 0.9 + 0.004, beard * (0.75 if who.beard_style == "stubble" else 0.93)), gloss * (1 - 0.8 * beard)
+        albedo = mix(albedo, hair * 0.9 + 0.004, beard * (0.75 if who.beard_style == "stubble" else 0.93))
+        gloss = gloss * (1 - 0.8 * beard)
     for side in (-1, 1):
         near = stage.around([side * who.eye_gap, who.eye_height - who.brow_height, 0.72], 0.34)
         if albedo[near].size:
-            albedo[near] = mix(albedo[near], hair * 0.65 + 0.003, brow_mask(s.cut(near), who, view, side) * 0.88)
-    hollow = lookup(cv2.GaussianBlur(height, (0, 0), 6.5) - height, s.x, s.y) * smoothstep(s.z, 0, 0.25)
+            brow = brow_mask(s.cut(near), who, view, side)
+            albedo[near] = mix(albedo[near], hair * 0.65 + 0.003, brow * 0.88)
+    hollow = lookup(blur(height, 6.5) - height, s.x, s.y) * smoothstep(s.z, 0, 0.25)
     occlusion = np.clip(1 - 2.3 * np.maximum(hollow, 0) + 0.35 * np.clip(-hollow, 0, 0.3), 0.3, 1.1)
-    face = shade(normal, albedo, view, gloss, occlusion=occlusion, shadow=face_shadow(s, who, view, stage.turn))
+    shadow = face_shadow(s, who, view, stage.turn)
+    face = shade(normal, albedo, view, gloss, occlusion=occlusion, shadow=shadow)
     for side in (-1, 1):
         near = stage.around([side * who.eye_gap, who.eye_height, 0.75], 0.30)
         if face[near].size:

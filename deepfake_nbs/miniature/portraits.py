@@ -7,13 +7,15 @@ __all__ = ['backdrop_spots', 'paint_backdrop', 'draw_head', 'draw_person', 'Came
            'expose', 'project', 'Portrait', 'mask_box', 'draw_portrait', 'random_portrait', 'plot_contact_sheet']
 
 # %% ../../nbs/library/20f_portraits.ipynb #20f_imp
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .clothes import draw_body
 from .faces import draw_face
@@ -23,67 +25,98 @@ from deepfake_nbs.miniature.people import (
     Array,
     Identity,
     View,
+    blur,
     linear,
     mix,
     random_identity,
     random_view,
     relief,
+    resize,
     smoothstep,
 )
 from .surface import Stage, half_width, intersect, make_stage, rotation
 
+# %% ../../nbs/library/20f_portraits.ipynb #mini20ftc
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 # %% ../../nbs/library/20f_portraits.ipynb #c082
-def backdrop_spots(image: Array, x: Array, y: Array, kind: str, rng: Generator) -> Array:
+def backdrop_spots(
+    image: Array,    # Wall (height, width, 3), linear light
+    x: Array,        # Fractions of the height
+    y: Array,        # As `x`
+    kind: str,       # "lights" or "shelves"
+    rng: Generator,  # Source of every choice
+) -> Array:          # As `image`
     "Lights or books in front of a wall."
     wide = float(x.max())
     if kind == "lights":
         image = image * 0.35
     for _ in range(26):
         if kind == "lights":
-            inside = smoothstep(rng.uniform(0.02, 0.08) - np.hypot(x - rng.uniform(0, wide), y - rng.uniform(0, 1)), -0.012, 0.012)
-            image = image + (inside * rng.uniform(0.05, 0.4))[..., None] * linear(rng.uniform([0.8, 0.5, 0.3], [1, 0.95, 0.9]))
+            radius, x0, y0 = rng.uniform(0.02, 0.08), rng.uniform(0, wide), rng.uniform(0, 1)
+            inside = smoothstep(radius - np.hypot(x - x0, y - y0), -0.012, 0.012) * rng.uniform(0.05, 0.4)
+            image = image + inside[..., None] * linear(rng.uniform([0.8, 0.5, 0.3], [1, 0.95, 0.9]))
         else:
-            x0, foot, w, h = rng.uniform(0, wide), rng.choice([0.1, 0.36, 0.62, 0.88]), rng.uniform(0.02, 0.07), rng.uniform(0.10, 0.2)
+            x0, foot = rng.uniform(0, wide), rng.choice([0.1, 0.36, 0.62, 0.88])
+            w, h = rng.uniform(0.02, 0.07), rng.uniform(0.10, 0.2)
             book = ((np.abs(x - x0) < w / 2) & (y < foot) & (y > foot - h)).astype(np.float32)
-            image = mix(image, linear(rng.uniform(0.15, 0.6) * np.array([1.05, 0.95, 0.85]) * rng.uniform(0.75, 1.2, 3)), book)
+            color = rng.uniform(0.15, 0.6) * np.array([1.05, 0.95, 0.85]) * rng.uniform(0.75, 1.2, 3)
+            image = mix(image, linear(color), book)
     return image
 
-
-def paint_backdrop(height: int, width: int, rng: Generator) -> Array:
+# %% ../../nbs/library/20f_portraits.ipynb #mini20fxpaint_backdrop
+def paint_backdrop(
+    height: int,     # Pixels
+    width: int,      # Pixels
+    rng: Generator,  # Source of every choice
+) -> Array:
     "A soft background (height, width, 3) in linear light."
     h, w, u = 64, max(64 * width // height, 8), rng.uniform
     y, x = np.mgrid[0:h, 0:w].astype(np.float32) / h
     kind = str(rng.choice(["wall", "studio", "lights", "shelves", "trees"]))
     tint = u(0.3, 1) * np.array([0.10, 0.0, -0.12]) * rng.choice([-1, 1]) + u(-0.04, 0.04, 3)
-    image = linear(u(0.28, 0.75) * (1 + tint)) * (1 + (x - 0.5) * u(-0.6, 0.6) - (y - 0.5) * u(0, 0.6))[..., None]
+    wall = linear(u(0.28, 0.75) * (1 + tint))
+    image = wall * (1 + (x - 0.5) * u(-0.6, 0.6) - (y - 0.5) * u(0, 0.6))[..., None]
     if kind == "studio":
-        image = image * (1.4 * np.exp(-((x - u(0.3, 0.7) * w / h) ** 2 + (y - 0.5) ** 2) / 0.25) + 0.35)[..., None]
+        spot = np.exp(-((x - u(0.3, 0.7) * w / h) ** 2 + (y - 0.5) ** 2) / 0.25)
+        image = image * (1.4 * spot + 0.35)[..., None]
     if kind in ("lights", "shelves"):
         image = backdrop_spots(image, x, y, kind, rng)
     if kind == "trees":
-        big, small = (cv2.resize(rng.standard_normal((n, n)).astype(np.float32), (w, h), interpolation=cv2.INTER_CUBIC) for n in (9, 22))
+        fields = (rng.standard_normal((n, n)).astype(np.float32) for n in (9, 22))
+        big, small = (resize(field, w, h, cv2.INTER_CUBIC) for field in fields)
         leaves = big + 0.7 * small
-        image = (
-            linear([0.30, 0.40, 0.24]) * (1 + 0.40 * leaves[..., None])
-            + linear([0.80, 0.87, 0.93]) * (smoothstep(0.42 - y + 0.10 * leaves, 0, 0.2) * 0.8)[..., None]
-        )
-    image = cv2.GaussianBlur(np.clip(image, 0.004, 1.2).astype(np.float32), (0, 0), 1.3)
-    return np.clip(cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC), 0.003, 1.5)
+        sky = smoothstep(0.42 - y + 0.10 * leaves, 0, 0.2) * 0.8
+        image = linear([0.30, 0.40, 0.24]) * (1 + 0.40 * leaves[..., None])
+        image = image + linear([0.80, 0.87, 0.93]) * sky[..., None]
+    image = blur(np.clip(image, 0.004, 1.2).astype(np.float32), 1.3)
+    return np.clip(resize(image, width, height, cv2.INTER_CUBIC), 0.003, 1.5)
 
 # %% ../../nbs/library/20f_portraits.ipynb #c086
-def draw_head(image: Array, stage: Stage, who: Identity, view: View, face_only: bool) -> Array:
+def draw_head(
+    image: Array,     # Linear light (height, width, 3), painted over in place
+    stage: Stage,     # View coordinates of the pixels
+    who: Identity,    # The person
+    view: View,       # Pose, expression and light
+    face_only: bool,  # No hair and no ears
+) -> Array:           # Cover (height, width), 0 to 1
     "Face, ears, hair and glasses over `image` in place; returns what they cover."
     height, cover = relief(who, view), np.zeros(image.shape[:2], np.float32)
     surface, turn, v = intersect(stage, who, height=height), stage.turn, who.hair_volume
     hair = None if face_only else intersect(stage, who, (1 + v, 1 + 1.15 * v, 1 + 0.9 * v), steps=2)
     if hair:
         draw_back_hair(image, hair, stage, who, view)
-    ears = [] if face_only else [(side, stage.around([side * who.width, 0.06 + who.eye_height, -0.1], 0.30)) for side in (-1, 1)]
+    ears = []
+    if not face_only:
+        places = {side: [side * who.width, 0.06 + who.eye_height, -0.1] for side in (-1, 1)}
+        ears = [(side, stage.around(place, 0.30)) for side, place in places.items()]
 
     def paint_ears(in_front: bool) -> None:
         for side, near in ears:
             if (float(turn[2, 0]) * side > 0.12) == in_front:
-                cover[near] = np.maximum(cover[near], draw_ear(image[near], stage.cut(near), who, view, side))
+                ear = draw_ear(image[near], stage.cut(near), who, view, side)
+                cover[near] = np.maximum(cover[near], ear)
 
     paint_ears(False)
     face = draw_face(surface, height, who, view, stage)
@@ -98,84 +131,114 @@ def draw_head(image: Array, stage: Stage, who: Identity, view: View, face_only: 
 
 # %% ../../nbs/library/20f_portraits.ipynb #c088
 def draw_person(
-    canvas: Array,  # Image in linear light (height, width, 3), painted over
-    who: Identity,  # Person
-    view: View,  # Pose, expression and light
+    canvas: Array,            # Image in linear light (height, width, 3), painted over
+    who: Identity,            # Person
+    view: View,               # Pose, expression and light
     face_only: bool = False,  # Only the bare face: no hair, ears, neck or clothes
-) -> Array:  # Mask of the head (height, width), 0 to 1
+) -> Array:                   # Mask of the head (height, width), 0 to 1
     "Paint a person and say where the head is."
-    stage = make_stage(*canvas.shape[:2], view)
-    cover, long = np.zeros(canvas.shape[:2], np.float32), who.hair in ("long", "bob") and not face_only
+    height, width = canvas.shape[:2]
+    stage, cover = make_stage(height, width, view), np.zeros((height, width), np.float32)
+    long = who.hair in ("long", "bob") and not face_only
     fall = stage.window(-1.3, -0.3, 1.3, 2.1)
     if long:
         cover[fall] = draw_long_hair(canvas[fall], stage.cut(fall), who, view, front=False)
     if not face_only:
         body = stage.window(-99, 0.15, 99, 99)
         draw_body(canvas[body], stage.cut(body), who, view)
-    wide, tall = who.width * (1 + who.hair_volume) + (0.05 if face_only else 0.16), 1.14 + (0 if face_only else 1.2 * who.hair_volume)
+    wide = who.width * (1 + who.hair_volume) + (0.05 if face_only else 0.16)
+    tall = 1.14 + (0 if face_only else 1.2 * who.hair_volume)
     near = stage.window(-wide, -tall, wide, 1.16)
     cover[near] = np.maximum(cover[near], draw_head(canvas[near], stage.cut(near), who, view, face_only))
     if long:
-        cover[fall] = np.maximum(cover[fall], draw_long_hair(canvas[fall], stage.cut(fall), who, view, front=True))
+        locks = draw_long_hair(canvas[fall], stage.cut(fall), who, view, front=True)
+        cover[fall] = np.maximum(cover[fall], locks)
     return cover
 
 # %% ../../nbs/library/20f_portraits.ipynb #c091
 @dataclass(frozen=True)
 class Camera:
     "What happens between the light and the pixels."
-    exposure: float = 1.0
-    gains: tuple = (1.0, 1.0, 1.0)  # white balance
-    blur: float = 0.5               # lens, pixels
-    noise: float = 0.012            # sensor, standard deviation at mid grey
+    exposure: float = 1.0                       # factor of the light
+    gains: tuple[float, ...] = (1.0, 1.0, 1.0)  # white balance
+    blur: float = 0.5                           # lens, pixels
+    noise: float = 0.012                        # sensor, standard deviation at mid grey
 
-
-def random_camera(rng: Generator) -> Camera:
+# %% ../../nbs/library/20f_portraits.ipynb #mini20fxrandom_camera
+def random_camera(
+    rng: Generator,  # Source of every choice
+) -> Camera:
     "A camera with its own white balance, blur and noise."
-    return Camera(rng.uniform(.85, 1.15), tuple(rng.uniform(.93, 1.07, 3).tolist()), rng.uniform(.35, .75), rng.uniform(.006, .014))
+    exposure, gains = rng.uniform(0.85, 1.15), tuple(rng.uniform(0.93, 1.07, 3).tolist())
+    return Camera(exposure, gains, blur=rng.uniform(0.35, 0.75), noise=rng.uniform(0.006, 0.014))
 
 
-def develop(light: Array, camera: Camera) -> Array:
+def develop(
+    light: Array,    # Linear light (height, width, 3)
+    camera: Camera,  # Exposure, white balance, blur and noise
+) -> Array:          # sRGB (height, width, 3)
     "Linear light to sRGB between 0 and 1, without noise."
     x = np.maximum(light * (camera.exposure * np.asarray(camera.gains, np.float32)), 0)
     x = np.minimum(x * (1 + 0.12 * x) / (1 + 0.42 * x) * 1.18, 1)
-    return cv2.GaussianBlur(np.power(x, np.float32(1 / 2.2)), (0, 0), camera.blur)
+    return blur(np.power(x, np.float32(1 / 2.2)), camera.blur)
 
-
-def sensor_grain(height: int, width: int, rng: Generator) -> Array:
+# %% ../../nbs/library/20f_portraits.ipynb #mini20fxsensor_grain
+def sensor_grain(
+    height: int,     # Pixels
+    width: int,      # Pixels
+    rng: Generator,  # Differs from image to image
+) -> Array:
     "Noise (height, width, 3) of unit strength, mostly common to the three colours."
     grain = rng.standard_normal((height, width, 4), dtype=np.float32)
     return 0.8 * grain[..., :3] + 0.6 * grain[..., 3:]
 
 
-def expose(image: Array, camera: Camera, grain: Array) -> NDArray[np.uint8]:
+def expose(
+    image: Array,    # sRGB, 0 to 1 (height, width, 3)
+    camera: Camera,  # Its noise is used
+    grain: Array,    # As `sensor_grain` returns it
+) -> NDArray[np.uint8]:
     "Add sensor noise and round to bytes: the last step of every image, real or fake."
     noisy = image + (grain * (0.6 + 0.8 * np.sqrt(np.clip(image, 0, 1)))) * camera.noise
     return np.clip(noisy * 255 + 0.5, 0, 255).astype(np.uint8)
 
 # %% ../../nbs/library/20f_portraits.ipynb #c094
-def project(who: Identity, view: View, points: Array, height: int, width: int) -> Array:
+def project(
+    who: Identity,      # The person
+    view: View,         # Pose, expression and light
+    points: ArrayLike,  # Frontal head coordinates (n, 2)
+    height: int,        # Pixels
+    width: int,         # Pixels
+) -> Array:             # x, y
     "Pixels (n, 2) of frontal head coordinates (n, 2)."
     x, y = np.asarray(points, np.float32).T
     z = DEPTH * np.sqrt(np.clip(1 - (x / half_width(y, who)[0]) ** 2 - np.abs(y) ** who.corner, 0, 1))
     seen = rotation(view) @ np.stack([x, y, z])
-    return np.stack([view.x * width + seen[0] * view.scale * height, view.y * height + seen[1] * view.scale * height], 1)
+    x, y = (seen[i] * view.scale * height for i in (0, 1))
+    return np.stack([view.x * width + x, view.y * height + y], 1)
 
 # %% ../../nbs/library/20f_portraits.ipynb #c096
 @dataclass
 class Portrait:
     "An image without sensor noise, with everything that it was made of."
-    image: Array   # sRGB, 0 to 1, (height, width, 3)
-    light: Array   # the same in linear light, before the camera
-    head: Array    # mask of the head
-    who: Identity
-    view: View
-    camera: Camera
+    image: Array    # sRGB, 0 to 1, (height, width, 3)
+    light: Array    # the same in linear light, before the camera
+    head: Array     # mask of the head
+    who: Identity   # the person
+    view: View      # pose, expression and light
+    camera: Camera  # what made `image` of `light`
 
-    def points(self, points) -> Array:
-        "Pixels of frontal head coordinates."
+    def points(self, points: ArrayLike) -> Array:
+        "Pixels (n, 2) of frontal head coordinates (n, 2)."
         return project(self.who, self.view, points, *self.image.shape[:2])
 
-    def oval(self, x0: float, y0: float, rx: float, ry: float) -> Array:
+    def oval(
+        self,
+        x0: float,  # Middle, head coordinates
+        y0: float,
+        rx: float,  # Half width, half heads
+        ry: float,  # Half height
+    ) -> Array:     # Pixels
         "Polygon (24, 2) around a part of the face."
         a = np.linspace(0, 2 * np.pi, 24, endpoint=False)
         return self.points(np.stack([x0 + rx * np.cos(a), y0 + ry * np.sin(a)], 1))
@@ -196,51 +259,55 @@ class Portrait:
         return mask_box(self.head)
 
 # %% ../../nbs/library/20f_portraits.ipynb #c098
-def mask_box(mask: Array) -> tuple[int, int, int, int]:
+def mask_box(
+    mask: Array,  # (height, width), 0 to 1
+) -> tuple[int, int, int, int]:  # x0, y0, x1, y1
     "Extent of a mask above one half."
     rows, columns = (np.flatnonzero((mask > 0.5).any(axis)) for axis in (1, 0))
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 # %% ../../nbs/library/20f_portraits.ipynb #c099
 def draw_portrait(
-    who: Identity,             # Person
-    view: View,                # Pose, expression, light
-    camera: Camera,            # Exposure, white balance, blur, noise
-    backdrop_seed: int,        # The same seed gives the same backdrop
-    size: int = 256,           # Height and width in pixels
-    oversample: float = 1.5,   # Drawn this much bigger, then reduced
-) -> Portrait:                 # The image and its geometry
+    who: Identity,            # Person
+    view: View,               # Pose, expression, light
+    camera: Camera,           # Exposure, white balance, blur, noise
+    backdrop_seed: int,       # The same seed gives the same backdrop
+    size: int = 256,          # Height and width in pixels
+    oversample: float = 1.5,  # Drawn this much bigger, then reduced
+) -> Portrait:                # The image and its geometry
     "Draw one person in front of a backdrop."
     big = int(size * oversample)
     canvas = paint_backdrop(big, big, np.random.default_rng(backdrop_seed)).astype(np.float32)
     cover = draw_person(canvas, who, view)
-    light, cover = (cv2.resize(a, (size, size), interpolation=cv2.INTER_AREA) for a in (canvas, cover))
+    light, cover = (resize(a, size, size, cv2.INTER_AREA) for a in (canvas, cover))
     return Portrait(develop(light, camera), light, cover, who, view, camera)
 
 # %% ../../nbs/library/20f_portraits.ipynb #mini02
 def random_portrait(
-    seed: int,         # The same seed gives the same portrait
-    size: int = 224,   # Side, pixels
-) -> Portrait:
+    seed: int,        # The same seed gives the same portrait
+    size: int = 224,  # Side, pixels
+) -> Portrait:        # Image and geometry
     "A random person before a random camera."
     rng = np.random.default_rng(seed)
     return draw_portrait(random_identity(rng), random_view(rng), random_camera(rng), seed, size)
 
 # %% ../../nbs/library/20f_portraits.ipynb #c103
 def plot_contact_sheet(
-    rows: list[list[Array]],  # Images (height, width, 3), 0 to 1 or bytes, row by row
-    titles: list[str] = (),  # One title a column
-    labels: list[str] = (),  # One label a row
-    boxes: list[list[tuple]] = (),  # Boxes (x0, y0, x1, y1) of the images of the first row
-    width: float = 9.0,  # Width of the figure in inches
-):  # The figure
+    rows: Sequence[Sequence[np.ndarray]],                       # Images, 0 to 1 or bytes, row by row
+    titles: Sequence[str] = (),                                 # One title a column
+    labels: Sequence[str] = (),                                 # One label a row
+    boxes: Sequence[Sequence[tuple[int, int, int, int]]] = (),  # x0, y0, x1, y1 in the first row
+    width: float = 9.0,                                         # Width of the figure in inches
+) -> "Figure":                                                  # One image a cell
     "Show images in rows."
     from matplotlib import pyplot as plt
     from matplotlib.patches import Rectangle
 
     shape = rows[0][0].shape
     height = width / len(rows[0]) * shape[0] / shape[1] * len(rows) + 0.3
-    figure, axes = plt.subplots(len(rows), len(rows[0]), figsize=(width, height), squeeze=False, layout="constrained", dpi=100)
+    figure, axes = plt.subplots(
+        len(rows), len(rows[0]), figsize=(width, height), squeeze=False, layout="constrained", dpi=100
+    )
     for ax, image in zip(axes.flat, chain(*rows), strict=True):
         ax.imshow(np.clip(image, 0, 1) if image.dtype != np.uint8 else image)
         ax.set(xticks=[], yticks=[])

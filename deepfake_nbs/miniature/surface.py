@@ -8,17 +8,20 @@ __all__ = ['rotation', 'Stage', 'make_stage', 'Surface', 'half_width', 'lookup',
 
 # %% ../../nbs/library/20b_surface.ipynb #20b_imp
 from dataclasses import dataclass
+from typing import cast
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike
 
 from .people import DEPTH, GRID, REACH, Array, Identity, View, smoothstep
 
 # %% ../../nbs/library/20b_surface.ipynb #c038
-def rotation(view: View) -> Array:
+def rotation(
+    view: View,  # Its yaw, pitch and roll are used
+) -> Array:
     "Head coordinates to view coordinates (3, 3): turn, nod, tilt."
-    (cy, cp, cr), (sy, sp, sr) = ([float(f(a)) for a in (view.yaw, view.pitch, view.roll)] for f in (np.cos, np.sin))
+    angles = (view.yaw, view.pitch, view.roll)
+    (cy, cp, cr), (sy, sp, sr) = ([float(f(a)) for a in angles] for f in (np.cos, np.sin))
     yaw, pitch, roll = (
         [[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]],
         [[1, 0, 0], [0, cp, sp], [0, -sp, cp]],
@@ -26,36 +29,50 @@ def rotation(view: View) -> Array:
     )
     return (np.array(roll) @ np.array(pitch) @ np.array(yaw)).astype(np.float32)
 
-
+# %% ../../nbs/library/20b_surface.ipynb #mini20bxStage
 @dataclass
 class Stage:
     "Pixels as view coordinates: x right, y down, in half heads from the middle of the head."
-
-    x: Array
-    y: Array
-    turn: Array  # rotation of the head
+    x: Array      # right, (height, width)
+    y: Array      # down, (height, width)
+    turn: Array   # rotation of the head (3, 3)
     pixel: float  # size of a pixel in half heads
 
-    def window(self, x0: float, y0: float, x1: float, y1: float) -> tuple:
+    def window(
+        self,
+        x0: float,             # Upper left corner, half heads
+        y0: float,
+        x1: float,             # Lower right corner
+        y1: float,
+    ) -> tuple[slice, slice]:  # Rows, columns
         "Slices of the pixels between two corners in view coordinates."
         columns, rows = np.searchsorted(self.x[0], [x0, x1]), np.searchsorted(self.y[:, 0], [y0, y1])
-        return np.s_[rows[0] : rows[1], columns[0] : columns[1]]
+        return slice(rows[0], rows[1]), slice(columns[0], columns[1])
 
-    def around(self, point: list, radius: float) -> tuple:
+    def around(
+        self,
+        point: list[float],    # x, y, z
+        radius: float,         # Half heads
+    ) -> tuple[slice, slice]:  # Rows, columns
         "Slices of the pixels around a point in head coordinates."
         x, y, _ = self.turn @ np.asarray(point, np.float32)
         return self.window(x - radius, y - radius, x + radius, y + radius)
 
-    def cut(self, window: tuple) -> "Stage":
+    def cut(self, window: tuple[slice, slice]) -> "Stage":
         "The same stage, fewer pixels."
         return Stage(self.x[window], self.y[window], self.turn, self.pixel)
 
-
-def make_stage(height: int, width: int, view: View) -> Stage:
+# %% ../../nbs/library/20b_surface.ipynb #mini20bxmake_stage
+def make_stage(
+    height: int,  # Pixels
+    width: int,   # Pixels
+    view: View,   # Pose, expression and light
+) -> Stage:
     "The stage of a whole image."
     size = view.scale * height
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    return Stage((x + 0.5 - view.x * width) / size, (y + 0.5 - view.y * height) / size, rotation(view), 1 / size)
+    right, down = (x + 0.5 - view.x * width) / size, (y + 0.5 - view.y * height) / size
+    return Stage(right, down, rotation(view), 1 / size)
 
 # %% ../../nbs/library/20b_surface.ipynb #c039
 @dataclass
@@ -67,29 +84,47 @@ class Surface:
     normal: Array  # (..., 3) in view coordinates
     cover: Array   # 1 where the ray hits, soft over one pixel at the outline
 
-    def cut(self, window: tuple) -> "Surface":
+    def cut(self, window: tuple[slice, slice]) -> "Surface":
         "The same surface, fewer pixels (views, not copies)."
-        return Surface(self.x[window], self.y[window], self.z[window], self.normal[window], self.cover[window])
+        parts = (self.x, self.y, self.z, self.normal, self.cover)
+        return Surface(*(part[window] for part in parts))
 
-
-def half_width(y: Array, who: Identity) -> tuple[Array, Array]:
+# %% ../../nbs/library/20b_surface.ipynb #mini20bxhalf_width
+def half_width(
+    y: Array,       # Head coordinate, -1 at the crown, 1 at the chin
+    who: Identity,  # The person
+) -> tuple[Array, Array]:
     "Half width of the head at height `y`, and its derivative."
     t = np.clip((y + 0.05) * (1 / 1.2), 0, 1)
     return who.width * (1 - who.jaw * t * t * (3 - 2 * t)), (-5 * who.width * who.jaw) * t * (1 - t)
 
 
-def lookup(grid: Array, x: Array, y: Array) -> Array:
+def lookup(
+    grid: Array,  # (GRID, GRID), as `relief` returns it
+    x: Array,     # Head coordinates
+    y: Array,     # As `x`
+) -> Array:       # As `x`
     "A relief at frontal coordinates."
     k = np.float32(GRID / (2 * REACH))
-    return cv2.remap(grid, (x + REACH) * k - 0.5, (y + REACH) * k - 0.5, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    column, row = (x + REACH) * k - 0.5, (y + REACH) * k - 0.5
+    return cast(Array, cv2.remap(grid, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
 
 
-def implicit(x: Array, y: Array, z: Array, who: Identity, grow: tuple, bumps: tuple | None) -> tuple:
-    "`f`, negative inside the head, and its gradient. `grow` scales width, height and depth (hair is a bigger head)."
+def implicit(
+    x: Array,                                  # Head coordinates
+    y: Array,                                  # As `x`
+    z: Array,                                  # As `x`
+    who: Identity,                             # The person
+    grow: tuple[float, float, float],          # Factors of width, height and depth: hair is a bigger head
+    bumps: tuple[Array, Array, Array] | None,  # A relief and its derivatives along x and y
+) -> tuple[Array, Array, Array, Array]:        # `f` and its derivatives along x, y and z
+    "`f`, negative inside the head, and its gradient."
     w, dw = half_width(y, who)
-    w, dw, ay, deep = w * grow[0], dw * grow[0], np.abs(y) * (1 / grow[1]) + 1e-6, (DEPTH * grow[2]) ** -2
+    w, dw, deep = w * grow[0], dw * grow[0], (DEPTH * grow[2]) ** -2
+    ay = np.abs(y) * (1 / grow[1]) + 1e-6
     xx, power = (x / w) ** 2, ay ** (who.corner - 1)
-    f, nx, nz = xx + power * ay + z * z * deep - 1, 2 * xx / np.where(np.abs(x) < 1e-6, 1e-6, x), 2 * deep * z
+    f, nz = xx + power * ay + z * z * deep - 1, 2 * deep * z
+    nx = 2 * xx / np.where(np.abs(x) < 1e-6, 1e-6, x)
     ny = (who.corner / grow[1]) * power * np.sign(y) - 2 * xx * dw / w
     if bumps is not None:
         front = smoothstep(z, 0.0, 0.25)
@@ -97,23 +132,36 @@ def implicit(x: Array, y: Array, z: Array, who: Identity, grow: tuple, bumps: tu
     return f, nx, ny, nz
 
 # %% ../../nbs/library/20b_surface.ipynb #c040
-def first_guess(ox: Array, oy: Array, oz: Array, ray: list, who: Identity, grow: tuple) -> Array:
+def first_guess(
+    origin: list[Array],               # x, y, z: where each ray starts, head coordinates
+    ray: list[float],                  # Direction of all rays
+    who: Identity,                     # The person
+    grow: tuple[float, float, float],  # As in `implicit`
+) -> Array:                            # Distance along each ray
     "Where the rays meet the head, were its outline an ellipse; the nearest approach where they miss."
+    ox, oy, oz = origin
     w, deep, k = half_width(oy, who)[0] * grow[0], (DEPTH * grow[2]) ** -2, who.corner
     a = (ray[0] / w) ** 2 + (ray[1] / grow[1]) ** 2 + ray[2] ** 2 * deep
     b = ox * ray[0] / w**2 + oy * (ray[1] / grow[1] ** 2) + oz * (ray[2] * deep)
     c = (ox / w) ** 2 + (np.abs(oy) / grow[1]) ** k + oz * oz * deep - 1
     return (np.sqrt(np.maximum(b * b - a * c, 0)) - b) / a
 
-
-def intersect(stage: Stage, who: Identity, grow: tuple = (1.0, 1.0, 1.0), height: Array | None = None, steps: int = 4) -> Surface:
+# %% ../../nbs/library/20b_surface.ipynb #mini20bxintersect
+def intersect(
+    stage: Stage,                                        # View coordinates of the pixels
+    who: Identity,                                       # The person
+    grow: tuple[float, float, float] = (1.0, 1.0, 1.0),  # As in `implicit`
+    height: Array | None = None,                         # Relief (GRID, GRID); None for a smooth head
+    steps: int = 4,                                      # Newton steps
+) -> Surface:
     "The surface that the stage's pixels see: Newton's method along each ray, from outside."
     turn, ray, bumps = stage.turn, stage.turn[2].tolist(), None
     origin = [float(turn[0, i]) * stage.x + float(turn[1, i]) * stage.y for i in range(3)]
-    t = first_guess(*origin, ray, who, grow)
+    t = first_guess(origin, ray, who, grow)
     if height is not None:
         slope = GRID / (16 * REACH)
-        bumps = (height, cv2.Sobel(height, cv2.CV_32F, 1, 0, scale=slope), cv2.Sobel(height, cv2.CV_32F, 0, 1, scale=slope))
+        steep = [cv2.Sobel(height, cv2.CV_32F, i, 1 - i, scale=slope) for i in (1, 0)]
+        bumps = (height, cast(Array, steep[0]), cast(Array, steep[1]))
         x, y, _ = (o + t * r for o, r in zip(origin, ray, strict=True))
         t = t + 0.02 + 0.26 * np.exp(-((x / 0.3) ** 2) - ((y - 0.3) / 0.3) ** 2)  # outside the nose
     for step in range(steps + 1):
@@ -126,42 +174,52 @@ def intersect(stage: Stage, who: Identity, grow: tuple = (1.0, 1.0, 1.0), height
     return Surface(x, y, z, normal, np.clip(1 - f / (length * stage.pixel), 0, 1))
 
 # %% ../../nbs/library/20b_surface.ipynb #c044
-def lamp(view: View) -> Array:
+def lamp(
+    view: View,  # Azimuth and elevation of its light are used
+) -> Array:      # (3,)
     "Unit vector to the lamp, in view coordinates."
     c = np.cos(view.light_height)
     return np.array([np.sin(view.light) * c, -np.sin(view.light_height), np.cos(view.light) * c], np.float32)
 
 
-def half_vector(view: View) -> Array:
+def half_vector(
+    view: View,  # Its light is used
+) -> Array:      # (3,)
     "Unit vector half way between lamp and camera: where highlights are."
     half = lamp(view) + np.array([0, 0, 1], np.float32)
     return half / np.linalg.norm(half)
 
 
-def unit(x: Array, y: Array, z: Array) -> Array:
+def unit(
+    x: Array,  # Components of any length
+    y: Array,  # As `x`
+    z: Array,  # As `x`
+) -> Array:
     "Normals (..., 3) of length one."
     length = np.sqrt(x * x + y * y + z * z)
     return np.stack([x / length, y / length, z / length], -1).astype(np.float32)
 
-
+# %% ../../nbs/library/20b_surface.ipynb #mini20bxshade
 def shade(
-    normal: Array,  # height x width x 3, of length 1
-    albedo: Array,  # Linear color, as `normal` or a single one
-    view: View,  # Its light is used
-    gloss: ArrayLike | None = None,  # Strength of the highlight
-    wrap: tuple = (0.28, 0.15, 0.10),  # How far light bleeds round the edge of the shadow, by channel
-    occlusion: Array | None = None,  # Fraction of the sky that is seen
-    shadow: Array | None = None,  # 1 where the lamp is hidden
-) -> Array:
+    normal: Array,                                          # height x width x 3, of length 1
+    albedo: Array,                                          # Linear colour, as `normal` or a single one
+    view: View,                                             # Its light is used
+    gloss: Array | float | None = None,                     # Strength of the highlight
+    wrap: tuple[float, float, float] = (0.28, 0.15, 0.10),  # How far light bleeds into the shadow
+    occlusion: Array | None = None,                         # Fraction of the sky that is seen
+    shadow: Array | None = None,                            # 1 where the lamp is hidden
+) -> Array:                                                 # Linear light (height, width, 3)
     "Light that leaves a surface: lamp, sky and ground, highlight."
-    facing, up, front = normal @ lamp(view), 0.5 - 0.5 * normal[..., 1], 0.62 + 0.38 * np.clip(normal[..., 2], 0, 1)
+    facing, up = normal @ lamp(view), 0.5 - 0.5 * normal[..., 1]
+    front = 0.62 + 0.38 * np.clip(normal[..., 2], 0, 1)
     lit = np.ones_like(facing) if shadow is None else 1 - shadow
     open_sky = np.ones_like(facing) if occlusion is None else occlusion
-    key = view.key * lit * (0.55 + 0.45 * open_sky)
-    fill = view.ambient * open_sky * front
+    key, fill = view.key * lit * (0.55 + 0.45 * open_sky), view.ambient * open_sky * front
     warm = (1 + 0.10 * view.warmth, 1.0, 1 - 0.14 * view.warmth)
     out = np.empty(np.broadcast_shapes(normal.shape, np.shape(albedo)), np.float32)
-    spec = None if gloss is None else np.clip(normal @ half_vector(view), 0, 1) ** 18 * gloss * lit * view.key
+    spec = None
+    if gloss is not None:
+        spec = np.clip(normal @ half_vector(view), 0, 1) ** 18 * gloss * lit * view.key
     for i, (sky, ground) in enumerate(((0.95, 0.62), (1.0, 0.52), (1.08, 0.46))):
         diffuse = np.maximum((facing + wrap[i]) * (1 / (1 + wrap[i])), 0)
         out[..., i] = albedo[..., i] * (key * warm[i] * diffuse + fill * (ground + (sky - ground) * up))

@@ -94,7 +94,7 @@ def test_killed_while_replacing_leaves_the_old_or_the_new(tree, tmp_path):
 
 
 def test_killed_between_the_two_renames(tree, tmp_path):
-    "The old set comes back when another plan is refused, and gives way when the new plan goes on."
+    "The old set comes back when another plan is refused, and is replaced when the new plan is built."
     out, old = tmp_path / "set", tmp_path / ".set.building/old"
     build(tree, out, seed=1)
     old.parent.mkdir()
