@@ -163,7 +163,7 @@ def find_named(
 
 # %% ../nbs/library/00c_files.ipynb #d016
 def read_table(
-    path: str | Path,              # CSV in UTF-8, first line the names of the columns
+    path: str | os.PathLike | IO[bytes],  # CSV in UTF-8, first line the names of the columns
     numbers: tuple[str, ...] = (),  # Columns that hold numbers; an empty cell is NaN
     required: tuple[str, ...] = (),  # Columns that must be there
 ) -> "pd.DataFrame":               # Text, but for the columns of numbers

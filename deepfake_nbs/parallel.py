@@ -239,7 +239,7 @@ def parallel_map(
     pool: Executor | None = None,  # Threads that are there already, instead of new ones; local too
     weigh: Callable[..., float] | None = None,  # Weight of an item for threads, such as its pixels; local too
     most: float = inf,       # Most weight that is held ahead; a heavier item is worked on alone
-) -> Iterator[Any]:          # Results, in order
+) -> Generator[Any, None, None]:  # Results, in order
     "Map a function over items in parallel. Close the iterator where it may not be used up."
     total = min((len(column) for column in columns if isinstance(column, Sized)), default=None)
     calls, workers = zip(*columns, strict=True), _n_workers(workers, total)

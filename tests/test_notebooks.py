@@ -142,6 +142,14 @@ def test_exported_functions_are_short_and_public_parameters_are_typed(module):
             assert not bare, f"{module}.{node.name}: {bare} have no type"
 
 
+def test_lines_of_exported_code_fit_a_page():
+    for stem in MODULES.values():
+        for cell in code(NOTEBOOKS[stem]):
+            if re.search(r"^#\|\s*export", cell.source, re.M):
+                long = [line for line in cell.source.splitlines() if len(line) > 110]
+                assert not long, f"{stem}: {len(long[0])} characters: {long[0]}"
+
+
 def test_the_training_chapter_refuses_unknown_parameters():
     with pytest.raises(ValueError, match="unknown parameter 'learning_rat'; did you mean 'learning_rate'"):
         run_notebook("nbs/06_training_run.ipynb", "data/never.ipynb", {"learning_rat": "0.1"})

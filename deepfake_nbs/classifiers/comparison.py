@@ -248,8 +248,8 @@ def compare_epochs(
     for name, record in usable_runs(run)[0].items():
         folder = Path(run) / "training" / name
         if record["config"]["protocol"] == "group":
-            pair = (read_predictions(folder, "test", epoch) for epoch in ("early", "last"))
-            found = paired_metrics(*pair, n_resamples).loc[metric]
+            early, last = (read_predictions(folder, "test", epoch) for epoch in ("early", "last"))
+            found = paired_metrics(early, last, n_resamples).loc[metric]
             facts = dict(run=name, schedule=record["config"]["schedule"], early_epoch=record["early_epoch"])
             facts |= dict(
                 last_epoch=record["epochs"], early=found["first"], last=found["second"], n=int(found["n"])

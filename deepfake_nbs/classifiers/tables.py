@@ -80,7 +80,8 @@ def listed_runs(
     run: str | os.PathLike,  # Run folder
 ) -> dict[int | str, dict]:  # run.json by number in Table 1, then by name
     "What tables list: finished runs of Table 1, then your own."
-    return {**finished_runs(run), **own_runs(run)}
+    listed: dict[int | str, dict] = {}
+    return listed | finished_runs(run) | own_runs(run)
 
 # %% ../../nbs/library/60f_tables.ipynb #c014
 def confusion_table(
@@ -106,7 +107,7 @@ def plot_history(
 
     ax = ax or plt.subplots(figsize=(7, 3.5), layout="constrained")[1]
     twin = ax.twinx()
-    lines = [
+    lines: list[tuple[Axes, str, str, dict[str, Any]]] = [
         (ax, "train_loss", "loss, train", dict(color="tab:orange", ls="--", marker=".")),
         (ax, "validation_loss", "loss, validation", dict(color="tab:orange", marker="o")),
         (twin, "validation_accuracy", "accuracy, validation", dict(color="tab:blue", marker="s")),
@@ -122,7 +123,7 @@ def plot_history(
     handles = [*ax.get_legend_handles_labels()[0], *twin.get_legend_handles_labels()[0]]
     ax.legend(
         handles,
-        [line.get_label() for line in handles],
+        [str(line.get_label()) for line in handles],
         loc="upper center",
         bbox_to_anchor=(0.5, -0.18),
         ncols=4,
@@ -263,7 +264,8 @@ def results_table(
         name = find_matching_run(runs, runs[str(number)], protocol=protocol) if done else None
         metrics = {
             split: classification_metrics(read_predictions(place / name, split, checkpoint), n_resamples)
-            for split in (SPLITS[1:] if name else ())
+            for split in SPLITS[1:]
+            if name
         }
         status = "run" if name else "not run" if done else run_status(place / str(number))
         for column, (split, metric) in {**RESULT_COLUMNS, **MORE_COLUMNS}.items():
@@ -319,7 +321,7 @@ def result_claims(
             continue
         new = reading == "published" or pd.isna(value["published"])
         id = f"table2-{value['row']}-{value['column']}" + ("-published" if reading == "published" else "")
-        claim = dict(id=id, **(dict(published="") if new else {}))
+        claim: dict[str, Any] = dict(id=id) | (dict(published="") if new else {})
         if value["status"] != "run" or pd.isna(value["measured"]):
             rows += [dict(claim, measured=None)] if not new or id in before else []
             continue
@@ -345,16 +347,12 @@ def epoch_claims(
 ) -> list[dict]:  # For `claims.save_claims`; "not yet" unless run 8 was trained for 24 epochs or more
     "What the report states of its run 8 after epochs 8 and 24."
     folder, record = Path(run) / "training" / "8", finished_runs(run).get(8)
-    enough, rows = record is not None and record["epochs"] >= 24, []
+    rows: list[dict[str, Any]] = []
     for epoch, (checkpoint, names) in EPOCH_CLAIMS.items():
-        found = (
-            classification_metrics(read_predictions(folder, "test", checkpoint), n_resamples)
-            if enough
-            else None
-        )
         for column, name in names.items():
-            claim = dict(id=f"epoch-{epoch}-{column}", measured=None)
-            if enough:
+            claim: dict[str, Any] = dict(id=f"epoch-{epoch}-{column}", measured=None)
+            if record is not None and record["epochs"] >= 24:
+                found = classification_metrics(read_predictions(folder, "test", checkpoint), n_resamples)
                 parts = dict(measured="value", low="low", high="high")
                 values = {key: round(float(found.loc[name, part]), 4) for key, part in parts.items()}
                 read = dict(early=record["early_epoch"], last=record["epochs"])[checkpoint]

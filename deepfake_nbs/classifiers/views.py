@@ -8,6 +8,7 @@ __all__ = ['RANKING_NAMES', 'CROP_NAMES', 'EPOCH_NAMES', 'PROTOCOL_NAMES', 'run_
            'method_view', 'impossible_runs', 'other_test_sets', 'arithmetic_view', 'measure_variants', 'variants_view']
 
 # %% ../../nbs/library/60h_views.ipynb #view03
+from collections.abc import Collection
 from typing import Any
 
 import pandas as pd
@@ -102,7 +103,7 @@ def accuracy_view(
     results: pd.DataFrame,  # As `tables.results_table` returns it
     records: dict[int, dict],  # As `tables.finished_runs` returns them
     table1: pd.DataFrame,  # As `recipes.read_table1` returns it
-    impossible: list[int] = (),  # Runs whose published numbers no test set gives
+    impossible: Collection[int] = (),  # Runs whose published numbers no test set gives
 ) -> pd.DataFrame:
     "Accuracy and AUC of each run, the published test accuracy, and a verdict."
     lines = []

@@ -1,4 +1,5 @@
 "Kept numbers of photographs, in tables and sentences."
+
 import pandas as pd
 import pytest
 
@@ -7,7 +8,9 @@ from deepfake_nbs.classifiers import photographs
 
 def test_kept_numbers_are_named_and_read(root):
     kept = photographs.kept_results("mini", "data/miniature")
-    assert list(kept) == ["miniature", "real"] and list(photographs.kept_results("mini", "somewhere/real")) == ["real"]
+    assert list(kept) == ["miniature", "real"] and list(
+        photographs.kept_results("mini", "somewhere/real")
+    ) == ["real"]
     aucs = photographs.kept_aucs(kept)
     assert {"SIFT words, SVM", "file properties", "run 11, xception"} <= set(aucs["classifier"])
     assert set(aucs["protocol"]) == {"miniature, embedded", "real, photographs"}
@@ -18,12 +21,31 @@ def test_kept_numbers_are_named_and_read(root):
     assert "none, so the first sections are empty" in photographs.kept_sentence({}, "full")
 
 
-@pytest.mark.parametrize("low, high, words", [(0.01, 0.1, "It is higher than that of runs 1 and 2"),
-                                              (-0.1, -0.01, "It is lower than that of runs 1 and 2"),
-                                              (-0.1, 0.1, "For runs 1 and 2 the interval includes zero.")])
+@pytest.mark.parametrize(
+    "low, high, words",
+    [
+        (0.01, 0.1, "It is higher than that of runs 1 and 2"),
+        (-0.1, -0.01, "It is lower than that of runs 1 and 2"),
+        (-0.1, 0.1, "For runs 1 and 2 the interval includes zero."),
+    ],
+)
 def test_a_recipe_is_better_where_the_interval_says_so(low, high, words):
-    first = dict(row="run 11", auc=0.8, auc_low=0.75, auc_high=0.85, n=100, difference=float("nan"), low=float("nan"), high=float("nan"))
-    others = [first | dict(row=f"run {number}", difference=difference, low=low, high=high) for number, difference in ((1, 0.05), (2, 0.03))]
+    first = dict(
+        row="run 11",
+        auc=0.8,
+        auc_low=0.75,
+        auc_high=0.85,
+        n=100,
+        difference=float("nan"),
+        low=float("nan"),
+        high=float("nan"),
+    )
+    others = [
+        first | dict(row=f"run {number}", difference=difference, low=low, high=high)
+        for number, difference in ((1, 0.05), (2, 0.03))
+    ]
     text = photographs.recipe_sentence(pd.DataFrame([first, *others]))
     assert text.startswith("Run 11 has an AUC of 0.800 [0.750, 0.850] (n=100).") and words in text
-    assert text.endswith("The smallest difference is that to run 2, +0.030.") and text.count("runs 1 and 2") == 1
+    assert (
+        text.endswith("The smallest difference is that to run 2, +0.030.") and text.count("runs 1 and 2") == 1
+    )

@@ -1,4 +1,5 @@
 "Sentences and tables of the classifiers' results page, clause by clause."
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,27 +9,65 @@ from deepfake_nbs.classifiers.tables import MORE_COLUMNS, RESULT_COLUMNS, check_
 from deepfake_nbs.metrics import holm_adjusted
 
 NOTHING = float("nan")
-RECORD = dict(config=dict(net="xception", crop=True, image_size=299, width=1.0), crop=True, epochs=25, run="8", weights_sha256="a",
-              counts=dict(train=382, validation=128, test=88))
+RECORD = dict(
+    config=dict(net="xception", crop=True, image_size=299, width=1.0),
+    crop=True,
+    epochs=25,
+    run="8",
+    weights_sha256="a",
+    counts=dict(train=382, validation=128, test=88),
+)
 
 
 def make_results(status="run", low=0.8, high=0.9, measured=0.85):
     columns = [*RESULT_COLUMNS, *MORE_COLUMNS]
-    return pd.DataFrame([dict(row=8, column=name, published=NOTHING if name in MORE_COLUMNS else 0.86, measured=measured, low=low,
-                              high=high, why="", n=88 if status == "run" else 0, status=status) for name in columns])
+    return pd.DataFrame(
+        [
+            dict(
+                row=8,
+                column=name,
+                published=NOTHING if name in MORE_COLUMNS else 0.86,
+                measured=measured,
+                low=low,
+                high=high,
+                why="",
+                n=88 if status == "run" else 0,
+                status=status,
+            )
+            for name in columns
+        ]
+    )
 
 
 def make_pairs(*differences, holm=None):
-    rows = [dict(row=i, value=0.7, reference=0.7 + d, difference=d, low=d - 0.01, high=d + 0.01, p=0.001, n=88, why="")
-            for i, d in enumerate(differences, 1)]
+    rows = [
+        dict(
+            row=i,
+            value=0.7,
+            reference=0.7 + d,
+            difference=d,
+            low=d - 0.01,
+            high=d + 0.01,
+            p=0.001,
+            n=88,
+            why="",
+        )
+        for i, d in enumerate(differences, 1)
+    ]
     return pd.DataFrame(rows).assign(holm=holm if holm is not None else 0.01)
 
 
-RANKED = pd.DataFrame([dict(row=8, value=0.8, low=0.75, high=0.85, n=128, why=""), dict(row=1, value=0.7, low=0.6, high=0.76, n=128,
-                                                                                         why="")]).set_index("row")
+RANKED = pd.DataFrame(
+    [
+        dict(row=8, value=0.8, low=0.75, high=0.85, n=128, why=""),
+        dict(row=1, value=0.7, low=0.6, high=0.76, n=128, why=""),
+    ]
+).set_index("row")
 
 
-@pytest.mark.parametrize("names, words", [([1], "run 1"), ([1, 3], "runs 1 and 3"), ([1, 3, "mine"], "runs 1, 3 and mine")])
+@pytest.mark.parametrize(
+    "names, words", [([1], "run 1"), ([1, 3], "runs 1 and 3"), ([1, 3, "mine"], "runs 1, 3 and mine")]
+)
 def test_runs_are_listed_in_words(names, words):
     assert report.join_runs(names) == words
 
@@ -36,8 +75,14 @@ def test_runs_are_listed_in_words(names, words):
 def test_which_runs_there_are():
     text = report.runs_sentence({}, {}, {}, "smoke", "x")
     assert text.startswith("Finished runs of profile `smoke` on `x`: none.") and "make report" in text
-    text = report.runs_sentence({8: RECORD, 11: RECORD}, {8: RECORD, 11: RECORD, "mine": RECORD}, {"old": "changed"}, "smoke", "x")
-    assert "8, 11 (1 of the report's nine)" in text and "Your own runs: mine." in text and text.endswith("since: old.")
+    text = report.runs_sentence(
+        {8: RECORD, 11: RECORD}, {8: RECORD, 11: RECORD, "mine": RECORD}, {"old": "changed"}, "smoke", "x"
+    )
+    assert (
+        "8, 11 (1 of the report's nine)" in text
+        and "Your own runs: mine." in text
+        and text.endswith("since: old.")
+    )
     whole = RECORD | dict(crop=False, weights_sha256="b")
     assert report.crop_sentence({8: RECORD}) == "Every finished run used the kind of image that it asked for."
     assert report.crop_sentence({2: whole, 8: whole}).endswith("no cropped dataset: runs 2 and 8.")
@@ -47,12 +92,24 @@ def test_which_runs_there_are():
 
 def test_a_paired_test_is_said_with_what_it_shows():
     text = report.ranking_sentence(RANKED, 8, make_pairs(0.1, 0.0, -0.1, holm=[0.01, 0.6, 0.02]))
-    assert text.startswith("Run 8 has the best validation AUC: run 8 with 0.800 [0.750, 0.850] (n=128), then run 1")
-    assert "Run 8 has a higher test AUC than run 1 (paired sign-flip test over groups, Holm-adjusted p < .05)." in text
-    assert "Run 8 has a lower test AUC than run 3 (paired" in text and "no difference between run 8 and run 2." in text
+    assert text.startswith(
+        "Run 8 has the best validation AUC: run 8 with 0.800 [0.750, 0.850] (n=128), then run 1"
+    )
+    assert (
+        "Run 8 has a higher test AUC than run 1 (paired sign-flip test over groups, Holm-adjusted p < .05)."
+        in text
+    )
+    assert (
+        "Run 8 has a lower test AUC than run 3 (paired" in text
+        and "no difference between run 8 and run 2." in text
+    )
     assert text.endswith("which was not used for this choice, run 3 scored higher.")
     several = report.ranking_sentence(RANKED, 8, make_pairs(0.1, 0.2))
-    assert "higher test AUC than runs 1 and 2" in several and "no difference" not in several and "scored higher" not in several
+    assert (
+        "higher test AUC than runs 1 and 2" in several
+        and "no difference" not in several
+        and "scored higher" not in several
+    )
     unknown = report.ranking_sentence(RANKED, 8, make_pairs(0.1, holm=[NOTHING]))
     assert "higher" not in unknown and "no difference between run 8 and run 1" in unknown
 
@@ -64,19 +121,36 @@ def test_no_p_is_smaller_than_before_holm():
     assert adjusted[[3, 2, 4]].tolist() == pytest.approx([0.09, 0.09, 0.5]) and not (adjusted < p).any()
 
 
-@pytest.mark.parametrize("low, high, same, verdict", [(0.8, 0.9, True, "compatible"), (0.8, 0.9, False, "not comparable"),
-                                                      (0.7, 0.8, True, "not comparable"), (NOTHING, NOTHING, True, "not comparable")])
+@pytest.mark.parametrize(
+    "low, high, same, verdict",
+    [
+        (0.8, 0.9, True, "compatible"),
+        (0.8, 0.9, False, "not comparable"),
+        (0.7, 0.8, True, "not comparable"),
+        (NOTHING, NOTHING, True, "not comparable"),
+    ],
+)
 def test_a_verdict_on_a_published_number(low, high, same, verdict):
     value = make_results(low=low, high=high).iloc[0]
-    assert views.result_verdict(value, same) == verdict and views.result_verdict(value, same, impossible=True) == "impossible"
+    assert (
+        views.result_verdict(value, same) == verdict
+        and views.result_verdict(value, same, impossible=True) == "impossible"
+    )
     assert views.result_verdict(make_results("not run", measured=NOTHING).iloc[0], same) == "not measured"
 
 
 def test_only_the_published_settings_make_a_run_comparable():
     table1 = pd.DataFrame(dict(crop=[True], epochs=[25]), index=[8])
-    for change in (dict(), dict(epochs=3), dict(crop=False), dict(config=RECORD["config"] | dict(width=0.25))):
+    for change in (
+        dict(),
+        dict(epochs=3),
+        dict(crop=False),
+        dict(config=RECORD["config"] | dict(width=0.25)),
+    ):
         view = views.accuracy_view(make_results(), {8: RECORD | change}, table1)
-        assert view["verdict"].tolist() == ["not comparable" if change else "compatible"] and view.shape[1] == 8
+        assert (
+            view["verdict"].tolist() == ["not comparable" if change else "compatible"] and view.shape[1] == 8
+        )
     assert views.accuracy_view(make_results("not run", measured=NOTHING), {}, table1).iloc[0, 2] == "not run"
     assert views.precision_view(make_results()).iloc[0].tolist() == [8, *["0.86: 0.850 [0.80, 0.90]"] * 4, 88]
 
@@ -84,7 +158,15 @@ def test_only_the_published_settings_make_a_run_comparable():
 def test_every_table_for_reading_has_at_most_eight_columns():
     pairs = make_pairs(0.1, -0.1)
     shown = views.paired_view(pairs, views.RANKING_NAMES)
-    assert list(shown) == ["run", "AUC", "AUC of the reference", "difference [95 % interval]", "p", "Holm-adjusted p", "n"]
+    assert list(shown) == [
+        "run",
+        "AUC",
+        "AUC of the reference",
+        "difference [95 % interval]",
+        "p",
+        "Holm-adjusted p",
+        "n",
+    ]
     assert shown.iloc[0, 3] == "+0.100 [+0.090, +0.110]"
     for names in (views.CROP_NAMES, views.EPOCH_NAMES, views.PROTOCOL_NAMES):
         empty = pd.DataFrame(columns=[*names, "difference", "low", "high"])
@@ -93,13 +175,28 @@ def test_every_table_for_reading_has_at_most_eight_columns():
 
 def make_scores(high=0.6):
     rows = [("border only", 0.55, high), ("run 1, xception", 0.62, 0.66), ("run 8, light", 0.8, 0.84)]
-    return pd.DataFrame([dict(classifier=name, metric="auc", value=value, low=value - 0.04, high=top, why="4 groups" if top != top else "")
-                         for name, value, top in rows])
+    return pd.DataFrame(
+        [
+            dict(
+                classifier=name,
+                metric="auc",
+                value=value,
+                low=value - 0.04,
+                high=top,
+                why="4 groups" if top != top else "",
+            )
+            for name, value, top in rows
+        ]
+    )
 
 
 def test_runs_are_compared_with_the_shortcuts():
     text = report.baselines_sentence(make_scores(), ("border only", "not measured"))
-    assert "*border only* has the highest AUC, 0.550" in text and "The interval of 1 of 2 runs" in text and text.endswith(": run 8, light.")
+    assert (
+        "*border only* has the highest AUC, 0.550" in text
+        and "The interval of 1 of 2 runs" in text
+        and text.endswith(": run 8, light.")
+    )
     text = report.baselines_sentence(make_scores(NOTHING), ("border only",))
     assert "(4 groups)" in text and "not shown that a run lies above" in text
     assert "above chance level (0.500)" in report.baselines_sentence(make_scores().iloc[1:], ("border only",))
@@ -108,44 +205,90 @@ def test_runs_are_compared_with_the_shortcuts():
 
 def test_how_many_published_numbers_are_measured():
     assert report.coverage_sentence(make_results(measured=NOTHING)) == "No number of Table 2 is measured yet."
-    assert "6 of 6 published numbers are measured. 6 have an interval, and 6 intervals include" in report.coverage_sentence(make_results())
+    assert (
+        "6 of 6 published numbers are measured. 6 have an interval, and 6 intervals include"
+        in report.coverage_sentence(make_results())
+    )
     assert "None has an interval" in report.coverage_sentence(make_results(low=NOTHING, high=NOTHING))
 
 
 def test_early_epochs_and_leakage():
-    pair = dict(run="8", schedule="published", early_epoch=8, last_epoch=25, early=0.5, last=0.4, difference=0.1, n=88, why="")
-    for low, high, end in ((0.05, 0.15, "the early epoch is better."), (-0.2, -0.1, "the last epoch is better."),
-                           (-0.1, 0.1, "no difference is shown.")):
+    pair = dict(
+        run="8",
+        schedule="published",
+        early_epoch=8,
+        last_epoch=25,
+        early=0.5,
+        last=0.4,
+        difference=0.1,
+        n=88,
+        why="",
+    )
+    for low, high, end in (
+        (0.05, 0.15, "the early epoch is better."),
+        (-0.2, -0.1, "the last epoch is better."),
+        (-0.1, 0.1, "no difference is shown."),
+    ):
         text = report.epochs_sentence(pd.DataFrame([pair | dict(low=low, high=high)]))
         assert end in text and "too short" not in text
     short = pd.DataFrame([pair | dict(low=-0.1, high=0.1, last_epoch=3)])
     assert "they say only that they had not over-fitted by their end" in report.epochs_sentence(short)
-    assert report.epochs_sentence(short.assign(low=NOTHING, high=NOTHING)).endswith("8th epoch against its 24th.")
+    assert report.epochs_sentence(short.assign(low=NOTHING, high=NOTHING)).endswith(
+        "8th epoch against its 24th."
+    )
     assert "no run is trained" in report.epochs_sentence(short[:0]).lower()
-    leak = dict(net="xception", crop=True, seed=42, difference=0.2, low=0.1, high=0.3, why="", n_published=88, n_group=80)
+    leak = dict(
+        net="xception",
+        crop=True,
+        seed=42,
+        difference=0.2,
+        low=0.1,
+        high=0.3,
+        why="",
+        n_published=88,
+        n_group=80,
+    )
     leaks = pd.DataFrame([leak | dict(metric="accuracy"), leak | dict(metric="auc")])
     text = report.protocols_sentence(leaks)
-    assert "xception, cropped, seed 42: +0.200 [+0.100, +0.300] (n=88 and 80)" in text and "in 1 of 1 for the AUC and in 1" in text
-    assert "it is not shown that shuffling changes anything" in report.protocols_sentence(leaks.assign(low=NOTHING, high=NOTHING))
+    assert (
+        "xception, cropped, seed 42: +0.200 [+0.100, +0.300] (n=88 and 80)" in text
+        and "in 1 of 1 for the AUC and in 1" in text
+    )
+    assert "it is not shown that shuffling changes anything" in report.protocols_sentence(
+        leaks.assign(low=NOTHING, high=NOTHING)
+    )
     assert "No run of this folder was also trained on the other split" in report.protocols_sentence(leaks[:0])
 
 
 def test_the_published_arithmetic_in_words():
     arithmetic = check_arithmetic(printed_table2())
     text = report.arithmetic_sentence(arithmetic)
-    assert "Run 7 implies another fraction, 0.499 to 0.507" in text and text.endswith("Either way none gives run 7.")
-    assert "If digits were rounded, no test set gives runs 3 and 7. If digits were cut off, no test set gives runs 7, 8 and 9." in text
+    assert "Run 7 implies another fraction, 0.499 to 0.507" in text and text.endswith(
+        "Either way none gives run 7."
+    )
+    assert (
+        "If digits were rounded, no test set gives runs 3 and 7. If digits were cut off, no test set gives runs 7, 8 and 9."
+        in text
+    )
     verdicts = views.arithmetic_view(arithmetic).set_index("run")["verdict"].to_dict()
     assert verdicts == {n: "impossible" if n == 7 else "" for n in range(1, 10)}
 
 
-@pytest.mark.parametrize("ends, words", [((0.6, 0.76), "other validation images could have reversed them"), ((0.6, 0.7), ""),
-                                         ((NOTHING, NOTHING), "it is not known whether")])
+@pytest.mark.parametrize(
+    "ends, words",
+    [
+        ((0.6, 0.76), "other validation images could have reversed them"),
+        ((0.6, 0.7), ""),
+        ((NOTHING, NOTHING), "it is not known whether"),
+    ],
+)
 def test_how_sure_the_choice_of_the_classifier_is(ends, words):
     ranked = RANKED.assign(low=[0.75, ends[0]], high=[0.85, ends[1]])
     text = report.classifier_sentence(dict(row=8, crop=True), ranked)
     assert text.startswith("`models/classifier` is now run 8: of the runs on head crops,") and words in text
-    assert ("reversed them" in text) == bool(words) and text.endswith("The test split was not used for this choice.")
+    assert ("reversed them" in text) == bool(words) and text.endswith(
+        "The test split was not used for this choice."
+    )
     assert report.classifier_sentence({}, ranked) == "No run is trained, so there is no classifier yet."
 
 

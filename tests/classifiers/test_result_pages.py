@@ -1,4 +1,5 @@
 "The results pages of the classifiers, run on small run folders."
+
 import shutil
 from dataclasses import replace
 
@@ -27,19 +28,27 @@ def test_photographs_with_what_is_kept(root, tmp_path):
     shown = areas[areas.data.eq("real") & areas.classifier.eq("run 11, xception")].iloc[0]
     assert shown.value == float(kept.measured["table2-11-auc"]) and shown.n == kept.n["table2-11-auc"]
     assert list(names["recipes"].row) == ["run 11", *(f"run {number}" for number in (1, 2, 4, 5, 6, 7))]
-    assert names["recipes"].difference.notna().sum() == 6 and all(len(record["history"]) > 1 for record in names["records"].values())
+    assert names["recipes"].difference.notna().sum() == 6 and all(
+        len(record["history"]) > 1 for record in names["records"].values()
+    )
     artifacts = pd.read_csv(tmp_path / "artifacts.csv", index_col="id")
     assert {"fig-photographs", "fig-recipes", "fig-recipe-epochs", "table-recipes"} <= set(artifacts.index)
 
 
 def test_photographs_without_kept_numbers(root, tmp_path):
     names = run_page(root, "06b_photographs", dict(run_folder=lambda *args: tmp_path), profile="full")
-    assert names["aucs"].empty and names["photographs"].photographs_sentence(names["aucs"]) == "No results are kept for this profile."
+    assert (
+        names["aucs"].empty
+        and names["photographs"].photographs_sentence(names["aucs"])
+        == "No results are kept for this profile."
+    )
     assert not (tmp_path / "figures/fig-photographs.png").exists()
 
 
 def test_classifiers_with_no_run_at_all(root, tmp_path):
-    names = run_page(root, "06a_classifiers", dict(run_folder=lambda *args: tmp_path, read_settings=page_settings))
+    names = run_page(
+        root, "06a_classifiers", dict(run_folder=lambda *args: tmp_path, read_settings=page_settings)
+    )
     assert (names["results"].status == "not run").all() and names["classifier"] is None
     claims = pd.read_csv(tmp_path / "claims.csv")
     assert (claims[claims.id.str.startswith("table2-")].status == "not yet").all()
@@ -52,7 +61,10 @@ def test_classifiers_with_two_runs(root, copy):
     assert (artifacts.loc[["fig-9", "table-1", "table-2"]].status == "measured").all()
     assert all((copy / path).is_file() for path in artifacts.loc[["fig-9", "table-1", "table-2"]].path)
     claims = pd.read_csv(copy / "claims.csv", index_col="id")
-    assert claims.status["table2-8-test_accuracy"] == "measured" and claims.status["table2-2-test_accuracy"] == "not yet"
+    assert (
+        claims.status["table2-8-test_accuracy"] == "measured"
+        and claims.status["table2-2-test_accuracy"] == "not yet"
+    )
     assert (copy / "models/classifier/model.safetensors").is_file()
 
 
@@ -65,16 +77,26 @@ def test_classifiers_say_what_a_paired_test_shows(root, copy, better, word):
         right = frame.split.eq("validation") == (row == "8") if not better else row == "8"
         frame["probability"] = np.where(right, frame.label, 1 - frame.label).astype(float)
         frame.to_csv(path, index=False)
-    replaced = dict(run_folder=lambda *args: copy, read_settings=lambda profile: replace(page_settings(profile), n_resamples=100))
+    replaced = dict(
+        run_folder=lambda *args: copy,
+        read_settings=lambda profile: replace(page_settings(profile), n_resamples=100),
+    )
     names = run_page(root, "06a_classifiers", replaced)
-    assert names["chosen"] == 8 and names["against"].difference.abs().item() == 1 and np.isnan(names["against"].p.item())
+    assert (
+        names["chosen"] == 8
+        and names["against"].difference.abs().item() == 1
+        and np.isnan(names["against"].p.item())
+    )
     text = report.ranking_sentence(names["ranked"], 8, names["against"])
     assert "The test shows no difference between run 8 and run 1." in text, "six groups are too few"
     assert "test AUC than" not in text and ("run 1 scored higher" in text) != better
     many = names["against"].assign(p=0.001, low=0.5, high=1.0)
     names = run_page(root, "06a_classifiers", replaced | dict(compare_runs=lambda *args, **how: many.copy()))
     text = report.ranking_sentence(names["ranked"], 8, names["against"])
-    assert f"Run 8 has a {word} test AUC than run 1 (paired sign-flip test over groups, Holm-adjusted p < .05)." in text
+    assert (
+        f"Run 8 has a {word} test AUC than run 1 (paired sign-flip test over groups, Holm-adjusted p < .05)."
+        in text
+    )
     assert "no difference" not in text and ("On the test split" in text) != better
 
 
@@ -82,13 +104,19 @@ def test_the_training_page_trains_a_run_of_table_1_and_another(root, copy):
     replaced = dict(run_folder=lambda *args: copy, read_settings=page_settings)
     names = run_page(root, "06_training_run", replaced, profile="smoke", row=6)
     assert names["name"] == "6" and read_run(copy / "training/6")["config"]["net"] == "light"
-    names = run_page(root, "06_training_run", replaced, profile="smoke", row=6, net="midway", epochs=1, crop="no")
+    names = run_page(
+        root, "06_training_run", replaced, profile="smoke", row=6, net="midway", epochs=1, crop="no"
+    )
     assert names["name"].startswith("custom-midway-adam") and sorted(finished_runs(copy)) == [1, 6, 8]
 
 
 def test_parameters_of_the_pages(root):
     def parameters(name):
-        cell, = [c for c in nbformat.read(root / "nbs" / f"{name}.ipynb", as_version=4).cells if "parameters" in c.metadata.get("tags", [])]
+        (cell,) = [
+            c
+            for c in nbformat.read(root / "nbs" / f"{name}.ipynb", as_version=4).cells
+            if "parameters" in c.metadata.get("tags", [])
+        ]
         names = {}
         exec(cell.source, names)
         return {k: v for k, v in names.items() if not k.startswith("__")}
@@ -97,41 +125,98 @@ def test_parameters_of_the_pages(root):
     for name in ("05_architectures", "06a_classifiers", "06b_photographs", "conclusions"):
         assert parameters(name) == both
     assert parameters("06_training_run") == both | dict(
-        row=8, net="", optimiser="", learning_rate=0.0, batch_size=0, epochs=0, crop="", seed=0, protocol="", schedule="", augment="",
-        window=0.0, patience=0, precision="", weights="", name="", overwrite=False)
+        row=8,
+        net="",
+        optimiser="",
+        learning_rate=0.0,
+        batch_size=0,
+        epochs=0,
+        crop="",
+        seed=0,
+        protocol="",
+        schedule="",
+        augment="",
+        window=0.0,
+        patience=0,
+        precision="",
+        weights="",
+        name="",
+        overwrite=False,
+    )
 
 
 def test_classifiers_with_everything(root, copy):
     "Both protocols, both schedules, crops and baselines' absence: every cell runs and says something."
     shutil.copytree(copy / "cvcs_dfd", copy / "cvcs_cropped_dfd")
-    for name, config in {"9": replace(TINY, row=9, epochs=1), "7": replace(TINY, row=7, crop=True, epochs=1),
-                         "1-published": replace(TINY, row=0, epochs=2, protocol="published"),
-                         "1-cosine": replace(TINY, row=0, epochs=2, schedule="cosine")}.items():
+    for name, config in {
+        "9": replace(TINY, row=9, epochs=1),
+        "7": replace(TINY, row=7, crop=True, epochs=1),
+        "1-published": replace(TINY, row=0, epochs=2, protocol="published"),
+        "1-cosine": replace(TINY, row=0, epochs=2, schedule="cosine"),
+    }.items():
         train_run(copy, config, name)
-    names = run_page(root, "06a_classifiers", dict(run_folder=lambda *args: copy, read_settings=page_settings))
+    names = run_page(
+        root, "06a_classifiers", dict(run_folder=lambda *args: copy, read_settings=page_settings)
+    )
     tables = pd.read_csv(copy / "artifacts.csv", index_col="id").query("status == 'measured'").index
-    wanted = {"table-1", "table-2", "table-2-published", "table-row-against-row", "table-crops-and-whole", "table-methods",
-              "table-protocols", "table-epochs", "table-arithmetic", "table-all-rows", "fig-9", "fig-all-rows"}
-    assert wanted <= set(tables) and len(names["against"]) == 3 and not (names["against"].holm < names["against"].p).any()
+    wanted = {
+        "table-1",
+        "table-2",
+        "table-2-published",
+        "table-row-against-row",
+        "table-crops-and-whole",
+        "table-methods",
+        "table-protocols",
+        "table-epochs",
+        "table-arithmetic",
+        "table-all-rows",
+        "fig-9",
+        "fig-all-rows",
+    }
+    assert (
+        wanted <= set(tables)
+        and len(names["against"]) == 3
+        and not (names["against"].holm < names["against"].p).any()
+    )
     claims = pd.read_csv(copy / "claims.csv", index_col="id").status
-    assert claims["table2-1-auc"] == claims["table2-1-test_accuracy-published"] == claims["table1-1-net"] == "measured"
+    assert (
+        claims["table2-1-auc"]
+        == claims["table2-1-test_accuracy-published"]
+        == claims["table1-1-net"]
+        == "measured"
+    )
     assert claims["epoch-8-accuracy"] == "not yet"
 
 
 def test_architectures_are_drawn_and_measured(root, tmp_path):
-    names = run_page(root, "05_architectures", dict(run_folder=lambda *args: tmp_path, read_settings=page_settings))
+    names = run_page(
+        root, "05_architectures", dict(run_folder=lambda *args: tmp_path, read_settings=page_settings)
+    )
     artifacts = pd.read_csv(tmp_path / "artifacts.csv", index_col="id")
     made = artifacts[artifacts.status.eq("measured")]
-    assert {"fig-6", "fig-7", "fig-8", "table-variants"} <= set(made.index) and set(made.notebook) == {"05_architectures"}
-    assert all((tmp_path / path).is_file() for path in made.path) and (names["variants"].images_per_second > 0).all()
+    assert {"fig-6", "fig-7", "fig-8", "table-variants"} <= set(made.index) and set(made.notebook) == {
+        "05_architectures"
+    }
+    assert (
+        all((tmp_path / path).is_file() for path in made.path)
+        and (names["variants"].images_per_second > 0).all()
+    )
 
 
 def test_conclusions_of_a_run_and_without_one(root, copy, tmp_path):
-    without = run_page(root, "conclusions", dict(run_folder=lambda *args: tmp_path / "nothing"))["conclusions"].set_index("claim")
-    assert not (tmp_path / "nothing").exists() and {"contradicted", "impossible", "not measured"} == set(without.verdict)
+    without = run_page(root, "conclusions", dict(run_folder=lambda *args: tmp_path / "nothing"))[
+        "conclusions"
+    ].set_index("claim")
+    assert not (tmp_path / "nothing").exists() and {"contradicted", "impossible", "not measured"} == set(
+        without.verdict
+    )
     run_page(root, "06a_classifiers", dict(run_folder=lambda *args: copy, read_settings=page_settings))
-    conclusions = run_page(root, "conclusions", dict(run_folder=lambda *args: copy))["conclusions"].set_index("claim")
+    conclusions = run_page(root, "conclusions", dict(run_folder=lambda *args: copy))["conclusions"].set_index(
+        "claim"
+    )
     changed = conclusions.index[conclusions.verdict.ne(without.verdict)]
-    assert changed.tolist() == ["Run 8 is better after epoch 8 than after epoch 24"], "two runs of two epochs answer no more"
+    assert changed.tolist() == ["Run 8 is better after epoch 8 than after epoch 24"], (
+        "two runs of two epochs answer no more"
+    )
     assert conclusions.verdict[changed].tolist() == ["not comparable"]
     assert "table-conclusions" in set(pd.read_csv(copy / "artifacts.csv").query("status == 'measured'").id)

@@ -1,4 +1,5 @@
 "Tables 1 and 2: what is read from finished runs, and laid beside what was published."
+
 import json
 import shutil
 from dataclasses import replace
@@ -22,12 +23,22 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_table_2_never_makes_up_a_number(run):
     results = results_table(run, n_resamples=20)
     assert len(results) == 11 * 8
-    assert results[results.row.gt(9) | ~results.column.isin(list(tables.RESULT_COLUMNS))].published.isna().all()
+    assert (
+        results[results.row.gt(9) | ~results.column.isin(list(tables.RESULT_COLUMNS))].published.isna().all()
+    )
     run_rows, others = results[results.row.isin([1, 8])], results[~results.row.isin([1, 8])]
     assert (run_rows.status == "run").all() and (run_rows.n == 6).all()
-    assert (others.status == "not run").all() and others[["measured", "low", "high"]].isna().all(axis=None) and (others.n == 0).all()
+    assert (
+        (others.status == "not run").all()
+        and others[["measured", "low", "high"]].isna().all(axis=None)
+        and (others.n == 0).all()
+    )
     shown = show_results(results)
-    assert shown.loc[3, "recall_0"] == "0.7: not run" and list(shown) == [*tables.RESULT_COLUMNS, *tables.MORE_COLUMNS, "n"]
+    assert shown.loc[3, "recall_0"] == "0.7: not run" and list(shown) == [
+        *tables.RESULT_COLUMNS,
+        *tables.MORE_COLUMNS,
+        "n",
+    ]
     assert shown.n[[1, 3, 8]].tolist() == ["6", "", "6"]
 
 
@@ -51,20 +62,33 @@ def test_claims_are_known_ids_with_intervals(run, root):
     claims = result_claims(run, results)
     known = set(pd.read_csv(root / "papers/original/claims.csv").id)
     ours = [claim for claim in claims if claim.get("published") == ""]
-    assert {claim["id"] for claim in ours} == {f"table2-{row}-{name}" for row in (1, 8) for name in tables.MORE_COLUMNS}
+    assert {claim["id"] for claim in ours} == {
+        f"table2-{row}-{name}" for row in (1, 8) for name in tables.MORE_COLUMNS
+    }
     claims = [claim for claim in claims if claim not in ours]
-    assert {claim["id"] for claim in claims} == {f"table2-{row}-{column}" for row in range(1, 10) for column in tables.RESULT_COLUMNS}
+    assert {claim["id"] for claim in claims} == {
+        f"table2-{row}-{column}" for row in range(1, 10) for column in tables.RESULT_COLUMNS
+    }
     measured = [claim for claim in claims if claim["measured"] is not None]
     assert {claim["id"].split("-")[1] for claim in measured} == {"1", "8"}
     claims = measured
-    assert all(set(claim) <= set(CLAIM_COLUMNS) and claim["data"] == "noise" and claim["protocol"] == "group" for claim in claims)
+    assert all(
+        set(claim) <= set(CLAIM_COLUMNS) and claim["data"] == "noise" and claim["protocol"] == "group"
+        for claim in claims
+    )
     assert {f"table2-{row}-{column}" for row in range(1, 10) for column in tables.RESULT_COLUMNS} <= known
 
 
 def test_table_1_says_what_was_asked_and_what_was_used(run):
     table = training_table(run).set_index("row")
     assert table.status.to_dict() == {row: "run" if row in (1, 8) else "not run" for row in range(1, 12)}
-    assert (table.crop[8], table.crop_used[8], table.epochs[8], table.epochs_used[8], table.image_size_used[8]) == ("yes", False, 25, 2, 48)
+    assert (
+        table.crop[8],
+        table.crop_used[8],
+        table.epochs[8],
+        table.epochs_used[8],
+        table.image_size_used[8],
+    ) == ("yes", False, 25, 2, 48)
     assert pd.isna(table.epochs_used[3])
     assert (table.window[8], table.weight_decay[8]) == (1, 0) and pd.isna(table.window[3])
 
@@ -78,8 +102,12 @@ def test_plot_history_shows_three_lines(run):
     import matplotlib.pyplot as plt
 
     ax = tables.plot_history(pd.read_csv(run / "training/8/history.csv").head(1), best=1)
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["loss, train", "loss, validation", "chosen: epoch 1",
-                                                                         "accuracy, validation"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [
+        "loss, train",
+        "loss, validation",
+        "chosen: epoch 1",
+        "accuracy, validation",
+    ]
     plt.close(ax.figure)
 
 
@@ -94,7 +122,11 @@ def test_a_stale_named_run_is_left_out_and_named(copy):
     for row, net in ((1, "xception"), (8, "light")):
         train_run(copy, replace(TINY, row=row, net=net, crop=row == 8, epochs=2), str(row), overwrite=True)
     records, left_out = tables.usable_runs(copy)
-    assert list(records) == ["1", "8"] and list(left_out) == ["1-published"] and "manifest.csv: changed" in left_out["1-published"]
+    assert (
+        list(records) == ["1", "8"]
+        and list(left_out) == ["1-published"]
+        and "manifest.csv: changed" in left_out["1-published"]
+    )
     results = results_table(copy, 10, "published")
     assert (results.status == "not run").all() and comparison.compare_protocols(copy).empty
     assert comparison.compare_epochs(copy, n_resamples=10).run.tolist() == ["1", "8"]
@@ -102,7 +134,9 @@ def test_a_stale_named_run_is_left_out_and_named(copy):
     assert claims["table2-1-auc-published"] == "measured"
     save_claims(result_claims(copy, results, "published"), copy)
     claims = pd.read_csv(copy / "claims.csv", index_col="id")
-    assert claims.status["table2-1-auc-published"] == "not yet" and pd.isna(claims.measured["table2-1-auc-published"])
+    assert claims.status["table2-1-auc-published"] == "not yet" and pd.isna(
+        claims.measured["table2-1-auc-published"]
+    )
     assert "table2-3-auc-published" not in claims.index, "a number of ours that never was leaves no line"
 
 
@@ -116,15 +150,22 @@ def test_a_record_that_someone_wrote_is_left_out(copy, content):
     with pytest.raises(TrainingError, match="8/run.json"):
         tables.usable_runs(copy)
     shutil.rmtree(copy / "training/8")
-    assert list(tables.usable_runs(copy)[1]) == ["mine"] and comparison.compare_epochs(copy, n_resamples=10).run.tolist() == ["1"]
+    assert list(tables.usable_runs(copy)[1]) == ["mine"] and comparison.compare_epochs(
+        copy, n_resamples=10
+    ).run.tolist() == ["1"]
 
 
 @pytest.mark.parametrize("key, value", [("code_sha256", "0"), ("processes", 2), ("manifest_sha256", "0")])
 def test_a_matching_run_has_the_same_code_data_and_processes(run, key, value):
     records, _ = tables.usable_runs(run)
-    twin = records["1"] | {"config": records["1"]["config"] | {"protocol": "published", "row": 0, "workers": 7}}
+    twin = records["1"] | {
+        "config": records["1"]["config"] | {"protocol": "published", "row": 0, "workers": 7}
+    }
     assert tables.find_matching_run({**records, "mine": twin}, records["1"], protocol="published") == "mine"
-    assert tables.find_matching_run({**records, "mine": twin | {key: value}}, records["1"], protocol="published") is None
+    assert (
+        tables.find_matching_run({**records, "mine": twin | {key: value}}, records["1"], protocol="published")
+        is None
+    )
 
 
 def test_the_two_readings_of_table_2(copy):
@@ -136,17 +177,29 @@ def test_the_two_readings_of_table_2(copy):
     cell = leaking.query("row == 1 and column == 'test_accuracy'").measured.item()
     assert cell == pytest.approx(((frame.probability >= 0.5) == frame.label).mean())
     claims = result_claims(copy, leaking, "published")
-    assert {claim["protocol"] for claim in claims} == {"published"} and all(claim["id"].endswith("-published") for claim in claims)
+    assert {claim["protocol"] for claim in claims} == {"published"} and all(
+        claim["id"].endswith("-published") for claim in claims
+    )
 
 
 def test_settings_are_claims_and_epochs_wait_for_a_long_run(run, root):
     known = pd.read_csv(root / "papers/original/claims.csv", dtype=str).set_index("id").published
     settings = {claim["id"]: claim["measured"] for claim in tables.setting_claims(run)}
     assert set(settings) == {id for id in known.index if id.startswith(("table1-", "training-"))}
-    assert settings["table1-8-net"] == "light" and settings["table1-8-crop"] == "no" and settings["table1-1-epochs"] == 2
-    assert settings["table1-2-net"] is None and settings["training-decay"] == pytest.approx(0.05) and settings["training-decay_epochs"] == 5
+    assert (
+        settings["table1-8-net"] == "light"
+        and settings["table1-8-crop"] == "no"
+        and settings["table1-1-epochs"] == 2
+    )
+    assert (
+        settings["table1-2-net"] is None
+        and settings["training-decay"] == pytest.approx(0.05)
+        and settings["training-decay_epochs"] == 5
+    )
     epochs = {claim["id"]: claim["measured"] for claim in tables.epoch_claims(run)}
-    assert set(epochs) == {id for id in known.index if id.startswith("epoch-")} and set(epochs.values()) == {None}
+    assert set(epochs) == {id for id in known.index if id.startswith("epoch-")} and set(epochs.values()) == {
+        None
+    }
 
 
 def test_a_claim_of_an_epoch_says_which_one_was_read(copy):
@@ -160,4 +213,8 @@ def test_the_published_table_contradicts_itself_in_two_runs():
     table = tables.check_arithmetic(tables.printed_table2())
     assert table.index[~table.possible_if_rounded.astype(bool)].tolist() == [3, 7]
     assert table.index[~table.possible_if_cut.astype(bool)].tolist() == [7, 8, 9]
-    assert table.real_low.drop(7).min() > 0.25 and table.real_high.drop(7).max() < 0.42 and table.real_low[7] > 0.42
+    assert (
+        table.real_low.drop(7).min() > 0.25
+        and table.real_high.drop(7).max() < 0.42
+        and table.real_low[7] > 0.42
+    )

@@ -590,7 +590,6 @@ def read_run_without_place(folder):
 def test_the_command_trains_a_run_and_refuses_what_it_does_not_know(run, tmp_path, monkeypatch, capsys):
     from typer.testing import CliRunner
 
-
     shutil.copytree(run, tmp_path / run.name)
     small = replace(read_settings("smoke"), image_size=48, width=0.1, epoch_limit=1)
     monkeypatch.setattr("deepfake_nbs.core.run_folder", lambda profile, data: tmp_path / run.name)
@@ -598,11 +597,20 @@ def test_the_command_trains_a_run_and_refuses_what_it_does_not_know(run, tmp_pat
     done = CliRunner().invoke(app, ["train", "--run-number", "6", "seed=3"])
     assert done.exit_code == 0 and "best epoch 1" in done.output, done.output
     old = CliRunner().invoke(app, ["train", "--row", "6", "seed=3"])
-    assert old.exit_code == 0 and "--row is now called --run-number" in old.output and "best epoch 1" in old.output
+    assert (
+        old.exit_code == 0
+        and "--row is now called --run-number" in old.output
+        and "best epoch 1" in old.output
+    )
     assert [path.name for path in (tmp_path / run.name / "training").glob("custom-light*seed3*")]
-    for arguments, words in [(["--run-number", "12"], "run number is 12"), (["nets=midway"], "expected key=value"),
-                             (["epochs=many"], "expected epochs=int"), (["optimiser=sgd"], "unknown optimiser 'sgd'"),
-                             (["epochs=0"], "epochs is 0, expected at least 1"), (["weights=nothing.pt"], "nothing.pt: no such file")]:
+    for arguments, words in [
+        (["--run-number", "12"], "run number is 12"),
+        (["nets=midway"], "expected key=value"),
+        (["epochs=many"], "expected epochs=int"),
+        (["optimiser=sgd"], "unknown optimiser 'sgd'"),
+        (["epochs=0"], "epochs is 0, expected at least 1"),
+        (["weights=nothing.pt"], "nothing.pt: no such file"),
+    ]:
         done = CliRunner().invoke(app, ["train", *arguments])
         assert done.exit_code == 2 and words in done.output and "Traceback" not in done.output
 
@@ -618,7 +626,6 @@ def test_the_command_trains_a_run_and_refuses_what_it_does_not_know(run, tmp_pat
 )
 def test_the_command_ends_with_a_message(tmp_path, monkeypatch, error):
     from typer.testing import CliRunner
-
 
     def fail(*args):
         raise error

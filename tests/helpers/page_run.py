@@ -1,4 +1,5 @@
 "Run a page's code cells in this process, on a small run folder."
+
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ def run_page(root: Path, name: str, replaced: dict[str, Any], /, **parameters: A
     for cell in notebook.cells:
         if cell.cell_type == "code":
             exec(cell.source, names)
-            names.update(parameters if "parameters" in cell.metadata.get("tags", []) else {},
-                         **{k: v for k, v in replaced.items() if k in names})
+            names.update(
+                parameters if "parameters" in cell.metadata.get("tags", []) else {},
+                **{k: v for k, v in replaced.items() if k in names},
+            )
     return names
 
 
