@@ -11,15 +11,18 @@ from pathlib import Path
 PACKAGE = "deepfake_nbs"
 
 
-def imported(code: str) -> set[str]:
-    "Dotted names of this package's modules that `code` imports, wherever the import stands. `from a import b` may mean a.b."
+def imported(code: str, package: str = "") -> set[str]:
+    """Dotted names of this package's modules that `code` imports, wherever the import stands; `package` is where
+    a relative import starts. `from a import b` may mean a.b."""
     names = set()
     for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == PACKAGE:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        if isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            module = ".".join([*above, *([node.module] if node.module else [])])
+            names |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names if alias.name.split(".")[0] == PACKAGE}
-    return names
+            names |= {alias.name for alias in node.names}
+    return {name for name in names if name.split(".")[0] == PACKAGE}
 
 
 def module_file(name: str) -> str:
@@ -42,7 +45,9 @@ def closure(code: str, root: Path, known: dict[str, set[str]]) -> set[str]:
             continue
         found.add(file)
         if file not in known:
-            known[file] = {module_file(name) for name in imported((root / file).read_text(encoding="utf-8"))}
+            package = ".".join(Path(file).parent.parts)
+            text = (root / file).read_text(encoding="utf-8")
+            known[file] = {module_file(name) for name in imported(text, package)}
         waiting |= known[file]
     return found
 
@@ -58,9 +63,7 @@ def rules(root: Path) -> list[str]:
         exports = re.search(r"^#\|\s*default_exp:\s*([\w.]+)", code, flags=re.M)
         own = {module_file(f"{PACKAGE}.{exports[1]}")} if exports else set()
         files = " ".join(sorted(closure(code, root, known) | own))
-        if (
-            place.stem == "06_training_run"
-        ):  # One notebook, run once a configuration: a pattern rule in the Makefile
+        if place.stem == "06_training_run":  # One notebook, run once a configuration: a pattern rule of make
             lines.append(f"TRAINING := {files}")
         else:
             lines.append(f"$(DONE)/{place}: {files}")

@@ -194,7 +194,7 @@ def _webp_parts(file: _File, size: int) -> list[_Part]:
         whole = 8 + length + length % 2
         if kind == b"VP8X":
             first = file.read(10)
-        elif kind in (b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"):
+        elif kind in (b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"):  # Pixels. codespell:ignore ALPH
             parts.append((file, place, whole))
         elif kind == b"EXIF" and length < 1 << 20 and place + whole <= size and _is_exif(file.read(length)):
             exif = [(file, place, whole)]

@@ -12,31 +12,8 @@ from scipy.optimize import linprog
 
 ROOT = Path(__file__).resolve().parents[1]
 ORIGINAL = ROOT / "papers" / "original"
-CHAPTERS = (
-    "index",
-    "00a_core",
-    "00b_images",
-    "00c_files",
-    "00d_parallel",
-    "00e_metrics",
-    "00l_commands",
-    "10a_datasets",
-    "20a_miniature",
-    "01_datasets",
-    "30a_head_detection",
-    "02_head_detection",
-    "40a_retrieval",
-    "03_image_retrieval",
-    "50a_baselines",
-    "04_baselines",
-    "60a_xception",
-    "60d_training",
-    "06_training_run",
-    "06a_classifiers",
-    "70a_application",
-    "07_our_faces",
-    "08_demo",
-)
+PAGES = {path.stem for path in (ROOT / "nbs").glob("[0-9a-z]*.ipynb")}
+LIBRARY = {path.stem for path in (ROOT / "nbs" / "library").glob("[0-9]*.ipynb")}
 
 # A second transcription, by columns, to check the files against.
 TABLE_1 = """
@@ -127,15 +104,15 @@ def test_claims_are_numbers_unless_their_unit_is_text():
             assert row["unit"] != "share" or Decimal(row["published"]) <= 1
 
 
-def test_artifacts_are_all_there_and_their_chapters_exist_in_the_design():
+def test_artifacts_are_all_there_and_their_chapters_exist():
     rows = read("artifacts.csv")
     assert [row["id"] for row in rows] == ARTIFACTS
     assert all(row["kind"] == ("table" if row["id"].startswith("table") else "figure") for row in rows)
-    assert {row["notebook"] for row in rows} <= set(CHAPTERS)
+    assert {row["notebook"] for row in rows} <= PAGES | LIBRARY
 
 
-def test_claims_name_results_chapters_of_the_design():
-    assert {row["notebook"] for row in read("claims.csv")} <= set(CHAPTERS)
+def test_claims_name_pages_of_the_report():
+    assert {row["notebook"] for row in read("claims.csv")} <= PAGES
 
 
 # References
@@ -176,7 +153,7 @@ def test_the_report_cites_seventeen_works_and_is_cited_itself():
 # What the published numbers say about each other
 
 METRICS = ("precision_0", "precision_1", "recall_0", "recall_1")
-# Shares of (real called real, real called fake, fake called fake, fake called real): what each metric divides by what
+# Fractions of (real called real, real called fake, fake called fake, fake called real): what each metric divides by what
 PARTS = {
     "recall_0": ([1, 0, 0, 0], [1, 1, 0, 0]),
     "recall_1": ([0, 0, 1, 0], [0, 0, 1, 1]),
@@ -203,8 +180,8 @@ def loose(text):
     return float(text) - unit, float(text) + unit
 
 
-def real_share(row, metrics, interval=rounded):
-    "Smallest and largest share of real pictures in a test set that gives all `metrics` of `row`; None where none does."
+def real_fraction(row, metrics, interval=rounded):
+    "Smallest and largest fraction of real images in a test set with all `metrics` of `row`; None where none has."
     limits = []
     for name in metrics:
         part, whole = (np.array(side, float) for side in PARTS[name])
@@ -226,11 +203,11 @@ def real_share(row, metrics, interval=rounded):
     return tuple(ends)
 
 
-def rows_of_table_2(but=()):
+def runs_of_table_2(but=()):
     return [pytest.param(row, id=f"run{row['row']}") for row in read("table2.csv") if row["row"] not in but]
 
 
-def test_real_share_finds_the_share_of_a_known_test_set():
+def test_the_fraction_of_a_known_test_set_is_found():
     # 300 real, 700 fake; 240 and 630 are right
     row = dict(
         recall_0=".8",
@@ -240,45 +217,47 @@ def test_real_share_finds_the_share_of_a_known_test_set():
         test_accuracy=".87",
     )
     exact = {name: f"{float(value):.6f}" for name, value in row.items()}
-    assert real_share(exact, [*METRICS, "test_accuracy"]) == pytest.approx((0.3, 0.3), abs=1e-4)
-    assert real_share(exact | {"test_accuracy": ".920000"}, [*METRICS, "test_accuracy"]) is None
+    assert real_fraction(exact, [*METRICS, "test_accuracy"]) == pytest.approx((0.3, 0.3), abs=1e-4)
+    assert real_fraction(exact | {"test_accuracy": ".920000"}, [*METRICS, "test_accuracy"]) is None
 
 
-@pytest.mark.parametrize("row", rows_of_table_2(but="7"))
-def test_precision_and_recall_imply_a_third_of_real_pictures(row):
-    low, high = real_share(row, METRICS)
+@pytest.mark.parametrize("row", runs_of_table_2(but="7"))
+def test_precision_and_recall_imply_a_third_of_real_images(row):
+    low, high = real_fraction(row, METRICS)
     assert low <= 0.34 and high >= 0.32
     assert 0.30 < low < high < 0.35
 
 
 def test_run_7_was_read_on_another_test_set():
-    low, high = real_share(read("table2.csv")[6], METRICS)
+    low, high = real_fraction(read("table2.csv")[6], METRICS)
     assert 0.495 < low < high < 0.51
 
 
-@pytest.mark.parametrize("row", rows_of_table_2())
-def test_rows_3_and_7_are_impossible_and_the_others_are_not(row):
-    share = real_share(row, [*METRICS, "test_accuracy"])
+@pytest.mark.parametrize("row", runs_of_table_2())
+def test_runs_3_and_7_are_impossible_and_the_others_are_not(row):
+    fraction = real_fraction(row, [*METRICS, "test_accuracy"])
     if row["row"] in "37":
-        assert share is None
+        assert fraction is None
     else:
-        assert 0.31 < share[0] < share[1] < 0.35
+        assert 0.31 < fraction[0] < fraction[1] < 0.35
 
 
 @pytest.mark.parametrize(
     "interval, impossible", [(rounded, {"3", "7"}), (cut, {"7", "8", "9"}), (loose, {"7"})]
 )
-def test_only_row_7_is_impossible_however_the_digits_were_dropped(interval, impossible):
+def test_only_run_7_is_impossible_however_the_digits_were_dropped(interval, impossible):
     rows = read("table2.csv")
     assert {
-        row["row"] for row in rows if real_share(row, [*METRICS, "test_accuracy"], interval) is None
+        row["row"] for row in rows if real_fraction(row, [*METRICS, "test_accuracy"], interval) is None
     } == impossible
 
 
-def test_row_3_agrees_once_one_of_three_cells_is_set_aside():
+def test_run_3_agrees_once_one_of_three_cells_is_set_aside():
     row = read("table2.csv")[2]
     agree = {
-        left for left in [*METRICS, "test_accuracy"] if real_share(row, {*METRICS, "test_accuracy"} - {left})
+        left
+        for left in [*METRICS, "test_accuracy"]
+        if real_fraction(row, {*METRICS, "test_accuracy"} - {left})
     }
     assert agree == {"test_accuracy", "precision_1", "recall_0"}
 
@@ -288,19 +267,19 @@ def test_the_eighth_epoch_agrees_only_with_an_accuracy_of_two_digits():
     epoch = {name: claims[f"epoch-8-{name}"] for name in METRICS} | {
         "test_accuracy": claims["epoch-8-accuracy"]
     }
-    low, high = real_share(epoch, METRICS)
+    low, high = real_fraction(epoch, METRICS)
     assert 0.325 < low < high < 0.326
-    assert real_share(epoch, [*METRICS, "test_accuracy"]) is None
-    assert real_share(epoch | {"test_accuracy": ".88"}, [*METRICS, "test_accuracy"]) is not None
+    assert real_fraction(epoch, [*METRICS, "test_accuracy"]) is None
+    assert real_fraction(epoch | {"test_accuracy": ".88"}, [*METRICS, "test_accuracy"]) is not None
 
 
-def test_the_last_epoch_of_run_8_is_its_row_in_table_2():
+def test_the_last_epoch_of_run_8_is_its_line_in_table_2():
     claims = published()
     assert f"{float(claims['epoch-24-accuracy']):.3f}" == f"{float(claims['table2-8-test_accuracy']):.3f}"
 
 
 def test_always_fake_is_about_as_good_as_the_published_svm():
-    low, high = real_share({name: published()[f"epoch-8-{name}"] for name in METRICS}, METRICS)
+    low, high = real_fraction({name: published()[f"epoch-8-{name}"] for name in METRICS}, METRICS)
     svm = float(published()["baselines-svm-accuracy"])
     assert abs((1 - low) - svm) < 0.002 and abs((1 - high) - svm) < 0.002
     assert not 1 - high <= svm <= 1 - low  # near, but not the same number

@@ -53,7 +53,7 @@ def test_figures_and_claims_add_up(tmp_path):
         claims.save_claims([{"id": "table2-10-test_accuracy", "measured": 0.5}], tmp_path)
 
 
-def test_a_number_that_was_never_published_is_kept_when_its_row_says_so(tmp_path):
+def test_a_number_that_was_never_published_is_kept_when_its_claim_says_so(tmp_path):
     path = claims.save_claims(
         [{"id": "baselines-group-constant-accuracy", "published": "", "measured": 0.5, "n": 10}], tmp_path
     )

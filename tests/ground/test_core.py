@@ -52,7 +52,7 @@ def test_run_record_is_whole(tmp_path):
 
 
 def test_core_starts_fast():
-    "Judging a photograph must not wait for libraries that it does not use."
+    "Classifying a photograph must not wait for libraries that it does not use."
     heavy = {"torch", "pandas", "matplotlib", "sklearn", "fastai", "papermill"}
     code = f"import sys, deepfake_nbs.core; print(sorted({heavy!r} & set(sys.modules)))"
     assert (

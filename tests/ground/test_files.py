@@ -77,7 +77,7 @@ def test_special_files_are_named_and_never_opened(tmp_path):
     ) | {"gone.jpg": "a link to a file that is not there"}
 
 
-def test_a_folder_that_may_not_be_entered_is_named_and_the_rest_goes_on(tmp_path, monkeypatch):
+def test_a_folder_that_may_not_be_entered_is_named_and_the_walk_continues(tmp_path, monkeypatch):
     draw(tmp_path / "a.jpg")
     draw(tmp_path / "locked" / "b.jpg")
     scandir = os.scandir

@@ -274,10 +274,10 @@ def test_a_folder_is_as_readable_as_the_user_wants_it(tmp_path, umask, mode):
     assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == mode
 
 
-# --- Going on ----------------------------------------------------------------------------------------------------------
+# --- Resuming -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_same_plan_goes_on_and_another_begins_anew(tmp_path):
+def test_the_same_plan_is_resumed_and_another_begins_anew(tmp_path):
     def stop(plan, word):
         with pytest.raises(KeyboardInterrupt), stage_folder(tmp_path / "set", plan) as staging:
             found = content(staging.hidden)

@@ -104,7 +104,7 @@ def test_bad_predictions_are_refused(change, words):
 
 
 def draw_answers(groups, seed, hit=0.8):
-    "Answers of a network that is right about a share of the groups; each group has three pictures, all right or all wrong."
+    "Answers of a network that is right about a fraction of the groups; each group has three images, all right or all wrong."
     rng = np.random.default_rng(seed)
     right = np.repeat(rng.random(len(groups)) < hit, 3)
     labels = np.repeat(rng.integers(0, 2, len(groups)), 3)
@@ -370,7 +370,7 @@ def test_one_error_is_no_difference_of_precisions():
     for first, second in ((right, wrong), (wrong, right)):
         pair = paired_metrics(first, second)
         assert pair.p[["accuracy", "precision_fake", "precision_real"]].tolist() == [1, 1, 1], (
-            "one coin falls on one side always"
+            "one sign is always on one side"
         )
 
 

@@ -11,7 +11,7 @@ def test_every_profile_reads(profile):
     assert settings.name == profile and sum(settings.fractions) == pytest.approx(1) and settings.rows
 
 
-def test_runs_are_rows_and_pairs_on_both_splits():
+def test_runs_are_configurations_and_pairs_on_both_splits():
     settings = replace(
         read_settings("mini"), rows=(1, 3), protocol_rows=(1, 3), protocol_seeds=(2, 42), schedule_rows=(3,)
     )
