@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import IO
 
 from .core import did_you_mean, project_root, resolve, run_folder, walk, write_text
-from .settings import read_settings
 
 # %% ../nbs/library/00m_pages.ipynb #setup03
 class PageError(ValueError):
@@ -93,6 +92,8 @@ def choose_profile(
     cells: list[str] | None = None,  # As for `check_parameters`
 ) -> str:                            # The profile of a run that exists
     "Choose the run that a page shows: the one asked for, else the newest, and say so. Raises `PageError` where there is none."
+    from deepfake_nbs.settings import read_settings  # It loads pydantic: a command starts without it
+
     cells = cells_so_far() if cells is None else cells
     asked = "profile" in check_parameters(cells) or profile != DEFAULT_PROFILE
     if not cells or _has_run(run_folder(profile, data)) or (asked and new):
@@ -295,6 +296,8 @@ def freeze_inputs(
     data: str | Path,  # Data root
 ) -> Path:             # The run folder, which now holds settings.json and inputs.csv
     "Write what the pages of a run depend on, and touch nothing that has not changed. Raises `FileNotFoundError`."
+    from deepfake_nbs.settings import read_settings
+
     root = resolve(data)
     if not root.is_dir():
         raise FileNotFoundError(f"{data}: no such data root; expected a folder that holds challenge/, faceforensics/, heads/")
