@@ -161,7 +161,7 @@ def _drawn(what: "RenderableType") -> str:
     "What rich would print on standard output."
     from rich.console import Console
 
-    console = Console(file=sys.stdout, highlight=False)
+    console = Console(file=sys.stdout, highlight=False, force_jupyter=False)
     with console.capture() as captured:
         console.print(what)
     return captured.get().rstrip("\n")

@@ -18,7 +18,7 @@ HEAVY = {
     "ipywidgets",
     "cv2",
     "rich",
-    "pydantic",
+    "pydantic.dataclasses",
 }
 
 
