@@ -248,7 +248,7 @@ def test_it_has_one_title_with_a_subtitle(path):
 def test_its_directives_are_in_colon_form(path):
     for cell in code(path):
         for line in re.findall(r"^#\|.*$", cell["source"], flags=re.M):
-            assert re.fullmatch(r"#\| [\w-]+:( \S.*)?|#\|\s+- \S.*", line), (
+            assert re.fullmatch(r"#\| [\w-]+:( \S.*)?|#\|\s+- \S.*|#\|   +\S.*", line), (
                 f"{path.name}: {line!r}; Quarto would print it"
             )
 
