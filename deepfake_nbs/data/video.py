@@ -60,7 +60,7 @@ def _open_video(path: Path) -> cv2.VideoCapture:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # Our error says what is wrong; FFmpeg and OpenCV
     level = cv2.utils.logging.getLogLevel()                # would only print it once more
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    name = cast(str, os.fsencode(path.absolute()))  # Bytes: a name need not be UTF-8; OpenCV's stubs know text
+    name = cast(str, os.fsencode(path.absolute()))  # OpenCV takes bytes, which need not be UTF-8
     capture = cv2.VideoCapture(name, cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     cv2.utils.logging.setLogLevel(level)
     if not capture.isOpened():
