@@ -77,7 +77,7 @@ def test_half_precision_is_used_recorded_and_left(noise, tmp_path, monkeypatch):
     )
 
 
-def test_half_precision_says_what_float32_says(noise, tmp_path):
+def test_half_precision_predicts_what_float32_predicts(noise, tmp_path):
     config = replace(TINY, epochs=12, learning_rate=0.005, schedule="constant")
     train(config, noise, tmp_path / "out", device="cpu")
     model, _ = load_classifier(tmp_path / "out/model")
@@ -264,7 +264,7 @@ def test_predictions_agree_with_history(run):
         )
 
 
-def test_the_classifier_says_what_the_run_said(run, tmp_path):
+def test_the_classifier_predicts_what_the_run_predicted(run, tmp_path):
     shutil.copytree(run, tmp_path / run.name)
     model, config = load_classifier(choose_classifier(tmp_path / run.name))
     frame = read_predictions(run / "training" / str(config["row"]), "test")
@@ -298,7 +298,7 @@ def without_seconds(path):
     ],
     ids=["adam", "momentum", "recipe"],
 )
-def test_a_killed_run_goes_on_as_if_nothing_had_happened(noise, tmp_path, monkeypatch, capsys, changes):
+def test_a_killed_run_resumes_as_if_nothing_had_happened(noise, tmp_path, monkeypatch, capsys, changes):
     config = replace(TINY, **changes)
     whole = train(config, noise, tmp_path / "whole", device="cpu")
     with monkeypatch.context() as patch:

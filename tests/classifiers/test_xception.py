@@ -175,7 +175,7 @@ LOGITS_OF_TIMM = [[0.08369394, 0.48974201], [0.06167217, 0.51376420]]
 
 
 @torch.inference_mode()
-def test_same_logits_as_timm_said():
+def test_same_logits_as_those_recorded_from_timm():
     x = torch.from_numpy(np.random.default_rng(1).uniform(-1, 1, (2, 3, 96, 96))).float()
     assert torch.allclose(fill(create_model("xception"))(x), torch.tensor(LOGITS_OF_TIMM), atol=1e-4)
     try:

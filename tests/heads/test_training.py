@@ -122,7 +122,7 @@ def test_what_is_trained_is_not_trained_again_and_not_replaced(trained, film):
 
 
 @pytest.mark.parametrize("epoch", [1, 2])
-def test_a_killed_training_goes_on(film, tmp_path, epoch):
+def test_a_killed_training_resumes(film, tmp_path, epoch):
     "Stopped after an epoch, the last one too, and continued: the same files as without a stop."
     phase = replace(PHASES[1], iterations=2, epochs=2)
     config = replace(TINY, phases=(phase,))
