@@ -281,9 +281,8 @@ def epochs_sentence(
     ]
     better, worse = (early["low"] > 0).sum(), (early["high"] < 0).sum()
     parts.append(
-        f"Over all {len(early)} runs on the group split the early epoch is shown to be better in {better}, "
-        "the last "
-        f"in {worse}."
+        f"Over all {len(early)} runs on the group split, the interval of early minus last epoch "
+        f"lies above zero in {better} and below it in {worse}."
     )
     if early["last_epoch"].max() < REPORT_LATE_EPOCH:
         none = early["low"].notna().any() and not better

@@ -10,7 +10,9 @@ __all__ = ['skin_color', 'brow_mask', 'beard_mask', 'lid_curves', 'eyeball', 'pa
 import numpy as np
 
 from .hair import hair_border
-from .people import Array, Identity, View, blur, gaussian, mix, noise, offsets, smoothstep
+from deepfake_nbs.miniature.people import (
+    Array, Identity, View, blur, gaussian, mix, noise, offsets, smoothstep,
+)
 from .surface import Stage, Surface, lamp, lookup, shade, unit
 
 # %% ../../nbs/library/20d_faces.ipynb #c048

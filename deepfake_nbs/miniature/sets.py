@@ -21,7 +21,9 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from .manipulations import FACE_METHODS, edit_portrait, invent_portrait
-from .people import Array, Identity, View, random_identity, random_light, random_view, resize
+from deepfake_nbs.miniature.people import (
+    Array, Identity, View, random_identity, random_light, random_view, resize,
+)
 from deepfake_nbs.miniature.portraits import (
     Camera,
     Portrait,
