@@ -119,7 +119,7 @@ $(DONE)/02_head_detection.ipynb: $(INPUTS) $(RUN)/cvcs_dfd/dataset.json | $(DONE
 $(DONE)/03_image_retrieval.ipynb: $(INPUTS) $(RUN)/cvcs_dfd/dataset.json $(DONE)/06a_classifiers.ipynb
 $(DONE)/04_baselines.ipynb: $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/01_datasets.ipynb $(FOUND_HEADS)
 $(DONE)/06a_classifiers.ipynb: $(RUN)/settings.json $(DONE)/04_baselines.ipynb $(foreach row,$(ROWS),$(DONE)/06_training_run-$(row).ipynb)
-$(DONE)/05_architectures.ipynb: | $(DONE)/04_baselines.ipynb
+$(DONE)/05_architectures.ipynb: $(RUN)/settings.json | $(DONE)/04_baselines.ipynb
 # It shows kept numbers, of no run of this report
 $(DONE)/06b_photographs.ipynb: $(wildcard papers/results/*) | $(DONE)/06a_classifiers.ipynb
 $(DONE)/07_our_faces.ipynb $(DONE)/08_demo.ipynb: $(DONE)/06a_classifiers.ipynb $(DONE)/03_image_retrieval.ipynb $(FOUND_HEADS)
