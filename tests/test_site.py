@@ -401,6 +401,13 @@ def test_a_results_chapter_is_left_alone_by_nbdev_test_and_does_not_say_so_on_th
 
 
 @results_chapters
+def test_code_lines_of_a_page_fit_a_page(path):
+    for cell in code(path):
+        long = [line for line in cell["source"].splitlines() if len(line) > 110 and not line.startswith("#|")]
+        assert not long, f"{path.name}: {len(long[0])} characters: {long[0]}"
+
+
+@results_chapters
 def test_a_results_chapter_defines_nothing(path):
     for cell in code(path):
         source = "\n".join(line for line in cell["source"].splitlines() if not line.startswith(("%", "!")))
