@@ -117,7 +117,7 @@ def test_06a_and_06b_show_it(root, copy):
     assert names["name"] == record["name"] == record["run"] == "my network"
     names = run_page(root, "06a_classifiers", replaced)
     assert (
-        "run my network, midway" in set(names["everything"]["row"])
+        "run my network, midway" in set(names["everything"]["classifier"])
         and "my network" in names["by_method"]["row"].tolist()
     )
     table = pd.read_csv(copy / "tables/table-2.csv")
@@ -127,7 +127,7 @@ def test_06a_and_06b_show_it(root, copy):
 
 def test_the_command_line_trains_under_a_name(copy, monkeypatch):
     monkeypatch.setattr(core, "run_folder", lambda *args: copy)
-    monkeypatch.setattr(core, "read_settings", lambda profile: page_settings(profile))
+    monkeypatch.setattr("deepfake_nbs.settings.read_settings", lambda profile: page_settings(profile))
     words = [
         "train",
         "--name",
