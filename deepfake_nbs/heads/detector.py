@@ -10,7 +10,7 @@ __all__ = ['CONFIG_KEYS', 'CONFIG_VALUES', 'Box', 'DETECTOR', 'read_config', 'lo
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from torchvision.ops import clip_boxes_to_image
 
 from ..checkpoints import pick_device, read_weights
 from ..core import copy_folder, open_readable
-from ..settings import Settings
 from ..files import write_folder
 from .data import HEAD_SET, HeadSet, build_head_set
 from .evaluation import match_frames, read_detections
@@ -34,6 +33,10 @@ from deepfake_nbs.heads.network import (
 )
 from ..images import letterbox
 from ..parallel import batched
+
+# %% ../../nbs/library/30e_detector.ipynb #30e_typ
+if TYPE_CHECKING:  # Settings load pydantic: a photograph is classified without it
+    from deepfake_nbs.settings import Settings
 
 # %% ../../nbs/library/30e_detector.ipynb #heads70
 CONFIG_KEYS = ("phi", "image_size", "threshold", "trained_on", "weights", "version")
@@ -204,7 +207,7 @@ def choose_detector(
 def train_profile(
     run: Path,            # Run folder
     root: str | Path,     # Folder that holds Annotations, JPEGImages and Splits
-    settings: Settings,   # Of the profile
+    settings: "Settings",  # Of the profile
     device: str | None = None,  # "cpu" or "cuda"; by default what there is
     progress: bool = True,  # Show bars and a line an epoch
 ) -> tuple[HeadSet, dict[str, dict[str, Any]]]:  # The frames; records by phase
