@@ -33,7 +33,8 @@ def published_beside(
     "Everything that the report published, with what a run made of it."
     published = _read(project_root() / "papers" / "original" / f"{name}.csv")
     if not (run / f"{name}.csv").is_file():
-        return published.reindex(columns=[*published.columns, *columns], fill_value="").assign(status="not yet")
+        empty = published.reindex(columns=[*published.columns, *columns], fill_value="")
+        return empty.assign(status="not yet")
     return published.merge(_read(run / f"{name}.csv")[["id", *columns]], on="id", how="left")
 
 # %% ../../nbs/library/60m_numbers.ipynb #num11
@@ -72,7 +73,8 @@ def _gaps_sentence(claims: pd.DataFrame, settings: Settings) -> str:
     if not untrained:
         return f"The profile `{settings.name}` trains every run of table 2."
     which = f"{'runs' if len(untrained) > 1 else 'run'} {', '.join(untrained)}"
-    short = f" Numbers after epochs 8 and 24 need a run of 24 epochs; this profile stops at {settings.epoch_limit}."
+    limit = f"this profile stops at {settings.epoch_limit}."
+    short = f" Numbers after epochs 8 and 24 need a run of 24 epochs; {limit}"
     missing = f"Of table 2, the profile `{settings.name}` does not train {which}: their numbers are gaps."
     return missing + (short if 0 < settings.epoch_limit < 24 else "")
 
@@ -126,13 +128,15 @@ def networks_table(
     for name, record in sorted(records, key=lambda item: (not item[0].isdigit(), len(item[0]), item[0])):
         config = record["config"]
         rows.append(dict(network=_network_name(name, config), kind=config["net"],
-                         input="cropped heads" if record["crop"] else "whole images", images=record["counts"]["train"],
+                         input="cropped heads" if record["crop"] else "whole images",
+                         images=record["counts"]["train"],
                          started_from=config["weights"], weights=record["weights_sha256"][:12]))
     for path in sorted(run.glob("head_detection/phase2/run.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         rows.append(dict(network="head detector", kind="EfficientDet", input="whole frames",
                          images=record.get("counts", {}).get("train", ""),
-                         started_from=record.get("backbone_weights", ""), weights=(record["weights_sha256"] or "")[:12]))
+                         started_from=record.get("backbone_weights", ""),
+                         weights=(record["weights_sha256"] or "")[:12]))
     return pd.DataFrame(rows)
 
 # %% ../../nbs/library/60m_numbers.ipynb #num26
@@ -143,6 +147,7 @@ def networks_sentence(
     "Whose terms apply to the networks of a run."
     synthetic = data == "miniature" and len(networks) and networks["started_from"].eq("none").all()
     if not synthetic:
-        return f"They were trained on `{data}`: the terms of the sets in it apply to them, and those of the weights that they started from."
+        terms = "the terms of the sets in it apply to them, and those of the weights that they started from"
+        return f"They were trained on `{data}`: {terms}."
     seen = "They started from random weights and were trained on synthetic portraits alone."
     return f"{seen} They have never seen a person, and their scores on photographs of people are meaningless."
