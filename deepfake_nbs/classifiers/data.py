@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['AUGMENTATIONS', 'CACHE_BYTES', 'draw_noise', 'check_splits', 'apply_protocol', 'check_dataset', 'read_splits',
-           'lower_resolution', 'compress', 'erase', 'augment_image', 'ManifestImages', 'SeededLoader', 'choose_dataset']
+           'lower_resolution', 'blur', 'compress', 'erase', 'crop_and_resize', 'add_noise', 'augment_image',
+           'ManifestImages', 'draw_balanced', 'SeededLoader', 'choose_dataset']
 
 # %% ../../nbs/library/60c_data.ipynb #cdata02
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -26,7 +28,7 @@ from ..core import file_sha256
 from ..data.manifest import MANIFEST_COLUMNS, SPLITS, read_manifest
 from ..data.splits import split_manifest
 from ..files import write_table
-from ..images import read_image, resize_square
+from ..images import HALF_MEAN, HALF_STD, read_image, resize_square
 from ..parallel import parallel_map
 
 # %% ../../nbs/library/60c_data.ipynb #cdata05
@@ -113,19 +115,31 @@ def read_splits(
 def lower_resolution(
     pixels: np.ndarray,  # uint8, side x side x 3
     rng: np.random.Generator,  # Of this image in this epoch
+    least: float = 0.5,  # Smallest size, as a fraction
 ) -> np.ndarray:  # A new array of the same shape
-    "Shrink to between a half and all of the size, and enlarge again."
-    side = max(8, int(len(pixels) * rng.uniform(0.5, 1.0)))
+    "Shrink to between `least` and all of the size, and enlarge again."
+    side = max(8, int(len(pixels) * rng.uniform(least, 1.0)))
     small = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
     return cv2.resize(small, pixels.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+
+# %% ../../nbs/library/60c_data.ipynb #cdata30
+def blur(
+    pixels: np.ndarray,  # uint8, side x side x 3
+    rng: np.random.Generator,  # Of this image in this epoch
+    most: float = 1.2,  # Largest deviation of the Gaussian, pixels
+) -> np.ndarray:  # A new array of the same shape
+    "Blur as a soft lens does."
+    return cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.3, most))
 
 # %% ../../nbs/library/60c_data.ipynb #cdata12
 def compress(
     pixels: np.ndarray,  # uint8, side x side x 3
     rng: np.random.Generator,  # Of this image in this epoch
+    least: int = 50,  # Lowest quality
 ) -> np.ndarray:  # A new array of the same shape
-    "Go through JPEG of quality 50 to 95."
-    coded = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(50, 96))])[1]
+    "Go through JPEG of quality `least` to 95."
+    quality = int(rng.integers(least, 96))
+    coded = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     decoded = cv2.imdecode(coded, cv2.IMREAD_COLOR)
     assert decoded is not None, "OpenCV cannot read the JPEG that it wrote"
     return decoded[..., ::-1]
@@ -142,13 +156,41 @@ def erase(
     pixels[y:y + height, x:x + width] = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
     return pixels
 
+# %% ../../nbs/library/60c_data.ipynb #cdata32
+def crop_and_resize(
+    pixels: np.ndarray,  # uint8, side x side x 3
+    rng: np.random.Generator,  # Of this image in this epoch
+    least: float = 0.35,  # Smallest area, as a fraction
+) -> np.ndarray:  # A new array of the same shape
+    "Cut out a window of random area and aspect ratio (4:5 to 5:4), and enlarge it to the whole size."
+    side, area, ratio = len(pixels), rng.uniform(least, 1.0), np.exp(rng.uniform(-0.223, 0.223))
+    width, height = (min(side, round(side * np.sqrt(area * r))) for r in (ratio, 1 / ratio))
+    x, y = int(rng.integers(side - width + 1)), int(rng.integers(side - height + 1))
+    window = np.ascontiguousarray(pixels[y:y + height, x:x + width])
+    return cv2.resize(window, (side, side), interpolation=cv2.INTER_LINEAR)
+
+
+def add_noise(
+    pixels: np.ndarray,  # uint8, side x side x 3
+    rng: np.random.Generator,  # Of this image in this epoch
+    most: float = 8.0,  # Largest deviation, in steps of brightness (0 to 255)
+) -> np.ndarray:  # A new array of the same shape
+    "Add Gaussian noise."
+    noise = rng.standard_normal(pixels.shape, dtype=np.float32) * np.float32(rng.uniform(0, most))
+    return (pixels + noise).clip(0, 255).round().astype(np.uint8)
+
 # %% ../../nbs/library/60c_data.ipynb #cdata14
 AUGMENTATIONS = dict(  # Name: probability, and change of pixels (uint8, side x side x 3) with a generator
     flip=(0.5, lambda pixels, rng: pixels[:, ::-1]),
     resolution=(0.05, lower_resolution),
-    blur=(0.05, lambda pixels, rng: cv2.GaussianBlur(pixels, (0, 0), rng.uniform(0.3, 1.2))),
+    blur=(0.05, blur),
     jpeg=(0.1, compress),
     erasing=(0.05, erase),
+    strong_resolution=(0.5, partial(lower_resolution, least=0.4)),
+    strong_blur=(0.25, partial(blur, most=1.5)),
+    strong_jpeg=(0.6, partial(compress, least=35)),
+    resized_crop=(0.8, crop_and_resize),
+    noise=(0.3, add_noise),
 )
 
 # %% ../../nbs/library/60c_data.ipynb #c038
@@ -184,7 +226,9 @@ class ManifestImages(Dataset):
         augment_seed: int | None = None,  # Augment each image, anew in every `epoch`; None leaves it as it is
         window: float = 1.0,  # As in `augment_image`; counts only with a seed
         augment: str = "all",  # As in `augment_image`; counts only with a seed
+        colours: tuple = (HALF_MEAN, HALF_STD),  # Mean and deviation of colours, for the network
     ):
+        self.colours = colours
         self.augment_seed, self.augment, self.epoch = augment_seed, augment, 0
         self.window = 1.0 if augment_seed is None else window
         self.frame, self.folder, self.image_size = frame.reset_index(drop=True), Path(folder), image_size
@@ -212,15 +256,35 @@ class ManifestImages(Dataset):
             pixels = augment_image(pixels, rng, self.window, self.augment)
         return torch.from_numpy(pixels), self.labels[i]
 
+# %% ../../nbs/library/60c_data.ipynb #cdata34
+def draw_balanced(
+    frame: pd.DataFrame,  # Manifest rows: label, source
+    rng: np.random.Generator,  # Of this epoch
+) -> np.ndarray:  # As many places in `frame` as it has rows
+    "Draw an epoch in which classes and sources are in balance."
+    places = frame.reset_index(drop=True).groupby(["label", "source"]).indices
+    size = pd.Series({kind: len(rows) for kind, rows in places.items()})
+    root = size.pow(0.5)
+    weight = root / root.groupby(level=0).transform("sum") / frame["label"].nunique()
+    quota = (weight * len(frame)).astype(int)
+    for kind in (weight * len(frame) - quota).nlargest(len(frame) - quota.sum()).index:
+        quota[kind] += 1
+    drawn = []
+    for kind, rows in places.items():
+        rounds = -(-quota[kind] // len(rows))
+        drawn.append(np.concatenate([rng.permutation(rows) for _ in range(rounds)])[:quota[kind]])
+    return rng.permutation(np.concatenate(drawn))
+
 # %% ../../nbs/library/60c_data.ipynb #c048
 class SeededLoader(DataLoader):
-    "A fastai loader whose order is a function of (seed, epoch); it hands out images normalised to [-1, 1]."
+    "A fastai loader whose order is a function of (seed, epoch); its images are normalised."
 
     def __init__(
         self,
         images: ManifestImages,  # What to load
         batch_size: int,  # Images in a batch, over all parts
         train: bool = False,  # Shuffle, and leave out a last batch of one
+        sampling: str = "shuffle",  # Of training: shuffle, or balanced
         seed: int = 0,  # Of the order
         workers: int = 0,  # Processes that read images that are not in memory, or change them beside a GPU
         device: str = "cpu",  # Where batches go
@@ -231,7 +295,7 @@ class SeededLoader(DataLoader):
             raise ValueError(f"{about}, expected a multiple of the number of processes, {n_parts}")
         if train and batch_size < 2 * n_parts:
             raise ValueError(f"{about}, expected at least 2 for each of {n_parts} processes, for batch norm")
-        self.seed, self.epoch, self.part = seed, 0, part
+        self.seed, self.epoch, self.part, self.sampling = seed, 0, part, sampling
         size, n = batch_size // n_parts, len(images) // n_parts
         alone = train and n % size == 1 and n > 1
         beside = not images.cached or (images.augment_seed is not None and device != "cpu")
@@ -242,11 +306,15 @@ class SeededLoader(DataLoader):
         self.dataset.epoch = self.epoch
 
     def shuffle_fn(self, indices: list[int]) -> list[int]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.dataset)).tolist()
+        rng = np.random.default_rng((self.seed, self.epoch))
+        if self.sampling == "balanced":
+            order = draw_balanced(self.dataset.frame, rng).tolist()
+        else:
+            order = rng.permutation(len(self.dataset)).tolist()
         return order[self.part[0]::self.part[1]][:len(indices)]
 
     def after_batch(self, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        return normalise(batch[0]), batch[1]
+        return normalise(batch[0], *self.dataset.colours), batch[1]
 
 # %% ../../nbs/library/60c_data.ipynb #c113
 def choose_dataset(

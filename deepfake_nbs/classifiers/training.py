@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['HISTORY_COLUMNS', 'CODE', 'count_classes', 'make_loss', 'validation_scores', 'measure_epoch', 'RecalibrateBatchNorm',
-           'validation_rank', 'out_of_patience', 'early_epoch', 'kept_epochs', 'classifier_learner', 'format_epoch',
-           'what_to_lower', 'classifier_training', 'run_identity', 'record_identity', 'predict', 'predict_checkpoints',
-           'run_facts', 'finish_run', 'training_images', 'way_out', 'train', 'train_run']
+           'extract_features', 'FitKernel', 'validation_rank', 'out_of_patience', 'early_epoch', 'kept_epochs',
+           'first_network', 'both_colours', 'weights_origin', 'classifier_learner', 'format_epoch', 'what_to_lower',
+           'classifier_training', 'run_identity', 'record_identity', 'predict', 'predict_checkpoints', 'run_facts',
+           'finish_run', 'training_images', 'run_precision', 'way_out', 'train', 'train_run']
 
 # %% ../../nbs/library/60e_training.ipynb #c006
 from deepfake_nbs.engine import (  # First: it sets how threads wait, before torch is loaded
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, CancelBackwardException, CancelStepException
 from fastai.callback.fp16 import MixedPrecision
 from fastai.data.core import DataLoaders
 from fastai.learner import Learner
@@ -37,8 +38,10 @@ from deepfake_nbs.classifiers.data import (
 )
 from .recipes import TrainingConfig, weights_key, weights_path
 from .saved import write_classifier
-from .xception import create_model
+from .kernel import KernelClassifier, fit_kernel
+from .networks import build_network, image_features, input_config
 from ..core import file_sha256, run_record, set_seed
+from ..pretrained import is_timm
 from ..runs import PREDICTIONS, RUN_FILES, code_identity, write_predictions
 
 # %% ../../nbs/library/60e_training.ipynb #c052
@@ -98,7 +101,7 @@ class RecalibrateBatchNorm(Callback):
         n = min(n, len(train))
         n -= n > 1 and n % config.batch_size == 1  # A last batch of one image has no variance
         picked = train.frame.sample(n, random_state=config.seed)
-        images = ManifestImages(picked, train.folder, train.image_size, config.workers)
+        images = ManifestImages(picked, train.folder, train.image_size, config.workers, colours=train.colours)
         self.loader, self.device = SeededLoader(images, config.batch_size, device=device), device
         self.dtype = getattr(torch, choose_precision(config.precision, device))
 
@@ -106,6 +109,36 @@ class RecalibrateBatchNorm(Callback):
         model = getattr(self.learn.model, "module", self.learn.model)
         with torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32):
             recalibrate_norms(model.train(), (x for x, _ in self.loader), model)
+
+# %% ../../nbs/library/60e_training.ipynb #ctrain41
+@torch.inference_mode()
+def extract_features(
+    network: nn.Module,  # Below the SVM, on the device
+    images: ManifestImages,  # Of one split, not augmented
+    batch_size: int,  # Images in a batch
+    device: str,  # Where the network is
+) -> np.ndarray:  # float32, images x features, in the order of the split
+    "The vector of each image before the last layer."
+    loader = SeededLoader(images, batch_size, device=device)
+    return torch.cat([image_features(network.eval(), x).float().cpu() for x, _ in loader]).numpy()
+
+
+class FitKernel(Callback):
+    "Fits the SVM of a `KernelClassifier` before an epoch in which nothing else is trained."
+
+    def before_train(self):
+        splits = [loader.dataset for loader in (self.learn.dls.train, self.learn.dls.valid)]
+        network, device = self.learn.model.network, str(self.learn.dls.device)
+        features = [extract_features(network, images, 32, device) for images in splits]
+        (x, v), (y, v_y) = features, (np.array(images.labels) for images in splits)
+        state = fit_kernel(x, y, v, v_y).state
+        self.learn.model.load_state_dict(dict(state), strict=False)
+
+    def before_backward(self):
+        raise CancelBackwardException()
+
+    def before_step(self):
+        raise CancelStepException()
 
 # %% ../../nbs/library/60e_training.ipynb #c077
 def validation_rank(
@@ -138,6 +171,36 @@ def kept_epochs(
     "Epochs whose weights a checkpoint holds, besides the last."
     return dict(best=best_epoch(history, validation_rank), early=min(len(history), early_epoch(epochs)))
 
+# %% ../../nbs/library/60e_training.ipynb #ctrain42
+def first_network(
+    config: TrainingConfig,  # Of the run
+    n_train: int,  # Images in the training split
+) -> nn.Module:  # On the CPU
+    "The network of a run before its first epoch."
+    set_seed(config.seed)
+    weights = weights_path(config.weights) or config.weights
+    model = build_network(config.net, weights=weights, width=config.width, dropout=config.dropout)
+    if config.head == "svm":
+        n_features = image_features(model.eval(), torch.zeros(1, 3, 64, 64)).shape[1]
+        model = KernelClassifier(model, n_features, n_train)
+    return model
+
+
+def both_colours(
+    config: TrainingConfig,  # Of the run
+) -> tuple[tuple, tuple]:
+    "Mean and deviation of each colour, as the network of a run wants them."
+    own = input_config(config.net)
+    return own.mean, own.std
+
+# %% ../../nbs/library/60e_training.ipynb #ctrain45
+def weights_origin(
+    model: nn.Module,  # As `first_network` made it, or within `DistributedDataParallel`
+) -> str:  # none, a file, or where the ImageNet weights came from
+    "Say where the first weights of a network came from."
+    model = getattr(model, "module", model)
+    return str(getattr(getattr(model, "network", model), "weights_origin", "none"))
+
 # %% ../../nbs/library/60e_training.ipynb #c070
 def classifier_learner(
     config: TrainingConfig,  # Of the run
@@ -146,13 +209,12 @@ def classifier_learner(
     device: str = "cpu",  # Where to train
 ) -> Learner:
     "Network, data, loss and optimiser of a run, before its first epoch."
-    set_seed(config.seed)
-    weights = weights_path(config.weights) or (config.weights if config.weights == "imagenet" else None)
-    model = create_model(config.net, width=config.width, dropout=config.dropout, weights=weights)
+    model = first_network(config, len(train))
     load = partial(SeededLoader, batch_size=config.batch_size, workers=config.workers, device=device)
-    batches = load(train, train=True, seed=config.seed, part=rank_and_world_size())
+    batches = load(train, train=True, sampling=config.sampling, seed=config.seed, part=rank_and_world_size())
     loaders = DataLoaders(batches, load(validation), device=torch.device(device))
     callbacks = [*([RecalibrateBatchNorm(train, config, device)] if train.window < 1 else []),
+                 *([FitKernel()] if config.head == "svm" else []),
                  *half_precision(choose_precision(config.precision, device), device)]
     model, loss = model.to(device), make_loss(train.labels, config.class_weights).to(device)
     return make_learner(
@@ -210,7 +272,9 @@ def classifier_training(
 
 # %% ../../nbs/library/60e_training.ipynb #c090
 # What decides a run's result
-CODE = ("checkpoints", "engine", "classifiers.xception", "classifiers.data", "classifiers.training")
+CODE = (
+    "checkpoints", "engine", "pretrained", "classifiers.xception", "classifiers.networks",
+    "classifiers.kernel", "classifiers.data", "classifiers.training")
 
 
 def run_identity(
@@ -277,7 +341,7 @@ def run_facts(
     return dict(
         n=counts["test"], counts=counts, class_counts=count_classes(splits["train"]["label"].tolist()),
         best_epoch=best_epoch(history, validation_rank), early_epoch=early_epoch(training.epochs),
-        epochs=len(history),
+        epochs=len(history), weights_origin=weights_origin(training.learner.model),
         parameters=sum(p.numel() for p in training.learner.model.parameters()),
         images_per_second=counts["train"] * len(history) / progress.train_seconds)
 
@@ -296,7 +360,8 @@ def finish_run(
 ) -> dict:  # What run.json shall hold
     "Read the test split, write predictions and classifier, and collect the record."
     start, learner = time.perf_counter(), training.learner
-    test = ManifestImages(splits["test"], folder, config.image_size, config.workers)
+    colours = both_colours(config)
+    test = ManifestImages(splits["test"], folder, config.image_size, config.workers, colours=colours)
     both = dict(validation=learner.dls.valid.dataset, test=test)
     predictions = predict_checkpoints(
         checkpoint, learner.model, both, config.batch_size, device, config.precision)
@@ -320,10 +385,20 @@ def training_images(
     folder: Path,  # The dataset
 ) -> tuple[ManifestImages, ManifestImages]:  # Training split, augmented as the run asks; validation split
     "Images that a training reads."
-    load = partial(ManifestImages, folder=folder, image_size=config.image_size, workers=config.workers)
+    load = partial(ManifestImages, folder=folder, image_size=config.image_size, workers=config.workers,
+                   colours=both_colours(config))
     augment = partial(load, augment_seed=config.seed, window=config.window, augment=config.augment)
     train = load if config.augment == "none" else augment
     return train(splits["train"]), load(splits["validation"])
+
+# %% ../../nbs/library/60e_training.ipynb #ctrain46
+def run_precision(
+    config: TrainingConfig,  # Of the run
+    device: str,  # cpu or cuda
+) -> str:  # float32, bfloat16 or float16
+    "Precision of a run: on a processor, depthwise convolutions go back faster in float32 than in bfloat16."
+    plain = config.precision == "auto" and device == "cpu" and is_timm(config.net)
+    return "float32" if plain else choose_precision(config.precision, device)
 
 # %% ../../nbs/library/60e_training.ipynb #c107
 def way_out(
@@ -345,7 +420,7 @@ def train(
 ) -> dict:  # run.json
     "Train, or resume, or return what is finished. Raises `TrainingError`, `ValueError` and `OSError`."
     folder, out, device = Path(dataset), Path(out), device or pick_device()
-    config = replace(config, precision=choose_precision(config.precision, device))
+    config = replace(config, precision=run_precision(config, device))
     check_dataset(folder)  # Before a folder is made for the run, which pages would take for one
     with distributed_context(device), explain_out_of_memory(what_to_lower(config)):
         splits = read_splits(folder, config)
