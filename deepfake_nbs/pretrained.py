@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -103,7 +103,8 @@ def timm_features(
     x: Tensor,  # batch x 3 x height x width, normalised
 ) -> Tensor:  # batch x features
     "The vector before the last layer."
-    return model.forward_head(model.forward_features(x), pre_logits=True)
+    timm_model = cast(Any, model)
+    return timm_model.forward_head(timm_model.forward_features(x), pre_logits=True)
 
 
 def check_pooling(
@@ -111,15 +112,15 @@ def check_pooling(
     n_classes: int,  # Outputs asked for
 ) -> None:
     "Refuse a network of timm that keeps places apart. Raises `ValueError`."
+    shapes: list[tuple[int, ...]] | None = None
+    reason: Exception | None = None
     try:
         with torch.device("meta"), torch.no_grad():
             model = timm_network(net, n_classes).eval()
-            x = torch.zeros(1, *model.pretrained_cfg["input_size"])
+            x = torch.zeros(1, *cast(Any, model).pretrained_cfg["input_size"])
             shapes = [tuple(y.shape) for y in (model(x), timm_features(model, x))]
     except (AttributeError, RuntimeError) as error:  # No head, or a last layer that gets a map
-        shapes, reason = None, error
-    else:
-        reason = None
+        reason = error
     if shapes is None or shapes[0] != (1, n_classes) or len(shapes[1]) != 2:
         found = f"an image gives {shapes}" if shapes else "it gives no vector of features"
         expected = f"expected a network with a global pooling: (1, {n_classes}) and (1, features)"
@@ -149,10 +150,9 @@ def timm_input(
     channels, height, width = about.input_size
     if channels != 3 or height != width:
         raise ValueError(f"{net}: its input is {channels} x {height} x {width}; expected 3 x side x side")
-    colours = dict(mean=tuple(about.mean), std=tuple(about.std))
-    crop = dict(crop_mode=about.crop_mode, crop_fraction=about.crop_pct)
-    return InputConfig(height, **colours, **crop, interpolation=about.interpolation,
-                       fixed_size=about.fixed_input_size)
+    return InputConfig(
+        height, tuple(about.mean), tuple(about.std), about.crop_mode, about.crop_pct, about.interpolation,
+        about.fixed_input_size)
 
 # %% ../nbs/library/00o_pretrained.ipynb #pre26
 def prepare_image(
@@ -222,7 +222,7 @@ def by_order(
     theirs = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
     if len(own) != len(theirs):
         raise ValueError(f"{origin}: {len(theirs)} tensors, expected the {len(own)} of this network")
-    last = [f"{model.pretrained_cfg['classifier']}.{part}" for part in ("weight", "bias")]
+    last = [f"{cast(Any, model).pretrained_cfg['classifier']}.{part}" for part in ("weight", "bias")]
     renamed = {}
     for (key, value), (other, tensor) in zip(own.items(), theirs.items(), strict=True):
         if key in last and tensor.shape[1:] == value.shape[1:] and len(tensor) != len(value):

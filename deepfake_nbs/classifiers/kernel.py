@@ -19,6 +19,12 @@ from .networks import image_features
 class KernelClassifier(nn.Module):
     "A frozen network under an SVM with a Gaussian kernel: images in, logits of real and fake out."
 
+    centre: Tensor
+    scale: Tensor
+    coefficients: Tensor
+    kernel: Tensor  # gamma, intercept, slope and offset of Platt's curve
+    vectors: Tensor
+
     def __init__(
         self,
         network: nn.Module,  # Gives the features

@@ -7,6 +7,7 @@ __all__ = ['check_network', 'image_features', 'input_config', 'check_image_size'
 
 # %% ../../nbs/library/60ab_networks.ipynb #net04
 import os
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -67,6 +68,7 @@ def build_network(
     "Build a network by name. Raises `ValueError`, `FileNotFoundError` or `ConnectionError`."
     check_network(net)
     origin = str(weights)
+    model: nn.Module
     if not is_timm(net):
         model = create_model(net, n_classes, width, dropout, None if origin == "none" else weights)
     else:
@@ -77,7 +79,7 @@ def build_network(
             model = timm_network(net, n_classes, dropout)
             if origin != "none":
                 read_weights(model, weights, "another network or number of classes")
-    model.weights_origin = origin
+    cast(Any, model).weights_origin = origin
     return model.train()
 
 
