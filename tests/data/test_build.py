@@ -31,7 +31,7 @@ from deepfake_nbs.application.cli import app
 from deepfake_nbs.core import file_sha256
 from deepfake_nbs.data import build as building
 from deepfake_nbs.data import groups, inspection, video
-from deepfake_nbs.data.build import build_cvcs_dfd
+from deepfake_nbs.data.build import build_cvcs_dfd, present_sets
 from deepfake_nbs.data.groups import image_phash
 from deepfake_nbs.data.manifest import SPLITS, read_manifest
 from deepfake_nbs.data.splits import audit_split
@@ -584,3 +584,12 @@ def test_a_dask_cluster_builds_the_same_bytes_as_one_process(tree, tmp_path):
         for one in ("one", "two")
     ]
     assert frames[0] == frames[1] and len(frames[0]) == 48 + 16
+
+
+def test_a_profile_names_the_sets_and_absent_ones_are_said(tmp_path, capsys):
+    (tmp_path / "challenge").mkdir()
+    assert present_sets(tmp_path, ()) is None
+    assert present_sets(tmp_path, ("challenge", "ciplab", "t2i")) == ["challenge"]
+    assert f"sets that are not in {tmp_path.name}: ciplab, t2i" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="holds none of the sets ciplab"):
+        present_sets(tmp_path, ("ciplab",))
