@@ -28,6 +28,7 @@ from deepfake_nbs.heads.network import (
     EfficientDet,
     decode,
     is_input_side,
+    is_phi,
     make_anchors,
     rename_former,
 )
@@ -44,7 +45,7 @@ CONFIG_KEYS = ("phi", "image_size", "threshold", "trained_on", "weights", "versi
 # %% ../../nbs/library/30e_detector.ipynb #c127
 CONFIG_VALUES = dict(  # By key: what a value must be, and how an error words it
     version=(lambda value: type(value) is int and value == 1, "1"),
-    phi=(lambda value: type(value) is int and value in COMPOUND, f"one of {', '.join(map(str, COMPOUND))}"),
+    phi=(is_phi, f"one of {', '.join(map(str, COMPOUND))}"),
     image_size=(is_input_side, "a multiple of 32, at least 64"),
     threshold=(lambda value: type(value) in (int, float) and 0 <= value <= 1, "a number between 0 and 1"),
 )

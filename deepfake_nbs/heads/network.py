@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['COMPOUND', 'WEIGHTS', 'BIFPN', 'LEVELS', 'ANCHOR_SCALE', 'ASPECT_RATIOS', 'N_ANCHORS', 'MATCHER', 'CODER',
-           'FORMER_NAMES', 'Compound', 'compound', 'is_input_side', 'Backbone', 'load_backbone_weights', 'Node', 'fuse',
-           'resize_map', 'SeparableConv', 'batch_norm', 'projection', 'FusionNode', 'BiFPNLayer', 'BiFPN',
-           'PredictionHead', 'make_anchors', 'flatten_levels', 'EfficientDet', 'count_parameters', 'assign_anchors',
-           'detection_loss', 'decode', 'rename_former']
+           'FORMER_NAMES', 'Compound', 'compound', 'is_phi', 'is_input_side', 'Backbone', 'TimmBackbone',
+           'build_backbone', 'imagenet_state', 'load_backbone_weights', 'Node', 'fuse', 'resize_map', 'SeparableConv',
+           'batch_norm', 'projection', 'FusionNode', 'BiFPNLayer', 'BiFPN', 'PredictionHead', 'make_anchors',
+           'flatten_levels', 'EfficientDet', 'count_parameters', 'assign_anchors', 'detection_loss', 'decode',
+           'rename_former']
 
 # %% ../../nbs/library/30a_network.ipynb #30a_imp
 import math
@@ -21,17 +22,18 @@ from torchvision.models.detection._utils import BoxCoder, Matcher
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import batched_nms, box_iou, generalized_box_iou_loss, sigmoid_focal_loss
 
-from ..checkpoints import fetch
+from ..checkpoints import fetch, load_state
 from ..images import IMAGENET_MEAN, IMAGENET_STD
+from ..pretrained import TIMM, imagenet_network, import_timm, is_timm, timm_input
 
 # %% ../../nbs/library/30a_network.ipynb #c009
 class Compound(NamedTuple):
-    "What the compound coefficient decides (Tan et al., 2020, table 1)."
+    "What a compound coefficient decides (Tan et al., 2020, table 1)."
     width: int         # Channels of the pyramid and of the prediction heads
     fpn_repeats: int   # Times the pyramid is fused
     head_repeats: int  # Convolutions in each prediction head before the last
     image_size: int    # Side of the input, pixels
-    backbone: str      # Name in torchvision.models
+    backbone: str      # Name in torchvision.models, or timm:<name>
 
 # %% ../../nbs/library/30a_network.ipynb #c009b
 COMPOUND = {
@@ -39,16 +41,24 @@ COMPOUND = {
     1: Compound(88, 4, 3, 640, "efficientnet_b1"),
     2: Compound(112, 5, 3, 768, "efficientnet_b2"),
     3: Compound(160, 6, 4, 896, "efficientnet_b3"),
+    "lite0": Compound(64, 3, 3, 320, TIMM + "tf_efficientnet_lite0"),
 }
 
 
 def compound(
-    phi: int,     # 0 to 3
-) -> Compound:    # width, fpn_repeats, head_repeats, image_size, backbone
+    phi: int | str,  # 0 to 3, or lite0
+) -> Compound:       # width, fpn_repeats, head_repeats, image_size, backbone
     "Entry of the table. Raises `ValueError` for another phi."
-    if phi not in COMPOUND:
+    if not is_phi(phi):
         raise ValueError(f"phi is {phi!r}; expected one of {', '.join(map(str, COMPOUND))}")
     return COMPOUND[phi]
+
+
+def is_phi(
+    value: Any,  # As it stands in a configuration
+) -> bool:
+    "Whether the table has an entry of this name; True and 1.0 are not 1."
+    return type(value) in (int, str) and value in COMPOUND
 
 # %% ../../nbs/library/30a_network.ipynb #c122
 def is_input_side(
@@ -60,6 +70,8 @@ def is_input_side(
 # %% ../../nbs/library/30a_network.ipynb #c013
 class Backbone(nn.Module):
     "An EfficientNet without its classifier that returns P3, P4 and P5."
+
+    mean, std = IMAGENET_MEAN, IMAGENET_STD  # Of its input, in units of full brightness
 
     def __init__(
         self,
@@ -80,29 +92,67 @@ class Backbone(nn.Module):
                 maps.append(x)
         return maps
 
+# %% ../../nbs/library/30a_network.ipynb #heada02
+class TimmBackbone(nn.Module):
+    "A network of timm without its classifier that returns P3, P4 and P5."
+
+    def __init__(
+        self,
+        name: str,  # timm:<name>, a network with maps at 1/8, 1/16 and 1/32
+    ):
+        super().__init__()
+        self.features = import_timm().create_model(
+            name.removeprefix(TIMM), pretrained=False, features_only=True, out_indices=(2, 3, 4))
+        self.channels = self.features.feature_info.channels()
+        self.mean, self.std = timm_input(name)[1:3]
+
+    def forward(
+        self,
+        x: Tensor,        # batch x 3 x height x width
+    ) -> list[Tensor]:    # Maps at 1/8, 1/16 and 1/32 of the input
+        return self.features(x)
+
+
+def build_backbone(
+    name: str,  # In torchvision.models, or timm:<name>
+) -> Backbone | TimmBackbone:
+    "A backbone with random weights."
+    return TimmBackbone(name) if is_timm(name) else Backbone(name)
+
+# %% ../../nbs/library/30a_network.ipynb #heada04
+def imagenet_state(
+    name: str,  # As in `build_backbone`
+) -> dict[str, Tensor]:  # Under the names of the backbone, and more
+    "ImageNet weights of the network that a backbone is part of. Raises `ConnectionError`."
+    if is_timm(name):
+        network, _ = imagenet_network(name, 1000)
+        return {f"features.{key}": value for key, value in network.state_dict().items()}
+    url = get_model_weights(name).DEFAULT.url
+    return fetch(url, name, "choose weights='none' to start at random")
+
 # %% ../../nbs/library/30a_network.ipynb #c016
 WEIGHTS = ("imagenet", "none", "auto")
 
 
 def load_backbone_weights(
-    backbone: Backbone,  # Filled in place
-    name: str,           # Its name in torchvision.models
-    weights: str,        # "imagenet", "none" or "auto"
-) -> str:                # What it has now: "imagenet" or "none"
+    backbone: Backbone | TimmBackbone,  # Filled in place
+    name: str,                          # As in `build_backbone`
+    weights: str,                       # "imagenet", "none" or "auto"
+) -> str:                               # What it has now: "imagenet" or "none"
     "Load ImageNet weights into a backbone, if asked for. Raises `ValueError` or `ConnectionError`."
     if weights not in WEIGHTS:
         raise ValueError(f"weights is {weights!r}; expected one of {', '.join(WEIGHTS)}")
     if weights == "none":
         return "none"
     try:
-        url = get_model_weights(name).DEFAULT.url
-        state = fetch(url, name, "choose weights='none' to start at random")
+        state = imagenet_state(name)
     except ConnectionError as error:
         if weights == "imagenet":
             raise
         print(f"{error}; the backbone starts at random", flush=True)
         return "none"
-    backbone.load_state_dict({key: value for key, value in state.items() if key in backbone.state_dict()})
+    own = backbone.state_dict()
+    load_state(backbone, {key: value for key, value in state.items() if key in own}, f"ImageNet weights of {name}")
     return "imagenet"
 
 # %% ../../nbs/library/30a_network.ipynb #c020
@@ -302,17 +352,17 @@ def flatten_levels(
 # %% ../../nbs/library/30a_network.ipynb #c041
 class EfficientDet(nn.Module):
     "EfficientDet for one class."
-    mean: Tensor  # Of ImageNet, 0 to 255; buffers move with the network
+    mean: Tensor  # That its backbone expects, 0 to 255; buffers move with the network
     std: Tensor
 
     def __init__(
         self,
-        phi: int = 0,  # Compound coefficient
+        phi: int | str = 0,  # Entry of COMPOUND
     ):
         super().__init__()
         size = compound(phi)
         self.phi = phi
-        self.backbone = Backbone(size.backbone)
+        self.backbone = build_backbone(size.backbone)
         self.pyramid = BiFPN(self.backbone.channels, size.width, size.fpn_repeats)
         self.class_head = PredictionHead(size.width, size.head_repeats, N_ANCHORS)
         self.box_head = PredictionHead(size.width, size.head_repeats, 4 * N_ANCHORS)
@@ -320,8 +370,8 @@ class EfficientDet(nn.Module):
             weight, bias = prediction_head.predict[1].parameters()
             nn.init.normal_(weight, std=0.01)
             nn.init.constant_(bias, start)
-        self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", 255 * torch.tensor(self.backbone.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(self.backbone.std).view(1, 3, 1, 1), persistent=False)
 
     def forward(
         self,

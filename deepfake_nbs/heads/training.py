@@ -171,7 +171,7 @@ class FrameLoader:
 @checked_dataclass
 class DetectionConfig:
     "All that decides the result of a training; an impossible value is a ValueError that names the field."
-    phi: int = 0            # Compound coefficient
+    phi: int | str = 0      # Network: 0 to 3, or lite0
     image_size: int | None = Field(None, ge=64, multiple_of=32)  # Input side, pixels; by default that of phi
     weights: Annotated[str, one_of(WEIGHTS)] = "auto"   # Of the backbone at the start: imagenet, none, auto
     seed: int = Field(42, ge=0)  # Of first weights, order and variants of frames
@@ -207,7 +207,7 @@ def detection_config(
         for phase, (batch_size, iterations, epochs) in zip(PHASES, budgets, strict=True)
     )
     return DetectionConfig(
-        image_size=settings.head_image_size, weights=settings.head_weights, seed=settings.seed,
+        phi=settings.head_network, image_size=settings.head_image_size, weights=settings.head_weights, seed=settings.seed,
         phases=phases, workers=settings.workers,
     )
 
