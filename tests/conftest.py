@@ -1,4 +1,5 @@
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ for name in (
     "MAKEOVERRIDES",
 ):  # `make test` starts this; a test starts make as a person does
     os.environ.pop(name, None)
+# A shell that runs tests in the background has them ignore Ctrl-C, and so would the programs that they interrupt
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 pytest_plugins = ["noise_run"]
 ROOT = Path(__file__).resolve().parent.parent
 
