@@ -217,12 +217,11 @@ def measure_calibration(
     limits = choose_words(validation["label"], scale_probability(validation["probability"], temperature))
     scaled = scale_probability(raw, temperature)
     words = call_images(scaled, limits.real_below, limits.fake_above)
-    counts = []
-    for word in (0, 1):
-        right = labels[words == word] == word
-        counts += [len(right), float(right.mean()) if len(right) else float("nan")]
-    errors = (expected_calibration_error(labels, p) for p in (raw, scaled))
-    return Calibration(temperature, *limits, len(validation), len(test), *errors, *counts)
+    before, after = (expected_calibration_error(labels, p) for p in (raw, scaled))
+    real, fake = (labels[words == word] == word for word in (0, 1))
+    right = [float(one.mean()) if len(one) else float("nan") for one in (real, fake)]
+    n = len(validation), len(test)
+    return Calibration(temperature, *limits, *n, before, after, len(real), right[0], len(fake), right[1])
 
 # %% ../../nbs/library/60n_calibration.ipynb #cal29
 def calibration_sentence(
