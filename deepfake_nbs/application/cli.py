@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['PURPOSE', 'app', 'LIMITS', 'RunFolder', 'Photographs', 'RunNumber', 'Network', 'KnownImages', 'Save', 'Whole', 'Json',
            'Row', 'DataRoot', 'NewDataset', 'Fractions', 'Protocol', 'RejectLimit', 'Sources', 'Quality', 'Official',
-           'Dataset', 'Margin', 'Trained', 'Changes', 'RunName', 'Overwrite', 'Built', 'print_version', 'start', 'fail',
-           'read_place', 'path_argument', 'path_option', 'find_photographs', 'run_number_of', 'watched',
-           'check_photographs', 'export_model', 'index_images', 'print_matches', 'retrieve', 'read_fractions',
-           'read_names', 'print_counts', 'build', 'audit', 'crop', 'train', 'interruptible', 'read_run_words',
-           'run_page']
+           'Dataset', 'Margin', 'Trained', 'Changes', 'RunName', 'Overwrite', 'LeaveOut', 'Built', 'print_version',
+           'start', 'fail', 'read_place', 'path_argument', 'path_option', 'find_photographs', 'run_number_of',
+           'watched', 'check_photographs', 'export_model', 'index_images', 'print_matches', 'retrieve',
+           'read_fractions', 'read_names', 'print_counts', 'build', 'audit', 'crop', 'print_left_out', 'train',
+           'interruptible', 'read_run_words', 'run_page']
 
 # %% ../../nbs/library/70m_cli.ipynb #application312
 import json
@@ -447,7 +447,27 @@ RunName = Annotated[
     str, typer.Option(help="Name of the run, in tables and of its folder. [default: what differs]")
 ]
 Overwrite = Annotated[bool, typer.Option(help="Replace a run of other settings in the same folder")]
+LeaveOut = Annotated[
+    bool,
+    typer.Option("--leave-out-sources", help="Train the run once without each family of sources, and test it there"),
+]
 Built = Annotated[str, typer.Option(help="Data root whose datasets `make report` has built")]
+
+# %% ../../nbs/library/70m_cli.ipynb #odcli2
+def print_left_out(
+    place: Path,       # Run folder
+    config: Any,       # `TrainingConfig` of the run
+    overwrite: bool,   # Replace runs of other settings
+) -> int:              # 1 where a family could not be left out
+    "Train a run without each family of sources, and say what was found."
+    from deepfake_nbs.classifiers.transfer import leave_out_sources, transfer_sentence, transfer_table
+
+    reasons = leave_out_sources(place, config, overwrite=overwrite)
+    if is_first_process():
+        for name, reason in reasons.items():
+            say(f"{name} is not left out: {reason}")
+        typer.echo(transfer_sentence(transfer_table(place, str(config.row))))
+    return 1 if reasons else 0
 
 # %% ../../nbs/library/70m_cli.ipynb #application374
 @app.command()
@@ -459,6 +479,7 @@ def train(
     data: Built = "data/miniature",
     overwrite: Overwrite = False,
     name: RunName = "",
+    leave_out: LeaveOut = False,
 ) -> None:
     "Train one run in its run folder, or resume it. Under torchrun, several processes train it together."
     number = run_number_of(run_number, row)
@@ -471,9 +492,13 @@ def train(
         settings = read_settings(profile)
         config = run_config(8 if number is None else number, settings, **parse_changes(changes or []))
         place = run_folder(profile, data)
-        record = train_run(place, config, run_name(config, settings, name), overwrite, bool(name))
+        status = print_left_out(place, config, overwrite) if leave_out else None
+        own = run_name(config, settings, name)
+        record = {} if leave_out else train_run(place, config, own, overwrite, bool(name))
     except (ValueError, RuntimeError, OSError) as error:
         fail(error)
+    if status is not None:
+        raise typer.Exit(status)
     if is_first_process():
         typer.echo(f"run {record['run']}: best epoch {record['best_epoch']}, in {place / 'training'}")
 

@@ -42,6 +42,7 @@ from ..checkpoints import pick_device, save_weights
 from ..heads.cropping import MOST_MARGIN
 from ..heads.detector import DETECTOR, HeadDetector
 from ..heads.network import EfficientDet, SeparableConv
+from ..classifiers.outliers import Outliers, read_outliers
 from ..classifiers.saved import load_classifier
 from ..classifiers.xception import SeparableConv2d, create_model
 from ..images import HALF_MEAN, HALF_STD
@@ -285,10 +286,11 @@ class Networks:
         weights: str = "",                      # Hash of the classifier's weights
         device: str = "cpu",                    # Where both networks compute: cpu, cuda, mps
         name: str = "the classifier",           # What messages call it: its folder
+        outliers: Outliers | None = None,       # Distance from the training images; None: not measured
     ) -> None:
         self.model = model.eval().to(torch.device(device)).to(memory_format=torch.channels_last)
         self.config, self.device, self.name = config, device, name
-        self.detector, self.margin = detector, margin
+        self.detector, self.margin, self.outliers = detector, margin, outliers
         self.thresholds = thresholds or default_thresholds(config["threshold"])
         known = {key: config[key] for key in ("net", "row", "crop", "trained_on", "version")}
         self.classifier = known | dict(name=config.get("name", ""), weights=weights[:12], margin=margin)
@@ -333,6 +335,7 @@ def _load_parts(
         weights=weights,
         device=device,
         name=str(place),
+        outliers=read_outliers(place, weights),
     )
 
 # %% ../../nbs/library/70c_models.ipynb #c047

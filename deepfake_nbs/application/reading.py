@@ -36,7 +36,8 @@ class Photo:
     square: tuple[np.ndarray, float] | None = None              # As the detector takes it, with its scale
     heads: list[HeadBox] = field(default_factory=list)          # As the detector found them, best score first
     crops: list[Image.Image] = field(default_factory=list)      # Classified: heads, the whole image, nothing
-    probabilities: list[float] = field(default_factory=list)    # P(fake) of each crop
+    probabilities: list[float] = field(default_factory=list)    # P(fake) of each crop, calibrated
+    distances: list[float | None] = field(default_factory=list)  # Of each crop from the training images
     seconds: dict[str, float] = field(default_factory=dict)     # By stage
     evidence: Evidence | None = None                            # The answer
     error: ImageError | None = None                             # Why there is none

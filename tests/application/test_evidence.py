@@ -9,7 +9,13 @@ from typer.testing import CliRunner
 
 from deepfake_nbs.application import evidence
 from deepfake_nbs.application.cli import app
-from deepfake_nbs.application.evidence import THRESHOLDS, HeadPrediction, Thresholds, choose_thresholds
+from deepfake_nbs.application.evidence import (
+    THRESHOLDS,
+    HeadPrediction,
+    Thresholds,
+    calibrated_thresholds,
+    choose_thresholds,
+)
 from deepfake_nbs.application.models import CLASSIFIER, untrained_run
 from deepfake_nbs.application.pipeline import Pipeline
 from deepfake_nbs.core import file_sha256, write_json, write_text
@@ -31,12 +37,12 @@ def test_thresholds_by_hand():
     label = [0] * 20 + [1] * 20
     probability = [0.1] * 10 + [0.5] * 8 + [0.6, 0.65] + [0.6] * 10 + [0.9] * 10
     chosen = choose_thresholds(
-        label, probability
+        label, probability, confidence=0
     )  # From 0.6: 20 of 22 right; from 0.5: 20 of 30. Up to 0.5: 18 of 18; up to 0.6: 19 of 29
     assert (chosen.real_below, chosen.fake_above) == (0.5, 0.6)
     assert (
-        choose_thresholds(label, probability, least=21).real_below,
-        choose_thresholds(label, probability, least=23).fake_above,
+        choose_thresholds(label, probability, least=21, confidence=0).real_below,
+        choose_thresholds(label, probability, least=23, confidence=0).fake_above,
     ) == (
         None,
         None,
@@ -50,9 +56,12 @@ def test_both_classes_weigh_the_same():
     )  # 90 of 95 in numbers, but every second real image is called fake
 
 
-def test_a_gap_that_nobody_needs_is_closed():
+@pytest.mark.parametrize("n, confidence", [(20, 0), (200, None)])
+def test_a_gap_that_nobody_needs_is_closed(n, confidence):
     chosen = choose_thresholds(
-        [0] * 20 + [1] * 20, np.concatenate([np.linspace(0.1, 0.45, 20), np.linspace(0.55, 0.9, 20)])
+        [0] * n + [1] * n,
+        np.concatenate([np.linspace(0.1, 0.45, n), np.linspace(0.55, 0.9, n)]),
+        confidence=confidence,
     )
     assert chosen.real_below == chosen.fake_above and chosen.verdict(0.46) in ("real", "fake")
 
@@ -77,7 +86,7 @@ def test_thresholds_come_from_validation_and_are_kept_under_the_weights(tmp_path
     run = untrained_run(tmp_path)
     weights = file_sha256(run / CLASSIFIER / "model.safetensors")
     write_training(run, weights)
-    expected = choose_thresholds([0, 1] * 20, [0.2, 0.7] * 20)
+    expected = calibrated_thresholds([0, 1] * 20, [0.2, 0.7] * 20)
     assert Pipeline.load(run).thresholds == expected
     (run / "training" / "8" / "predictions.csv").unlink()
     assert Pipeline.load(run).thresholds == expected and weights in json.loads((run / THRESHOLDS).read_text())
@@ -194,6 +203,8 @@ def test_thresholds_of_an_earlier_version_open_and_json_keeps_its_keys(tmp_path,
         "versions",
         "seconds",
         "matches",
+        "distance",
+        "distance_limit",
     }
-    assert set(line["thresholds"]) == {"real_to", "fake_from", "origin"}
-    assert set(line["heads"][0]) == {"box", "score", "probability", "verdict"}
+    assert set(line["thresholds"]) == {"real_to", "fake_from", "origin", "temperature"}
+    assert set(line["heads"][0]) == {"box", "score", "probability", "verdict", "distance"}

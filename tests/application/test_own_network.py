@@ -15,7 +15,8 @@ from deepfake_nbs import runs
 from deepfake_nbs.classifiers import comparison
 from deepfake_nbs.classifiers import tables
 from deepfake_nbs.application.cli import app
-from deepfake_nbs.application.evidence import choose_thresholds
+from deepfake_nbs.application.evidence import calibrated_thresholds
+from deepfake_nbs.classifiers.calibration import scale_probability
 from deepfake_nbs.application.models import CLASSIFIER, find_model
 from deepfake_nbs.application.pipeline import Pipeline
 from deepfake_nbs.application.portable import export_portable
@@ -150,8 +151,9 @@ def test_it_classifies_with_the_thresholds_of_its_own_validation(mine, tmp_path,
     folder = mine / "training" / "my network"
     photo = next((mine / "cvcs_dfd/test").glob("*.png"))
     valid = runs.read_predictions(folder, "validation")
-    right = choose_thresholds(valid["label"], valid["probability"])
-    truth = runs.read_predictions(folder).set_index("path")["probability"][f"test/{photo.name}"]
+    right = calibrated_thresholds(valid["label"], valid["probability"])
+    raw = runs.read_predictions(folder).set_index("path")["probability"][f"test/{photo.name}"]
+    truth = scale_probability([raw], right.temperature)[0]
     shutil.copytree(folder, tmp_path / "carried away")
     for model in (folder, folder / "model", tmp_path / "carried away"):
         pipeline = Pipeline.load(model=model)

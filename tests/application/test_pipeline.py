@@ -189,7 +189,7 @@ def test_each_head_is_judged_on_its_crop_with_the_margin_of_training(tmp_path, p
 def test_another_head_that_is_fake_is_told(heads_run, photos, monkeypatch, numbers, verdicts, noted):
     pipeline = give_heads(Pipeline.load(heads_run), (0.0, 0.0, 20.0, 20.0), (30.0, 0.0, 80.0, 50.0))
     pipeline.thresholds = Thresholds(None, 0.8, "by hand")
-    monkeypatch.setattr(stages, "classify_images", lambda networks, images, batch_size=None: list(numbers))
+    monkeypatch.setattr(stages, "score_images", lambda *_: (list(numbers), [None, None]))
     answer = pipeline.check(sorted(photos.iterdir())[0])
     told = [note for note in answer.notes if note == "the main head is not classified as fake, but head 1 is"]
     assert bool(told) == noted and [head.verdict for head in answer.heads] == verdicts
