@@ -176,10 +176,10 @@ def read_leave_out(
     run: Path,  # Run folder
 ) -> list[dict[str, Any]]:  # As its columns say; empty where nobody measured it
     "What a network that was trained without a source says about it, from training/leave_out.csv."
-    from deepfake_nbs.files import read_table
+    import pandas as pd
 
     path = run / "training" / "leave_out.csv"
-    return read_table(path).to_dict("records") if is_there(path) else []
+    return pd.read_csv(path).to_dict("records") if is_there(path) else []
 
 # %% ../../nbs/library/70ha_shipping.ipynb #sg27
 TERMS = {  # By the beginning of a source's name
@@ -389,8 +389,8 @@ def complete_record(
     "Add to the record of a training what the card needs."
     from deepfake_nbs.data.manifest import read_manifest
 
-    images = count_images(read_manifest(training / record["dataset"]))
-    measured = dict(test=measure_test(predict_test(training, networks), networks.thresholds), images=images)
+    test = measure_test(predict_test(training, networks), networks.thresholds)
+    measured = dict(test=test, images=count_images(read_manifest(training / record["dataset"])))
     more = dict(heads=measure_heads(run), found_heads=found_heads(run), leave_out=read_leave_out(run))
     return record | measured | more
 
