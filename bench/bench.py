@@ -97,7 +97,7 @@ def main() -> None:
         build_scale(Path(folder))
 
     # Not before: they load torch, and the memory of a process counts in those that it starts
-    from bench_application import report_application
+    from bench_application import report_application, report_shipped
     from bench_heads import report_heads
     from bench_retrieval import report_retrieval
     from bench_training import report_training
@@ -106,6 +106,7 @@ def main() -> None:
     report_retrieval(report)
     report_training(report)
     report_application(report, 100)
+    report_shipped(report)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw
 from deepfake_nbs import core
 from deepfake_nbs import runs
 from deepfake_nbs.classifiers import comparison
-from deepfake_nbs.application import models
+from deepfake_nbs.application import models, shipped
 from deepfake_nbs.application import portable
 from deepfake_nbs import claims
 from deepfake_nbs import settings
@@ -311,6 +311,7 @@ def test_a_folder_that_may_not_be_entered_is_not_called_empty(things, shared):
 
 def test_the_newest_run_is_one_that_may_be_read(shared, monkeypatch):
     monkeypatch.setattr(models, "project_root", lambda: shared)
+    monkeypatch.setattr(shipped, "shipped_folder", lambda: shared / "weights")
     monkeypatch.delenv("DEEPFAKE_NBS_RUN", raising=False)
     theirs = models.untrained_run(shared / "data/runs/smoke-theirs", head_threshold=None)
     theirs.chmod(0)

@@ -7,7 +7,7 @@ __all__ = ['PURPOSE', 'app', 'LIMITS', 'RunFolder', 'Photographs', 'RunNumber', 
            'Row', 'DataRoot', 'NewDataset', 'Fractions', 'Protocol', 'RejectLimit', 'Sources', 'Quality', 'Official',
            'Dataset', 'Margin', 'Trained', 'Changes', 'RunName', 'Overwrite', 'LeaveOut', 'Built', 'print_version',
            'start', 'fail', 'read_place', 'path_argument', 'path_option', 'find_photographs', 'run_number_of',
-           'watched', 'check_photographs', 'export_model', 'index_images', 'print_matches', 'retrieve',
+           'watched', 'check_photographs', 'export_model', 'print_card', 'index_images', 'print_matches', 'retrieve',
            'read_fractions', 'read_names', 'print_counts', 'build', 'audit', 'crop', 'print_left_out', 'train',
            'interruptible', 'read_run_words', 'run_page']
 
@@ -133,7 +133,7 @@ LIMITS = (
     f"At most {_MOST:.0f} megapixels a photograph; about {3.5 * _MOST:.0f} megapixels are decoded at a time."
 )
 RunFolder = Annotated[
-    Path | None, path_option("Run folder whose networks are used. [default: the newest]")
+    Path | None, path_option("Run folder whose networks are used. [default: the shipped networks]")
 ]
 Photographs = Annotated[list[Path], path_argument("PHOTO...", "Photographs and videos, or folders of them.")]
 RunNumber = Annotated[
@@ -187,6 +187,8 @@ def check_photographs(
             save.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         fail(error)
+    if pipeline.note:
+        say(pipeline.note)
     if not as_json:
         print(choose_table().head(describe_networks(pipeline, known)))
     try:
@@ -200,18 +202,39 @@ def check_photographs(
 def export_model(
     out: Annotated[Path, path_argument("OUT", "New folder for the model, or a portable model to replace.")],
     run: Annotated[
-        Path | None, path_option("Run folder whose chosen classifier is exported. [default: the newest]")
+        Path | None,
+        path_option("Run folder whose chosen classifier is exported. [default: the shipped networks]"),
     ] = None,
     model: Network = None,
 ) -> None:
     "Write a portable model: safetensors, ONNX, thresholds, model card. `check --run OUT` uses it."
     with loading():
+        from deepfake_nbs.application.models import describe_choice, find_networks
         from deepfake_nbs.application.portable import export_portable
     try:
+        note = "" if run or model else describe_choice(None, find_networks()[1])
         done = export_portable(out, run, model)
     except (ValueError, OSError) as error:
         fail(error)
+    if note:
+        say(note)
     print(printable(done))
+
+# %% ../../nbs/library/70m_cli.ipynb #card02
+@app.command("card")
+def print_card(
+    run: Annotated[
+        Path | None, path_option("Run folder, or a portable model. [default: the shipped networks]")
+    ] = None,
+) -> None:
+    "Print the model card: what the networks learned from, where they fail, what they must not be used for."
+    with loading():
+        from deepfake_nbs.application.models import find_run
+        from deepfake_nbs.application.portable import read_card
+    try:
+        typer.echo(read_card(find_run(run)))
+    except (ValueError, OSError) as error:
+        fail(error)
 
 # %% ../../nbs/library/70m_cli.ipynb #c087
 @app.command("index")
@@ -229,7 +252,8 @@ def index_images(
         str, typer.Option(help="flat: exact; hnsw, ivfpq: approximate, for large pools.")
     ] = "flat",
     run: Annotated[
-        Path | None, path_option("Run folder, for the feature xception. [default: the newest]")
+        Path | None,
+        path_option("Run folder, for the feature xception. [default: the shipped networks]"),
     ] = None,
 ) -> None:
     "Index images for `retrieve` and `check --gallery`. Exit status: 0 all read, 1 some not, 2 usage error."
@@ -279,7 +303,7 @@ def retrieve(
     photos: Annotated[list[Path], path_argument("PHOTO...", "Photographs, or folders of them.")],
     gallery: Annotated[Path, path_option("An index, or a folder of images.", "FOLDER")],
     k: Annotated[int, typer.Option("-k", help="Results a photograph.", min=1)] = 10,
-    run: Annotated[Path | None, path_option("Run folder. [default: the newest]")] = None,
+    run: Annotated[Path | None, path_option("Run folder. [default: the shipped networks]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     "Find the most similar images of a gallery. Exit status as of `check`."
@@ -415,7 +439,8 @@ def crop(
         path_argument("OUT", "Folder of the cropped dataset; must be new, empty, or made by this command."),
     ],
     run: Annotated[
-        Path | None, path_option("Run folder whose head detector is used. [default: the newest]")
+        Path | None,
+        path_option("Run folder whose head detector is used. [default: the shipped networks]"),
     ] = None,
     margin: Margin = 0.2,
     threshold: Annotated[
@@ -425,11 +450,14 @@ def crop(
 ) -> None:
     "Crop the main head of every image of a dataset."
     with loading():
-        from deepfake_nbs.application.models import find_run
+        from deepfake_nbs.application.models import describe_choice, find_run
         from deepfake_nbs.heads.cropping import build_cropped_dfd
         from deepfake_nbs.heads.detector import DETECTOR, HeadDetector
     try:
-        detector = HeadDetector.load(find_run(run, DETECTOR) / DETECTOR)
+        place = find_run(run, DETECTOR)
+        if note := describe_choice(run, place):
+            say(note)
+        detector = HeadDetector.load(place / DETECTOR)
         manifest = build_cropped_dfd(folder, detector, out, margin, threshold, workers, watched())
     except (ValueError, OSError) as error:
         fail(error)

@@ -203,14 +203,14 @@ class Demo(PhotographPage):
 
     def __init__(
         self,
-        run: str | Path | None = None,      # Run folder; by default the newest with a classifier
+        run: str | Path | None = None,      # Run folder; by default the shipped networks
         gallery: str | Path | None = None,  # Known images; by default CVCS DFD of the run, real and fake
     ) -> None:
         super().__init__()
         try:
             place = find_run(run)
             examples = example_photographs(place)
-            self.pipeline, self.run = Pipeline.load(place), place
+            self.pipeline, self.run = Pipeline.load(run), place
         except (ValueError, OSError) as error:
             self.say(str(error))
             for control in self.controls:
@@ -221,7 +221,8 @@ class Demo(PhotographPage):
         self.example.value = ""
         self.gallery = Path(gallery) if gallery else place / "cvcs_dfd" / "train"
         self.similar.disabled = not self.gallery.is_dir()
-        self.say("Choose a photograph. It stays on this machine.")
+        note = f" Here classify {self.pipeline.note}." if self.pipeline.note else ""
+        self.say(f"Choose a photograph. It stays on this machine.{note}")
         for control, act in {self.upload: self._uploaded, self.example: self._chosen}.items():
             control.observe(act, "value")
         for control in (self.similar, self.whole):

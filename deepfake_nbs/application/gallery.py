@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from .evidence import Match, read_object, read_rows
 from .models import CLASSIFIER, find_run, open_classifier
 from .reading import Photo, Source
+from .shipped import kept_folder
 from ..core import expand_home, file_sha256
 from ..images import resize_square
 
@@ -133,7 +134,7 @@ def _index_folder(folder: Path, run: Path, k: int) -> Gallery:
     known = read_object(run / RETRIEVAL / "config.json")
     name, similarity = (known["feature"]["name"], known["similarity"]) if known else ("thumbnail", "cosine")
     feature = gallery_feature(name, run)
-    place = run / GALLERIES / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:12]
+    place = kept_folder(run) / GALLERIES / hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:12]
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         try:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers.timm_run import timm_run
 from PIL import Image
 
 from deepfake_nbs.application.models import untrained_run
@@ -30,10 +31,22 @@ def loaded(code, among):
 
 
 @pytest.mark.parametrize(
-    "module", ["pipeline", "gallery", "portable", "examples", "demo", "report", "checking", "cli"]
+    "module",
+    [
+        "pipeline",
+        "gallery",
+        "portable",
+        "shipped",
+        "shipping",
+        "examples",
+        "demo",
+        "report",
+        "checking",
+        "cli",
+    ],
 )
 def test_starting_the_application_imports_nothing_heavy(module):
-    assert loaded(f"import deepfake_nbs.application.{module}", HEAVY) == set()
+    assert loaded(f"import deepfake_nbs.application.{module}", HEAVY | {"timm"}) == set()
 
 
 def test_checking_a_photograph_loads_nothing_heavy(tmp_path):
@@ -41,9 +54,20 @@ def test_checking_a_photograph_loads_nothing_heavy(tmp_path):
     Image.new("RGB", (40, 30), "tan").save(photo)
     words = ["check", str(photo), "--run", str(run)]
     assert (
-        loaded(f"from deepfake_nbs.application.cli import app\napp({words!r}, standalone_mode=False)", HEAVY)
+        loaded(
+            f"from deepfake_nbs.application.cli import app\napp({words!r}, standalone_mode=False)",
+            HEAVY | {"timm"},
+        )
         == set()
     )
+
+
+def test_a_network_of_timm_loads_timm_and_nothing_else_that_is_heavy(tmp_path):
+    run, photo = timm_run(tmp_path / "run"), tmp_path / "a.png"
+    Image.new("RGB", (40, 30), "tan").save(photo)
+    words = ["check", str(photo), "--run", str(run)]
+    code = f"from deepfake_nbs.application.cli import app\napp({words!r}, standalone_mode=False)"
+    assert loaded(code, HEAVY | {"timm"}) == {"timm"}
 
 
 def test_help_and_pages_do_not_wait_for_torch():

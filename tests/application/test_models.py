@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from deepfake_nbs.application import models
+from deepfake_nbs.application import models, shipped
 from deepfake_nbs.application.cli import app
 from deepfake_nbs.application.models import CLASSIFIER, find_run, fold_batch_norms, name_run, untrained_run
 from deepfake_nbs.application.pipeline import Pipeline
@@ -58,7 +58,9 @@ def test_broken_models_are_named(tmp_path, photos):
         assert result.exit_code == 2 and "model.safetensors" in result.stderr, (run.name, result.output)
 
 
-def test_the_newest_run_is_taken(tmp_path, monkeypatch, root):
+def test_the_newest_run_is_taken_where_no_networks_are_shipped(tmp_path, monkeypatch, root):
+    monkeypatch.delenv("DEEPFAKE_NBS_RUN", raising=False)
+    monkeypatch.setattr(shipped, "shipped_folder", lambda: tmp_path / "weights")
     (tmp_path / "settings.ini").write_text((root / "settings.ini").read_text())
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="make report"):

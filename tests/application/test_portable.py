@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from helpers.timm_run import timm_run
 from noise_run import TINY, draw_dataset
 from PIL import Image
 from typer.testing import CliRunner
@@ -50,6 +51,19 @@ def test_both_forms_say_the_same(tmp_path, net):
                 for network in (model, again)
             )
         assert found.shape == (n, 2) and torch.allclose(found, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("head", ["linear", "svm"])
+def test_a_network_of_timm_says_the_same_in_both_forms(tmp_path, head):
+    run = timm_run(tmp_path / "run", head=head)
+    portable = export_portable(tmp_path / "portable", run)
+    models = [Pipeline.load(portable, backend=name).model for name in ("torch", "onnx")]
+    for n in (1, 3):
+        x = torch.randn(n, 3, 64, 64)
+        with torch.inference_mode():
+            expected, found = (model(x.contiguous(memory_format=torch.channels_last)) for model in models)
+        assert found.shape == (n, 2) and torch.allclose(found, expected, atol=1e-3)
+        assert n == 1 or expected.std(0).max() > 1e-3, "images that differ get answers that differ"
 
 
 def test_it_opens_like_a_run_and_gives_the_same_evidence(portable, photo):

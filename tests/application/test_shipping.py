@@ -1,0 +1,187 @@
+"Writing the shipped networks: whole or not at all, small, measured with the weights that are shipped, with a card that says so."
+
+import json
+import re
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from noise_run import TINY, draw_dataset
+from PIL import Image
+
+from deepfake_nbs.application import shipping
+from deepfake_nbs.application.models import CLASSIFIER, untrained_run
+from deepfake_nbs.application.pipeline import Pipeline
+from deepfake_nbs.application.shipped import shipped_auc
+from deepfake_nbs.application.shipping import (
+    auc_by,
+    calibration_error,
+    measure_test,
+    predict_again,
+    terms_of,
+    write_shipped,
+)
+from deepfake_nbs.application.evidence import Thresholds
+from deepfake_nbs.classifiers.comparison import choose_classifier
+from deepfake_nbs.classifiers.training import train_run
+from deepfake_nbs.core import file_sha256
+from deepfake_nbs.heads.detector import DETECTOR
+from deepfake_nbs.metrics import classification_metrics
+from deepfake_nbs.runs import read_predictions
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    "A run with a classifier that learned from noise, and a detector that learned nothing; tests must not change it."
+    run = tmp_path_factory.mktemp("runs") / "photographs-noise"
+    draw_dataset(run / "cvcs_dfd")
+    train_run(run, replace(TINY, row=12, epochs=2), "12")
+    choose_classifier(run)
+    shutil.copytree(untrained_run(run.with_name("other")) / DETECTOR, run / DETECTOR)
+    return run
+
+
+@pytest.fixture(scope="module")
+def written(trained):
+    return write_shipped(trained, trained.with_name("photographs"))
+
+
+def test_the_folder_is_small_whole_and_opens_like_a_run(trained, written):
+    names = {path.relative_to(written).as_posix() for path in written.rglob("*") if path.is_file()}
+    assert {
+        "README.md",
+        "training.json",
+        "files.csv",
+        "preprocessing.json",
+        "models/thresholds.json",
+    } <= names
+    assert not any(name.endswith(".onnx") for name in names)
+    listed = dict(line.split(",") for line in (written / "files.csv").read_text().splitlines())
+    assert set(listed) == names - {"files.csv"}
+    assert all(file_sha256(written / name) == digest for name, digest in listed.items())
+    before, after = (
+        (place / CLASSIFIER / "model.safetensors").stat().st_size for place in (trained, written)
+    )
+    assert after < 0.75 * before
+    photo = Image.effect_noise((90, 120), 60)
+    expected, found = (Pipeline.load(place).check(photo) for place in (trained, written))
+    assert found.probability == pytest.approx(expected.probability, abs=5e-3)
+    assert found.thresholds == expected.thresholds
+
+
+def test_what_is_said_was_measured_with_the_weights_that_are_shipped(trained, written):
+    said = json.loads((written / "training.json").read_text())
+    assert said["weights_sha256"] == file_sha256(written / CLASSIFIER / "model.safetensors")
+    test = read_predictions(trained / "training/12")
+    again = predict_again(Pipeline.load(written), [trained / "cvcs_dfd" / path for path in test["path"]])
+    measured = classification_metrics(test.assign(probability=again)).loc["auc", "value"]
+    assert said["test"]["auc"]["value"] == measured == shipped_auc(written) and said["test"]["n"] == len(test)
+    change = np.abs(np.array(again) - test["probability"]).max()
+    assert said["test"]["largest_change"] == pytest.approx(change) and 0 < change < 0.02
+
+
+def test_the_card_is_written_from_the_record(written):
+    said, card = json.loads((written / "training.json").read_text()), (written / "README.md").read_text()
+    assert (
+        f"- AUC {said['test']['auc']['value']:.3f}" in card and f"On {said['test']['n']} test images" in card
+    )
+    assert f"error {said['test']['calibration_error']:.3f}" in card and "| noise | fake | 9 |" in card
+    assert "not measured" in card and "First weights of the classifier: random" in card
+    for words in ("## Terms", "To accuse a person", "To say that an image is real", "Apache License 2.0"):
+        assert words in card
+    assert not re.search(r"[{}]|nan|None", card)
+
+
+def test_leave_out_and_heads_are_on_the_card_where_they_were_measured(trained, tmp_path):
+    run = shutil.copytree(trained, tmp_path / "run")
+    rows = pd.DataFrame(dict(source=["DFDC"], n=[500], auc=[0.5123]))
+    rows.to_csv(run / "training/leave_out.csv", index=False)
+    out = write_shipped(run, tmp_path / "out")
+    card = (out / "README.md").read_text()
+    assert "| DFDC | 500 | 0.512 |" in card and "chance level" in card
+    assert json.loads((out / "training.json").read_text())["leave_out"][0]["source"] == "DFDC"
+
+
+def test_a_failure_leaves_the_old_folder(trained, written, tmp_path, monkeypatch):
+    old = shutil.copytree(written, tmp_path / "photographs")
+    monkeypatch.setattr(
+        shipping, "check_size", lambda folder: (_ for _ in ()).throw(OSError(28, "No space left"))
+    )
+    with pytest.raises(OSError, match="No space left"):
+        write_shipped(trained, old)
+    assert (old / "files.csv").read_bytes() == (written / "files.csv").read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["photographs"]
+    monkeypatch.undo()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/letter.txt").touch()
+    with pytest.raises(ValueError, match="mine: holds other files"):
+        write_shipped(trained, tmp_path / "mine")
+
+
+@pytest.mark.parametrize(
+    "spoil, words",
+    [
+        (
+            lambda run: shutil.rmtree(run / "training"),
+            "no training left the weights of .*; `make report` trains",
+        ),
+        (lambda run: shutil.rmtree(run / DETECTOR), "holds no models/head_detector/config.json"),
+        (lambda run: shutil.rmtree(run / CLASSIFIER), "holds no models/classifier/config.json"),
+        (lambda run: next((run / "cvcs_dfd/test").glob("*.png")).unlink(), "no such file"),
+        (lambda run: (run / "cvcs_dfd/manifest.csv").write_text("changed"), "manifest.csv: changed since"),
+    ],
+)
+def test_a_run_that_cannot_be_shipped_is_named(trained, tmp_path, spoil, words):
+    run = shutil.copytree(trained, tmp_path / "run")
+    spoil(run)
+    with pytest.raises((OSError, ValueError, RuntimeError), match=words):
+        write_shipped(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_too_large_is_not_shipped(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(shipping.check_size, "__defaults__", (1000,))
+    with pytest.raises(ValueError, match=r"MB; expected at most 0 MB to ship"):
+        write_shipped(trained, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_sources_of_one_class_are_compared_with_the_other_class():
+    rows = [("A", "none", 0, 0.1), ("A", "edit", 1, 0.2), ("B", "none", 0, 0.3), ("GAN", "GAN", 1, 0.25)]
+    test = pd.DataFrame(rows, columns=["source", "method", "label", "probability"]).assign(group=list("abcd"))
+    found = {row["name"]: row for row in auc_by(test, "source")}
+    assert found["A"]["value"] == 1.0, "its own fake is above its own photograph"
+    assert found["B"]["value"] == 0.0, "below both fakes"
+    assert found["GAN"]["value"] == 0.5, "between the two photographs"
+    methods = {row["name"]: (row["value"], row["n_real"]) for row in auc_by(test, "method")}
+    assert methods == dict(edit=(0.5, 2), GAN=(0.5, 2)), "each against all photographs"
+
+
+def test_words_and_their_coverage():
+    test = pd.DataFrame(
+        dict(label=[0, 0, 1, 1, 1], probability=[0.1, 0.9, 0.95, 0.5, 0.1], group=list("abcde"))
+    )
+    test = test.assign(source="A", method=["none", "none", "x", "x", "x"], before=test["probability"])
+    found = measure_test(test, Thresholds(0.2, 0.8, "by hand"))
+    assert found["coverage"] == 0.8 and found["largest_change"] == 0
+    assert {row["word"]: (row["n"], row["value"]) for row in found["words"]} == dict(
+        real=(2, 0.5), fake=(2, 0.5)
+    )
+
+
+def test_calibration_error_of_a_network_that_means_what_it_says():
+    rng = np.random.default_rng(0)
+    probability = rng.uniform(0, 1, 20_000)
+    label = (rng.uniform(0, 1, 20_000) < probability).astype(int)
+    assert calibration_error(label, probability) < 0.02
+    assert calibration_error(label, np.ones(20_000)) == pytest.approx(1 - label.mean())
+
+
+def test_every_source_has_terms():
+    found = terms_of(["CelebA", "FFHQ", "StarGAN", "STYLEGAN3", "DFDC", "SCUT-HEAD Part B", "an album"])
+    assert "non-commercial" in found["STYLEGAN3"] and "citation" in found["SCUT-HEAD Part B"]
+    assert found["an album"] == "the terms of its owner; see data/README.md" and "" not in found.values()
