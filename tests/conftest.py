@@ -11,7 +11,7 @@ for name in (
     "MAKEOVERRIDES",
 ):  # `make test` starts this; a test starts make as a person does
     os.environ.pop(name, None)
-pytest_plugins = ["noise_run"]
+pytest_plugins = ["noise_run", "helpers.pretrained_weights"]
 ROOT = Path(__file__).resolve().parent.parent
 
 
