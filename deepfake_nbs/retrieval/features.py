@@ -133,12 +133,13 @@ class Embedding:
         std: Iterable[float],              # Divided by
     ):
         model = getattr(model, "network", model)  # Below an SVM
+        self.features: Callable[[torch.Tensor], torch.Tensor] = model
         if hasattr(model, "forward_head"):
-            self.features, self.dimension = partial(timm_features, model), model.head_hidden_size
+            self.features, self.dimension = partial(timm_features, model), int(model.head_hidden_size)
         else:
             name, last = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)][-1]
             model.set_submodule(name, nn.Identity())
-            self.features, self.dimension = model, last.in_features
+            self.dimension = last.in_features
         self.model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.mean, self.std = (torch.tensor(tuple(v)).view(1, 3, 1, 1) * 255 for v in (mean, std))
 

@@ -92,7 +92,8 @@ def test_an_impossible_value_is_named(field, value):
 
 def test_an_unknown_run_lists_the_known():
     with pytest.raises(
-        ValueError, match="run number is 0, expected one of Table 1: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13$"
+        ValueError,
+        match="run number is 0, expected one of Table 1: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13$",
     ):
         table_config(0)
 
