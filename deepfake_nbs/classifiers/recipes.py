@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROTOCOLS', 'AUGMENTS', 'SAMPLING', 'HEADS', 'LITE0', 'OUR_RUNS', 'TrainingConfig', 'read_table1', 'read_table2',
-           'table_config', 'parse_changes', 'profile_config', 'own_changes', 'parse_yes', 'drop_empty', 'run_config',
+           'table_config', 'parse_yes', 'parse_changes', 'profile_config', 'own_changes', 'drop_empty', 'run_config',
            'named_config', 'weights_path', 'weights_key', 'check_name', 'run_name']
 
 # %% ../../nbs/library/60b_recipes.ipynb #recipes02
@@ -113,6 +113,17 @@ def table_config(
         epochs=int(values["epochs"]))
 
 # %% ../../nbs/library/60b_recipes.ipynb #c117
+def parse_yes(
+    value: str | bool,  # "yes", "no" or a boolean
+    key: str,  # Name of the value, for the message
+) -> bool:
+    "Read a yes or a no; anything else is a ValueError."
+    known = {"yes": True, "true": True, "no": False, "false": False}
+    if str(value).lower() not in known:
+        raise ValueError(f"{key} is {value!r}, expected 'yes' or 'no' (or '' for what Table 1 says)")
+    return known[str(value).lower()]
+
+
 def parse_changes(
     changes: list[str],  # As typed: "net=midway", "learning_rate=0.01"
 ) -> dict[str, Any]:  # For `run_config`
@@ -156,17 +167,6 @@ def own_changes(
         raise ValueError(f"run_changes of profile {settings.name}: {error}") from error
 
 # %% ../../nbs/library/60b_recipes.ipynb #c023
-def parse_yes(
-    value: str | bool,  # "yes", "no" or a boolean
-    key: str,  # Name of the value, for the message
-) -> bool:
-    "Read a yes or a no; anything else is a ValueError."
-    known = {"yes": True, "true": True, "no": False, "false": False}
-    if str(value).lower() not in known:
-        raise ValueError(f"{key} is {value!r}, expected 'yes' or 'no' (or '' for what Table 1 says)")
-    return known[str(value).lower()]
-
-
 def drop_empty(
     **changes,  # Parameters of a page
 ) -> dict[str, Any]:  # Those that were set
