@@ -74,9 +74,10 @@ lock: setup
 # The plan is what make would run now, in order: so a page can say that it is the 7th of 20, and how long the rest takes.
 # It may hold a page that turns out to be up to date: only a run shows whether a dataset was built anew
 report: prepare
-	@rows="$$(test ! -x $(BIN)/python || $(BIN)/python -c 'from deepfake_nbs.settings import read_settings; print(*read_settings("$(PROFILE)").runs)')" && \
-	plan="$$($(MAKE) --no-print-directory -n pages ROWS="$$rows" | sed -n 's|^$(RUNNER) [^ ]* \([^ ]*\).*|\1|p')" && \
-	DEEPFAKE_NBS_PLAN="$$plan" exec $(MAKE) --no-print-directory pages ROWS="$$rows"
+	@rows="$$(test ! -x $(BIN)/python || $(BIN)/python -c 'from deepfake_nbs.settings import read_settings; print(*read_settings("$(PROFILE)").paged_runs)')" && \
+	rest="$$(test ! -x $(BIN)/python || $(BIN)/python -c 'from deepfake_nbs.settings import read_settings; s = read_settings("$(PROFILE)"); print(*sorted({*s.runs} - {*s.paged_runs}))')" && \
+	plan="$$($(MAKE) --no-print-directory -n pages ROWS="$$rows" TOGETHER="$$rest" | sed -n 's|^$(RUNNER) [^ ]* \([^ ]*\).*|\1|p')" && \
+	DEEPFAKE_NBS_PLAN="$$plan" exec $(MAKE) --no-print-directory pages ROWS="$$rows" TOGETHER="$$rest"
 	@echo
 	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.classifiers.findings import describe_findings; print(*describe_findings("$(RUN)"), sep="\n")'
 	@echo
@@ -118,7 +119,7 @@ $(DONE)/02_head_detection.ipynb: $(INPUTS) $(RUN)/cvcs_dfd/dataset.json | $(DONE
 # It comes before the networks in the report, and runs after them: one of its features is the classifier that page 06a chose
 $(DONE)/03_image_retrieval.ipynb: $(INPUTS) $(RUN)/cvcs_dfd/dataset.json $(DONE)/06a_classifiers.ipynb
 $(DONE)/04_baselines.ipynb: $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/01_datasets.ipynb $(FOUND_HEADS)
-$(DONE)/06a_classifiers.ipynb: $(RUN)/settings.json $(DONE)/04_baselines.ipynb $(foreach row,$(ROWS),$(DONE)/06_training_run-$(row).ipynb)
+$(DONE)/06a_classifiers.ipynb: $(RUN)/settings.json $(DONE)/04_baselines.ipynb $(if $(TOGETHER),$(RUN)/training/together.txt) $(foreach row,$(ROWS),$(DONE)/06_training_run-$(row).ipynb)
 $(DONE)/05_architectures.ipynb: $(RUN)/settings.json | $(DONE)/04_baselines.ipynb
 # It shows kept numbers, of no run of this report
 $(DONE)/06b_photographs.ipynb: $(wildcard papers/results/*) | $(DONE)/06a_classifiers.ipynb
@@ -138,6 +139,11 @@ changes-of-run = $(patsubst seed%,-p seed %,$(filter seed%,$(words-of-run))) $(p
 	$(patsubst %,-p schedule %,$(filter cosine,$(words-of-run)))
 $(DONE)/06_training_run-%.ipynb: nbs/06_training_run.ipynb $(TRAINING) $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS)
 	@$(RUNNER) $< $@ $(FROM_RUN) -p row $(word 1,$(words-of-run)) $(strip $(changes-of-run)) -p overwrite True
+
+# Runs without a page of their own, in one process
+$(RUN)/training/together.txt: $(TRAINING) $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/04_baselines.ipynb
+	@echo "Training runs $(TOGETHER) in one process: $(BIN)/deepfake-nbs train trains one"
+	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.classifiers.training import train_together; print(*train_together("$(PROFILE)", "$(DATA)"), sep="\n", file=open("$@", "w"))'
 
 $(DONE)/%.ipynb: nbs/%.ipynb
 	@$(RUNNER) $< $@ $(FROM_RUN)

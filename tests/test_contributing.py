@@ -7,7 +7,8 @@ import pytest
 from noise_run import draw_dataset
 from PIL import Image
 
-from deepfake_nbs.classifiers.xception import VARIANTS
+from deepfake_nbs.classifiers.recipes import TrainingConfig
+from deepfake_nbs.classifiers.xception import VARIANTS, create_model
 from deepfake_nbs.data.manifest import check_manifest, read_manifest
 from deepfake_nbs.data.readers import READERS, read_sources
 
@@ -29,14 +30,18 @@ def test_there_are_four_of_at_most_fifteen_lines():
         assert len(written) <= 15 and len(code.splitlines()) <= 20, f"{name}: {len(written)} lines"
 
 
-def test_a_network_is_a_row_of_the_table(monkeypatch):
-    monkeypatch.setattr("deepfake_nbs.classifiers.xception.VARIANTS", VARIANTS)
-    before = dict(VARIANTS)
-    try:
-        assert run("network")["model"].n_blocks == 2 + 4
-    finally:
-        VARIANTS.clear()
-        VARIANTS.update(before)
+def test_a_network_of_timm_is_trained_and_listed(tmp_path):
+    draw_dataset(tmp_path / "smoke-noise" / "cvcs_dfd")
+    record = run("network", run=tmp_path / "smoke-noise")["record"]
+    assert record["config"]["net"] == "timm:test_efficientnet" and record["weights_origin"] == "none"
+    assert "-p net timm:resnet18 -p weights imagenet" in TEXT
+
+
+def test_a_variant_is_a_row_of_the_table(monkeypatch):
+    assert 'VARIANTS["shallow"] = dict(n_middle=2)' in TEXT
+    monkeypatch.setitem(VARIANTS, "shallow", dict(n_middle=2))
+    assert create_model("shallow", width=0.25).n_blocks == 2 + 4
+    assert TrainingConfig(net="shallow").net == "shallow"
 
 
 def test_a_reader_reads_the_folder_of_its_name(tmp_path, monkeypatch):

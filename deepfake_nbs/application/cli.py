@@ -244,7 +244,8 @@ def index_images(
     feature: Annotated[
         str,
         typer.Option(
-            help="thumbnail, phash, harris, resnet18 (downloads weights), xception (the run's classifier)."
+            help="thumbnail, phash, harris, resnet18 (downloads weights), timm:<name> (any network of timm, "
+            "ImageNet weights), xception (the run's classifier)."
         ),
     ] = "thumbnail",
     similarity: Annotated[str, typer.Option(help="cosine, euclidean or whitened.")] = "cosine",

@@ -243,11 +243,11 @@ def compare_epochs(
     metric: str = "accuracy",  # A row of `classification_metrics`
     n_resamples: int = 1000,  # Random choices of signs behind p; an interval draws nothing
 ) -> pd.DataFrame:  # Columns of `EPOCH_COLUMNS`; difference is early minus last
-    "Early epoch against the last, for every finished run on the group split."
+    "Early epoch against the last, for every finished run of several epochs on the group split."
     rows = []
     for name, record in usable_runs(run)[0].items():
         folder = Path(run) / "training" / name
-        if record["config"]["protocol"] == "group":
+        if record["config"]["protocol"] == "group" and record["epochs"] > 1:
             early, last = (read_predictions(folder, "test", epoch) for epoch in ("early", "last"))
             found = paired_metrics(early, last, n_resamples).loc[metric]
             facts = dict(run=name, schedule=record["config"]["schedule"], early_epoch=record["early_epoch"])

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PROTOCOLS', 'AUGMENTS', 'SAMPLING', 'HEADS', 'LITE0', 'OUR_RUNS', 'TrainingConfig', 'read_table1', 'read_table2',
-           'table_config', 'profile_config', 'parse_yes', 'drop_empty', 'run_config', 'weights_path', 'weights_key',
-           'check_name', 'run_name', 'parse_changes']
+           'table_config', 'parse_yes', 'parse_changes', 'profile_config', 'own_changes', 'drop_empty', 'run_config',
+           'named_config', 'weights_path', 'weights_key', 'check_name', 'run_name']
 
 # %% ../../nbs/library/60b_recipes.ipynb #recipes02
 import os
@@ -112,20 +112,7 @@ def table_config(
         learning_rate=float(values["learning_rate"]), batch_size=int(values["batch_size"]),
         epochs=int(values["epochs"]))
 
-# %% ../../nbs/library/60b_recipes.ipynb #c020
-def profile_config(
-    row: int,  # Number of a run in Table 1
-    settings: Settings,  # Of a profile: image_size, width, epoch_limit, seed, split_protocol and workers
-) -> TrainingConfig:  # What `make report` trains for this run
-    "A run within the limits of a profile; training windows have its image size, whole images are larger."
-    config = table_config(row)
-    epochs = min(config.epochs, settings.epoch_limit) if settings.epoch_limit else config.epochs
-    own, width = input_config(config.net), 1.0 if is_timm(config.net) else settings.width
-    image_size = own.image_size if own.fixed_size else round(settings.image_size / config.window)
-    return replace(config, epochs=epochs, image_size=image_size, width=width, seed=settings.seed,
-                   protocol=settings.split_protocol, workers=settings.workers)
-
-# %% ../../nbs/library/60b_recipes.ipynb #c023
+# %% ../../nbs/library/60b_recipes.ipynb #c117
 def parse_yes(
     value: str | bool,  # "yes", "no" or a boolean
     key: str,  # Name of the value, for the message
@@ -137,6 +124,49 @@ def parse_yes(
     return known[str(value).lower()]
 
 
+def parse_changes(
+    changes: list[str],  # As typed: "net=midway", "learning_rate=0.01"
+) -> dict[str, Any]:  # For `run_config`
+    "Read fields of `TrainingConfig`. Raises `ValueError` for an unknown one and for a value of another type."
+    kinds = {key: kind for key, kind in get_type_hints(TrainingConfig).items() if key != "row"}
+    values: dict[str, Any] = {}
+    for change in changes:
+        key, _, text = change.partition("=")
+        if key not in kinds or not text:
+            raise ValueError(f"{change!r}: expected key=value, with a key of {', '.join(kinds)}")
+        try:
+            values[key] = parse_yes(text, key) if kinds[key] is bool else kinds[key](text)
+        except ValueError as error:
+            raise ValueError(f"{change!r}: expected {key}={kinds[key].__name__}") from error
+    return values
+
+# %% ../../nbs/library/60b_recipes.ipynb #c020
+def profile_config(
+    row: int,  # Number of a run in Table 1
+    settings: Settings,  # Of a profile: image_size, width, epoch_limit, seed, split_protocol and workers
+) -> TrainingConfig:  # What `make report` trains for this run
+    "A run within a profile, with its own changes; windows have the image size, whole images are larger."
+    config = table_config(row)
+    epochs = min(config.epochs, settings.epoch_limit) if settings.epoch_limit else config.epochs
+    own, width = input_config(config.net), 1.0 if is_timm(config.net) else settings.width
+    image_size = own.image_size if own.fixed_size else round(settings.image_size / config.window)
+    limits = dict(epochs=epochs, image_size=image_size, width=width, seed=settings.seed,
+                  protocol=settings.split_protocol, workers=settings.workers)
+    return replace(config, **limits | own_changes(row, settings))
+
+
+def own_changes(
+    row: int,  # Number of a run
+    settings: Settings,  # Of a profile: run_changes
+) -> dict[str, Any]:  # Fields of `TrainingConfig`
+    "What a profile changes in one run alone. Raises `ValueError`."
+    lines = [line.split() for line in settings.run_changes]
+    try:
+        return parse_changes([change for number, *words in lines if int(number) == row for change in words])
+    except ValueError as error:
+        raise ValueError(f"run_changes of profile {settings.name}: {error}") from error
+
+# %% ../../nbs/library/60b_recipes.ipynb #c023
 def drop_empty(
     **changes,  # Parameters of a page
 ) -> dict[str, Any]:  # Those that were set
@@ -157,6 +187,26 @@ def run_config(
         changes = dict(width=1.0) | changes
     changed = replace(base, **changes)
     return changed if replace(changed, workers=base.workers) == base else replace(changed, row=0)
+
+# %% ../../nbs/library/60b_recipes.ipynb #tb18r2
+def named_config(
+    name: str,  # As `Settings.runs` names it: 8, 8-published, 1-seed2-published, 8-cosine
+    settings: Settings,  # Of a profile
+) -> TrainingConfig:
+    "Configuration of a run by its name in the report. Raises `ValueError`."
+    number, *words = name.split("-")
+    changes: dict[str, Any] = {}
+    for word in words:
+        if word in PROTOCOLS:
+            changes["protocol"] = word
+        elif word in SCHEDULES:
+            changes["schedule"] = word
+        elif word.startswith("seed") and word[4:].isdigit():
+            changes["seed"] = int(word[4:])
+        else:
+            expected = "expected a number, then published, cosine or seed<number>"
+            raise ValueError(f"run {name!r}: unknown part {word!r}, {expected}")
+    return run_config(int(number), settings, **changes)
 
 # %% ../../nbs/library/60b_recipes.ipynb #c025
 def weights_path(
@@ -213,20 +263,3 @@ def run_name(
         if (value := getattr(config, key)) != getattr(usual, key):
             parts.append(f"{key}{weights_key(value)[:8] if key == 'weights' else value}")
     return "-".join(parts)
-
-# %% ../../nbs/library/60b_recipes.ipynb #c117
-def parse_changes(
-    changes: list[str],  # As typed: "net=midway", "learning_rate=0.01"
-) -> dict[str, Any]:  # For `run_config`
-    "Read fields of `TrainingConfig`. Raises `ValueError` for an unknown one and for a value of another type."
-    kinds = {key: kind for key, kind in get_type_hints(TrainingConfig).items() if key != "row"}
-    values: dict[str, Any] = {}
-    for change in changes:
-        key, _, text = change.partition("=")
-        if key not in kinds or not text:
-            raise ValueError(f"{change!r}: expected key=value, with a key of {', '.join(kinds)}")
-        try:
-            values[key] = parse_yes(text, key) if kinds[key] is bool else kinds[key](text)
-        except ValueError as error:
-            raise ValueError(f"{change!r}: expected {key}={kinds[key].__name__}") from error
-    return values

@@ -45,12 +45,14 @@ def training_sentence(
     note = f"{record['note'].capitalize()}. " if record["note"] else ""
     speed = f"{record['images_per_second']:.0f} training images a second"
     epochs = f"{record['epochs']} of {config['epochs']} epochs"
+    origin = record.get("weights_origin", "none")
+    first = "" if origin == "none" else f", first weights from {origin}"
     return (
         f"**Run {record['run']}**: {counts['train']} images to train on ({real} real, {fake} fake), "
         f"{counts['validation']} to validate, {counts['test']} to test; "
         f"cropped heads asked for: {config['crop']}, used: {record['crop']}. {note}"
         f"{record['parameters']:,} parameters, {speed} on {record['device']} in {config['precision']}, "
-        f"{epochs}, {record['wall_seconds'] / 60:.1f} minutes in all."
+        f"{epochs}{first}, {record['wall_seconds'] / 60:.1f} minutes in all."
     )
 
 # %% ../../nbs/library/60l_run_report.ipynb #rreport13
@@ -87,8 +89,12 @@ def limits_sentence(
             "on data that is no longer available in its form, "
             "so its numbers and these answer the same question about different images."
         )
+    trained = "" if config.weights == "none" else (
+        "It started from trained weights, so that a difference to a run that did not is no comparison of "
+        "architectures. "
+    )
     return (
         f"One run with one seed ({record['seed']}), trained {size} at width {config.width:g} "
         f"for {config.epochs} epochs on data `{record['data']}` under the `{config.protocol}` split. "
-        f"The interval covers the choice of test images, not the choice of the seed. {theirs}"
+        f"The interval covers the choice of test images, not the choice of the seed. {trained}{theirs}"
     )

@@ -152,6 +152,10 @@ USED_SETTINGS = dict(
     precision="precision",  # run's config
     image_size_used="image_size",
     width_used="width",
+    learning_rate_used="learning_rate",
+    batch_size_used="batch_size",
+    weights="weights",
+    head="head",
 )
 
 

@@ -7,7 +7,7 @@ __all__ = ['HISTORY_COLUMNS', 'CODE', 'count_classes', 'make_loss', 'validation_
            'extract_features', 'FitKernel', 'validation_rank', 'out_of_patience', 'early_epoch', 'kept_epochs',
            'first_network', 'both_colours', 'weights_origin', 'classifier_learner', 'format_epoch', 'what_to_lower',
            'classifier_training', 'run_identity', 'record_identity', 'predict', 'predict_checkpoints', 'run_facts',
-           'finish_run', 'training_images', 'run_precision', 'way_out', 'train', 'train_run']
+           'finish_run', 'training_images', 'run_precision', 'way_out', 'train', 'train_run', 'train_together']
 
 # %% ../../nbs/library/60e_training.ipynb #c006
 from deepfake_nbs.engine import (  # First: it sets how threads wait, before torch is loaded
@@ -16,7 +16,7 @@ from deepfake_nbs.engine import (  # First: it sets how threads wait, before tor
 )
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -36,13 +36,16 @@ from ..checkpoints import best_epoch, pick_device, read_weights
 from deepfake_nbs.classifiers.data import (
     ManifestImages, SeededLoader, check_dataset, choose_dataset, read_splits
 )
-from .recipes import TrainingConfig, weights_key, weights_path
+from deepfake_nbs.classifiers.recipes import (
+    TrainingConfig, named_config, run_name, weights_key, weights_path,
+)
 from .saved import write_classifier
 from .kernel import KernelClassifier, fit_kernel
 from .networks import build_network, image_features, input_config
-from ..core import file_sha256, run_record, set_seed
+from ..core import file_sha256, run_folder, run_record, set_seed
 from ..pretrained import is_timm
 from ..runs import PREDICTIONS, RUN_FILES, code_identity, write_predictions
+from ..settings import read_settings
 
 # %% ../../nbs/library/60e_training.ipynb #c052
 def count_classes(
@@ -449,3 +452,18 @@ def train_run(
     data, own = run.name.partition("-")[2] or run.name, name if named else ""
     return train(config, folder, run / "training" / name, overwrite,
                  crop=crop, note=note, data=data, run=name, name=own)
+
+# %% ../../nbs/library/60e_training.ipynb #tb18t2
+def train_together(
+    profile: str,  # Of settings.ini
+    data: str | Path,  # Data root
+    names: Iterable[str] | None = None,  # As `Settings.runs` names them; None: those without a page of their own
+) -> list[str]:  # Folders under training/
+    "Train runs of a report in this process, one after the other; finished ones are left as they are."
+    settings, run = read_settings(profile), run_folder(profile, data)
+    wanted = [name for name in settings.runs if name not in settings.paged_runs] if names is None else names
+    folders = []
+    for config in [named_config(name, settings) for name in wanted]:
+        folders.append(run_name(config, settings))
+        train_run(run, config, folders[-1], overwrite=True)
+    return folders

@@ -5,17 +5,21 @@
 # %% auto #0
 __all__ = ['RANKING_NAMES', 'CROP_NAMES', 'EPOCH_NAMES', 'PROTOCOL_NAMES', 'run_label', 'settings_view', 'budget_view',
            'published_settings', 'result_verdict', 'accuracy_view', 'precision_view', 'difference_text', 'paired_view',
-           'method_view', 'impossible_runs', 'other_test_sets', 'arithmetic_view', 'measure_variants', 'variants_view']
+           'method_view', 'impossible_runs', 'other_test_sets', 'arithmetic_view', 'summarise_timm', 'measure_variants',
+           'variants_view']
 
 # %% ../../nbs/library/60h_views.ipynb #view03
 from collections.abc import Collection
 from typing import Any
 
 import pandas as pd
+import torch
 
 from ..metrics import show_value
 from .tables import format_result
-from .xception import create_model, images_per_second, summarise_variants
+from .networks import build_network
+from .recipes import LITE0
+from .xception import images_per_second, summarise_variants, trace_shapes
 
 # %% ../../nbs/library/60h_views.ipynb #view07
 def run_label(
@@ -30,23 +34,31 @@ def _changed(asked: Any, used: Any) -> str:
     return f"{asked}" if pd.isna(used) or str(asked) == str(used) else f"{asked} → {used}"
 
 
+def _each_changed(table: pd.DataFrame, column: str) -> list[str]:
+    pairs = zip(table[column], table[f"{column}_used"], strict=True)
+    return [_changed(*(f"{v:g}" if isinstance(v, float) else v for v in pair)) for pair in pairs]
+
+
+def _augmentation(row: Any) -> str:
+    return row.augment if row.window == 1 else f"{row.augment}, window {row.window:g}"
+
+
 def settings_view(
     table: pd.DataFrame,  # As `tables.training_table` returns it
 ) -> pd.DataFrame:
     "Settings of Table 1, and those used here where they differ."
     used = table["crop_used"].map({True: "yes", False: "no"})
-    rate = [f"{value:g}" for value in table["learning_rate"].astype(float)]
+    rates = table.astype(dict(learning_rate=float, learning_rate_used=float))
     crop = [_changed(*pair) for pair in zip(table["crop"], used, strict=True)]
-    epochs = [_changed(*pair) for pair in zip(table["epochs"], table["epochs_used"], strict=True)]
     return pd.DataFrame(
         {
             "run": table["row"],
             "head crops": crop,
             "network": table["net"],
             "optimiser": table["optimiser"],
-            "learning rate": rate,
-            "batch size": table["batch_size"],
-            "epochs": epochs,
+            "learning rate": _each_changed(rates, "learning_rate"),
+            "batch size": _each_changed(table, "batch_size"),
+            "epochs": _each_changed(table, "epochs"),
             "status": table["status"],
         }
     )
@@ -60,13 +72,15 @@ def budget_view(
         row="run",
         image_size_used="image size",
         width_used="width",
+        weights="first weights",
         schedule="schedule",
         augment="augmentation",
-        window="window",
         best_epoch="best epoch",
         n_train="training images",
     )
-    return table.loc[table["status"].eq("run"), list(names)].rename(columns=names)
+    done = table[table["status"].eq("run")]
+    done = done.assign(augment=[_augmentation(row) for row in done.itertuples()])
+    return done[list(names)].replace(dict(weights=dict(none="random"))).rename(columns=names)
 
 # %% ../../nbs/library/60h_views.ipynb #rep17
 def published_settings(
@@ -271,22 +285,40 @@ def arithmetic_view(
     )
 
 # %% ../../nbs/library/60h_views.ipynb #net03
+def summarise_timm(
+    nets: tuple[str, ...],  # timm:<name>
+    image_size: int,  # Pixels of one side
+) -> pd.DataFrame:  # By net, as `summarise_variants`; 0 middle blocks
+    "Parameters and multiply-adds of networks of timm, counted on the modules."
+    rows = []
+    for net in nets:
+        with torch.device("meta"):
+            model = build_network(net).eval()
+            layers = trace_shapes(model, image_size)
+        counts = dict(parameters=sum(p.numel() for p in model.parameters()))
+        counts |= dict(multiply_adds=sum(row["macs"] for row in layers), middle_blocks=0)
+        rows.append(dict(net=net) | counts | dict(feature_map=layers[-2]["shape"]))
+    return pd.DataFrame(rows).set_index("net") if rows else pd.DataFrame()
+
+
 def measure_variants(
     image_size: int,  # Pixels of one side
     width: float,  # Multiplier of channels
+    others: tuple[str, ...] = (LITE0,),  # Networks of timm beside ours, which have width 1
 ) -> (
     pd.DataFrame
 ):  # By net: parameters, multiply_adds, ..., at_full_size (parameters), images_per_second, relative_speed
     "Size and speed of every network, and its parameters at the published size."
-    variants = summarise_variants(image_size, width)
+    variants = pd.concat([summarise_variants(image_size, width), summarise_timm(others, image_size)])
+    widths = {net: 1.0 if net in others else width for net in variants.index}
     speed = pd.Series(
-        {net: images_per_second(create_model(net, width=width), image_size) for net in variants.index}
+        {net: images_per_second(build_network(net, width=widths[net]), image_size) for net in widths}
     )
     return variants.assign(
-        at_full_size=summarise_variants()["parameters"],
+        at_full_size=summarise_variants()["parameters"].reindex(variants.index, fill_value=0),
         images_per_second=speed.round(1),
         relative_speed=(speed / speed["xception"]).round(2),
-    )
+    ).assign(at_full_size=lambda t: t["at_full_size"].where(t["at_full_size"] > 0, t["parameters"]))
 
 
 def variants_view(
@@ -301,7 +333,7 @@ def variants_view(
     return pd.DataFrame(
         {
             "network": table["net"],
-            "middle blocks": table["middle_blocks"],
+            "middle blocks": [str(n) if n else "" for n in table["middle_blocks"]],
             "parameters": counts["parameters"],
             "multiply-adds": counts["multiply_adds"],
             "parameters, published size": counts["at_full_size"],

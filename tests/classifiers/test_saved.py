@@ -48,7 +48,6 @@ def test_a_classifier_is_read_or_its_fault_is_named(midway, tmp_path):
     with pytest.raises(ValueError, match="threshold"):
         load_classifier(tmp_path)
     for key, value in [
-        ("net", "vgg"),
         ("net", ["midway"]),
         ("width", 0),
         ("width", 9),
@@ -73,6 +72,10 @@ def test_a_classifier_is_read_or_its_fault_is_named(midway, tmp_path):
     ]:
         (tmp_path / "config.json").write_text(json.dumps({**config, key: value}))
         with pytest.raises(ValueError, match=f"config.json: {key} is .*, expected "):
+            load_classifier(tmp_path)
+    for net, words in (("vgg", "unknown net 'vgg', expected one of"), ("timm:resnet_18", "nearest known")):
+        (tmp_path / "config.json").write_text(json.dumps({**config, "net": net}))
+        with pytest.raises(ValueError, match=f"config.json: .*{words}"):
             load_classifier(tmp_path)
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(ValueError, match="not JSON"):

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def test_table_2_never_makes_up_a_number(run):
     results = results_table(run, n_resamples=20)
-    assert len(results) == 11 * 8
+    assert len(results) == 13 * 8
     assert (
         results[results.row.gt(9) | ~results.column.isin(list(tables.RESULT_COLUMNS))].published.isna().all()
     )
@@ -81,7 +81,7 @@ def test_claims_are_known_ids_with_intervals(run, root):
 
 def test_table_1_says_what_was_asked_and_what_was_used(run):
     table = training_table(run).set_index("row")
-    assert table.status.to_dict() == {row: "run" if row in (1, 8) else "not run" for row in range(1, 12)}
+    assert table.status.to_dict() == {row: "run" if row in (1, 8) else "not run" for row in range(1, 14)}
     assert (
         table.crop[8],
         table.crop_used[8],

