@@ -1978,6 +1978,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                          'deepfake_nbs/heads/report.py'),
                                            'deepfake_nbs.heads.report.fresh_claim': ( 'library/report.html#fresh_claim',
                                                                                       'deepfake_nbs/heads/report.py'),
+                                           'deepfake_nbs.heads.report.network_name': ( 'library/report.html#network_name',
+                                                                                       'deepfake_nbs/heads/report.py'),
                                            'deepfake_nbs.heads.report.phase_table': ( 'library/report.html#phase_table',
                                                                                       'deepfake_nbs/heads/report.py'),
                                            'deepfake_nbs.heads.report.plot_detections': ( 'library/report.html#plot_detections',
