@@ -69,7 +69,7 @@ def close_up_counts(
         more = (part["n_heads"] - 1).clip(lower=0).to_numpy(float)
         for name, values, limits in (("found", found, (0, 1)), ("false_heads", more, None)):
             mean, low, high, why = mean_interval(values[:, None], part["group"], limits)
-            ends = {f"{name}_low": low[0], f"{name}_high": high[0], f"{name}_why": why[0]}
+            ends = {f"{name}_low": low.clip(min=0)[0], f"{name}_high": high[0], f"{name}_why": why[0]}
             row |= {name: float(mean[0])} | ends
         rows.append(row)
     return pd.DataFrame(rows, columns=_COLUMNS)

@@ -46,6 +46,11 @@ def test_intervals_are_over_groups_and_hold_the_value():
     assert wide["found_high"] - wide["found_low"] > row["found_high"] - row["found_low"]
 
 
+def test_an_interval_of_counts_does_not_go_below_zero():
+    row = close_up_counts(close_ups([1] * 99 + [3])).iloc[-1]
+    assert row["false_heads_low"] == 0 < row["false_heads"] == 0.02 < row["false_heads_high"]
+
+
 def test_the_sentence_compares_with_what_is_asked():
     good = describe_close_ups(close_up_counts(close_ups([1] * 99 + [0])))
     assert good.startswith("A head was found in 99.0% of 100 close-ups") and "missed" not in good
