@@ -35,7 +35,7 @@ class Compound(NamedTuple):
     image_size: int    # Side of the input, pixels
     backbone: str      # Name in torchvision.models, or timm:<name>
 
-# %% ../../nbs/library/30a_network.ipynb #c009b
+
 COMPOUND = {
     0: Compound(64, 3, 3, 512, "efficientnet_b0"),
     1: Compound(88, 4, 3, 640, "efficientnet_b1"),
@@ -119,7 +119,7 @@ def build_backbone(
     "A backbone with random weights."
     return TimmBackbone(name) if is_timm(name) else Backbone(name)
 
-# %% ../../nbs/library/30a_network.ipynb #heada04
+# %% ../../nbs/library/30a_network.ipynb #c016
 def imagenet_state(
     name: str,  # As in `build_backbone`
 ) -> dict[str, Tensor]:  # Under the names of the backbone, and more
@@ -130,7 +130,7 @@ def imagenet_state(
     url = get_model_weights(name).DEFAULT.url
     return fetch(url, name, "choose weights='none' to start at random")
 
-# %% ../../nbs/library/30a_network.ipynb #c016
+
 WEIGHTS = ("imagenet", "none", "auto")
 
 
@@ -152,7 +152,8 @@ def load_backbone_weights(
         print(f"{error}; the backbone starts at random", flush=True)
         return "none"
     own = backbone.state_dict()
-    load_state(backbone, {key: value for key, value in state.items() if key in own}, f"ImageNet weights of {name}")
+    load_state(
+        backbone, {key: value for key, value in state.items() if key in own}, f"ImageNet weights of {name}")
     return "imagenet"
 
 # %% ../../nbs/library/30a_network.ipynb #c020
@@ -370,8 +371,10 @@ class EfficientDet(nn.Module):
             weight, bias = prediction_head.predict[1].parameters()
             nn.init.normal_(weight, std=0.01)
             nn.init.constant_(bias, start)
-        self.register_buffer("mean", 255 * torch.tensor(self.backbone.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", 255 * torch.tensor(self.backbone.std).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer(
+            "mean", 255 * torch.tensor(self.backbone.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer(
+            "std", 255 * torch.tensor(self.backbone.std).view(1, 3, 1, 1), persistent=False)
 
     def forward(
         self,
@@ -426,7 +429,7 @@ NESTED = 0.8  # Of two boxes, the least fraction of the smaller one inside the o
 
 def drop_nested(
     boxes: Tensor,          # n x 4, best score first
-    nested: float = NESTED,  # Largest fraction of a box that may lie inside a better one, or the reverse; 1: any
+    nested: float = NESTED,  # Largest fraction of the smaller of two boxes inside the other; 1: any
 ) -> Tensor:                # n: whether a box is kept
     "Keep one box a head."
     areas = box_area(boxes)

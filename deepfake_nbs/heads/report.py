@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['SIZES', 'MORE_METRICS', 'SIZE_BOUNDS', 'SYNTHETIC', 'TARGET_AP', 'read_training', 'published_value', 'published_ap',
-           'summarise_metrics', 'results_table', 'show_results', 'claim_rows', 'phase_table', 'count_by_size',
-           'show_metrics', 'compare_fresh', 'fresh_claim', 'crop_counts', 'describe_frames', 'describe_results',
-           'describe_targets', 'describe_backbone', 'describe_used', 'describe_criteria', 'describe_false_heads',
-           'describe_crops', 'describe_reliability', 'describe_limits', 'plot_losses', 'plot_precision_recall',
-           'show_grid', 'plot_detections', 'choose_examples', 'describe_examples', 'example_titles']
+           'summarise_metrics', 'results_table', 'show_results', 'claim_rows', 'network_name', 'phase_table',
+           'count_by_size', 'show_metrics', 'compare_fresh', 'fresh_claim', 'crop_counts', 'describe_frames',
+           'describe_results', 'describe_targets', 'describe_backbone', 'describe_used', 'describe_criteria',
+           'describe_false_heads', 'describe_crops', 'describe_reliability', 'describe_limits', 'plot_losses',
+           'plot_precision_recall', 'show_grid', 'plot_detections', 'choose_examples', 'describe_examples',
+           'example_titles']
 
 # %% ../../nbs/library/30g_report.ipynb #30g_imp
 import json
@@ -145,6 +146,13 @@ def claim_rows(
     return rows
 
 # %% ../../nbs/library/30g_report.ipynb #headsg18
+def network_name(
+    phi: int | str,  # Of a detector's configuration
+) -> str:            # EfficientDet-D0, EfficientDet-Lite0
+    "What the literature calls an entry of the table of networks."
+    return f"EfficientDet-{f'D{phi}' if isinstance(phi, int) else phi.capitalize()}"
+
+
 def phase_table(
     records: dict[str, dict],  # run.json by phase
 ) -> "pd.DataFrame":           # One column a phase
@@ -153,7 +161,9 @@ def phase_table(
 
     columns = {}
     for phase, record in records.items():
-        facts = dict(learned=record["learned"], image_size=record["config"]["image_size"])
+        config = record["config"]
+        facts = dict(network=network_name(config["phi"]), learned=record["learned"])
+        facts |= dict(image_size=config["image_size"])
         minutes = round(record["wall_seconds"] / 60, 1)
         speed = dict(minutes=minutes, images_per_second=record["images_per_second"])
         columns[phase] = record["phase"] | facts | speed | dict(device=record["device"])
@@ -247,7 +257,9 @@ def describe_frames(
     at_random = "**random weights** (ImageNet weights not available or not requested)"
     weights = dict(imagenet="ImageNet weights", none=at_random)[record["backbone_weights"]]
     films = leak if n_films else "no film in two splits"
-    return f"{size}; {splits}; {films}. {rejected}. The backbone started from {weights}."
+    network = network_name(record["config"]["phi"])
+    start = f"The network is {network}; its backbone started from {weights}."
+    return f"{size}; {splits}; {films}. {rejected}. {start}"
 
 # %% ../../nbs/library/30g_report.ipynb #headsg31
 def describe_results(

@@ -207,8 +207,8 @@ def detection_config(
         for phase, (batch_size, iterations, epochs) in zip(PHASES, budgets, strict=True)
     )
     return DetectionConfig(
-        phi=settings.head_network, image_size=settings.head_image_size, weights=settings.head_weights, seed=settings.seed,
-        phases=phases, workers=settings.workers,
+        phi=settings.head_network, image_size=settings.head_image_size, weights=settings.head_weights,
+        seed=settings.seed, phases=phases, workers=settings.workers,
     )
 
 # %% ../../nbs/library/30d_training.ipynb #c130

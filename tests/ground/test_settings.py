@@ -41,6 +41,8 @@ def test_runs_are_configurations_and_pairs_on_both_splits():
         ("split_protocol = group", "split_protocol = frames", ["split_protocol", "'group' or 'published'"]),
         ("seed = 42", "", ["'seed' is missing"]),
         ("width = 0.25", "width = 0", ["width is 0", "above 0"]),
+        ("head_network = lite0", "head_network = lite1", ["head_network is 'lite1'", "2, 3 or 'lite0'"]),
+        ("head_network = lite0", "head_network = 7", ["head_network is 7", "2, 3 or 'lite0'"]),
         ("epoch_limit = 3", "epoch_limit = -1", ["epoch_limit is -1", "0 or more"]),
     ],
 )
@@ -53,6 +55,10 @@ def test_bad_settings_name_the_key(tmp_path, root, old, new, words):
     with pytest.raises(ValueError) as error:
         read_settings("smoke", tmp_path / "settings.ini")
     assert all(word in str(error.value) for word in words) and "settings.ini" in str(error.value)
+
+
+def test_the_network_of_heads_is_a_number_or_lite0():
+    assert read_settings("full").head_network == 0 and read_settings("smoke").head_network == "lite0"
 
 
 def test_unknown_profile_and_missing_file(tmp_path):

@@ -4,11 +4,20 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torchvision.transforms import v2
 from helpers.head_samples import voc
 
-from deepfake_nbs.heads.data import HeadImages, as_boxes, build_head_set, heads_root, read_head_set, schedule
+from deepfake_nbs.heads.data import (
+    HeadImages,
+    as_boxes,
+    build_head_set,
+    close_up,
+    heads_root,
+    read_head_set,
+    schedule,
+)
 from deepfake_nbs.images import letterbox, read_image
 
 
@@ -229,3 +238,44 @@ def test_real_photographs(real, tmp_path):
         path.read_text(encoding="utf-8").count("<bndbox>") for path in real.glob("heads/Annotations/*.xml")
     )
     assert n_boxes >= heads.frames["n_heads"].sum() >= 0.98 * n_boxes
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_close_up_shows_one_head_large(seed):
+    image = Image.new("RGB", (300, 200), "tan")
+    boxes = as_boxes(np.array([[10, 20, 70, 100], [200, 150, 260, 200.0]]), image.size)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        closer, kept = close_up(image, boxes)
+    sides = (kept[:, 2:] - kept[:, :2]).amax(1)
+    assert 1 <= len(kept) <= 2 and sides.max() / max(closer.size) > 0.3
+    assert max(closer.size) <= 80 / 0.33 + 2 and closer.width <= 300 and closer.height <= 200
+    x0, y0, x1, y1 = kept.unbind(1)
+    assert (x0 >= 0).all() and (x1 <= closer.width).all() and (y0 >= 0).all() and (y1 <= closer.height).all()
+
+
+def test_a_close_up_moves_boxes_with_their_pixels():
+    pixels = np.zeros((200, 300, 3), np.uint8)
+    pixels[20:100, 10:70] = 255
+    with torch.random.fork_rng(devices=[]):
+        for seed in range(8):
+            torch.manual_seed(seed)
+            image = Image.fromarray(pixels)
+            closer, kept = close_up(image, as_boxes(np.array([[10, 20, 70, 100.0]]), image.size))
+            x0, y0, x1, y1 = closer.convert("L").getbbox()
+            assert kept[0].tolist() == [x0, y0, x1, y1]
+
+
+def test_augmented_frames_with_heads_hold_close_ups(film):
+    images = HeadImages(film, "train", 64, augment=True)
+    number = next(i for i, boxes in enumerate(images.boxes) if len(boxes))
+    height = images.boxes[number][0, 3] - images.boxes[number][0, 1]
+    shown = [images[(place, number)][1] for place in range(40)]
+    large = [bool(len(boxes) and (boxes[:, 3] - boxes[:, 1]).max() > 1.5 * height) for boxes in shown]
+    assert 4 < sum(large) < 36
+    assert all(
+        len(images[(place, i)][1]) == 0
+        for place in range(4)
+        for i, boxes in enumerate(images.boxes)
+        if not len(boxes)
+    )

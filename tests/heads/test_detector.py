@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from deepfake_nbs.checkpoints import read_weights, save_weights
+from deepfake_nbs.heads import network
 from deepfake_nbs.heads.detector import HeadBox, HeadDetector, choose_detector, load_network, read_config
 from deepfake_nbs.heads.network import EfficientDet
 from deepfake_nbs.images import letterbox, read_image
@@ -22,6 +23,22 @@ def test_saved_and_loaded_are_equal(trained):
     image = torch.randint(0, 255, (1, 3, 64, 64), dtype=torch.uint8)
     with torch.inference_mode():
         assert all(torch.equal(a, b) for a, b in zip(model(image), again.eval()(image), strict=True))
+
+
+def test_a_lite_detector_opens_without_weights_of_imagenet(tmp_path, monkeypatch):
+    model = EfficientDet("lite0").eval()
+    save_weights(model, tmp_path / "model.safetensors")
+    about = dict(phi="lite0", image_size=64, threshold=0.5, trained_on="", weights="imagenet", version=1)
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    monkeypatch.setattr(network, "imagenet_network", None)
+    again, config = load_network(tmp_path)
+    image = torch.randint(0, 255, (1, 3, 64, 64), dtype=torch.uint8)
+    with torch.inference_mode():
+        assert all(torch.equal(a, b) for a, b in zip(model(image), again(image), strict=True))
+    assert config == about
+    (tmp_path / "config.json").write_text(json.dumps(about | {"phi": 0}))
+    with pytest.raises(ValueError, match="not weights of this network.*says phi 0"):
+        load_network(tmp_path)
 
 
 @pytest.fixture
@@ -59,7 +76,7 @@ def test_files_that_do_not_fit_are_named(saved, tmp_path):
 
 BAD_VALUES = [
     *(("version", value, "expected 1") for value in (99, None, "1", True)),
-    *(("phi", value, "expected one of 0, 1, 2, 3") for value in ([0], "0", True, 1.0, None)),
+    *(("phi", value, "expected one of 0, 1, 2, 3, lite0") for value in ([0], "0", True, 1.0, None, "lite1")),
     *(
         ("image_size", value, "expected a multiple of 32, at least 64")
         for value in ("256", 0, -64, 100, 64.0, None)

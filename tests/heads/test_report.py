@@ -163,15 +163,20 @@ def test_the_finding_names_both_phases_and_both_criteria():
     )
 
 
+@pytest.mark.parametrize(
+    "phi, name", [(0, "EfficientDet-D0"), (3, "EfficientDet-D3"), ("lite0", "EfficientDet-Lite0")]
+)
+def test_networks_have_the_names_of_the_literature(phi, name):
+    assert report.network_name(phi) == name
+
+
 def test_frames_and_weights_are_described(film):
     sentence = report.describe_frames(film, record_of())
     assert sentence.startswith(
         "18 frames with 12 heads, 6 frames without heads; 16 for train, 4 for validation, 40 for test"
     )
-    assert (
-        "no film in two splits. 0 entries in rejected.csv. The backbone started from **random weights**"
-        in sentence
-    )
+    assert "no film in two splits. 0 entries in rejected.csv." in sentence
+    assert "The network is EfficientDet-D0; its backbone started from **random weights**" in sentence
     frames = film.frames.assign(group="one film")
     leaking = HeadSet(film.root, film.folder, frames, film.boxes, pd.DataFrame(dict(what=["frame", "frame"])))
     sentence = report.describe_frames(leaking, record_of(backbone_weights="imagenet"))
@@ -179,7 +184,7 @@ def test_frames_and_weights_are_described(film):
         "**1 film is in more than one split** of this set's lists, so the splits leak. 2 entries in rejected.csv: 2 frame."
         in sentence
     )
-    assert sentence.endswith("The backbone started from ImageNet weights.")
+    assert sentence.endswith("its backbone started from ImageNet weights.")
     assert report.describe_backbone(record_of(backbone_weights="imagenet")) == ""
     assert report.describe_backbone(record_of()).startswith("**Without ImageNet weights")
 

@@ -17,6 +17,7 @@ from deepfake_nbs.engine import recalibrate_norms, train_epoch
 from deepfake_nbs.heads import training
 from deepfake_nbs.heads.data import HeadImages
 from deepfake_nbs.heads.evaluation import read_detections
+from deepfake_nbs.heads.detector import HeadDetector
 from deepfake_nbs.heads.network import Backbone, EfficientDet
 from deepfake_nbs.heads.training import (
     CHECKPOINT_CRITERIA,
@@ -33,11 +34,11 @@ from deepfake_nbs.heads.training import (
 from deepfake_nbs.runs import TrainingError, find_existing_run, latest_checkpoint
 
 
-@pytest.mark.parametrize("number", [0, 1])
-def test_frozen_layers_do_not_move(film, number):
+@pytest.mark.parametrize("phi, number", [(0, 0), (0, 1), ("lite0", 0), ("lite0", 1)])
+def test_frozen_layers_do_not_move(film, phi, number):
     torch.manual_seed(0)
     model, phase = (
-        EfficientDet(),
+        EfficientDet(phi),
         replace(PHASES[number], batch_size=4, iterations=3, epochs=1, learning_rate=0.01),
     )
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -198,6 +199,17 @@ def test_both_choices_of_an_epoch():
     )
 
 
+def test_a_lite_network_is_trained_saved_and_loaded(film, tmp_path):
+    config = replace(
+        TINY, phi="lite0", phases=(replace(TINY.phases[0], epochs=1), replace(TINY.phases[1], epochs=1))
+    )
+    records = train_detector(film, tmp_path, config, device="cpu", progress=False)
+    assert [record["config"]["phi"] for record in records.values()] == ["lite0", "lite0"]
+    detector = HeadDetector.load(tmp_path / "phase2" / "model", device="cpu")
+    assert detector.config["phi"] == "lite0" and detector.model.mean.unique().tolist() == [127.5]
+    assert train_detector(film, tmp_path, config, device="cpu", progress=False) == records
+
+
 def test_a_loss_that_is_no_number_stops(film):
     model = EfficientDet()
     with torch.no_grad():
@@ -226,6 +238,10 @@ def test_a_budget_of_every_profile():
         (32, 1000, 50),
         (4, 10_000, 50),
     ]  # full is the report's
+    phi = {
+        name: detection_config(read_settings(name)).phi for name in ("smoke", "mini", "photographs", "full")
+    }
+    assert phi == dict(smoke="lite0", mini="lite0", photographs="lite0", full=0)
     with pytest.raises(ValueError, match="multiple of 32"):
         replace(config, image_size=300)
 
