@@ -385,4 +385,5 @@ def transfer_sentence(
     lost = float((table["kept_unlike"]).mean())
     return (f"{kept}; on a family that was left out: {', '.join(parts) or 'no family has both classes'}. "
             f"Of {fakes} left-out fakes, {before:.1%} are called *real*, {after:.1%} with the rule for "
-            f"images unlike the training images; the rule makes {lost:.1%} of the images of known sources *unsure*.")
+            f"images unlike the training images; the rule makes {lost:.1%} of the images of known "
+            "sources *unsure*.")
