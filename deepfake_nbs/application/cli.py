@@ -478,7 +478,7 @@ RunName = Annotated[
 Overwrite = Annotated[bool, typer.Option(help="Replace a run of other settings in the same folder")]
 LeaveOut = Annotated[
     bool,
-    typer.Option("--leave-out-sources", help="Train the run once without each family of sources, and test it there"),
+    typer.Option("--leave-out-sources", help="Train once without each family of sources, and test there"),
 ]
 Built = Annotated[str, typer.Option(help="Data root whose datasets `make report` has built")]
 

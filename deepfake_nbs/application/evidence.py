@@ -18,7 +18,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..classifiers.calibration import choose_limits, choose_words, fit_temperature, scale_probability
+from deepfake_nbs.classifiers.calibration import (
+    choose_limits,
+    choose_words,
+    fit_temperature,
+    scale_probability,
+)
 from ..core import is_there, list_folder, write_json
 
 # %% ../../nbs/library/70a_evidence.ipynb #c007
@@ -204,7 +209,8 @@ def change_thresholds(
     if not (is_number(real_below) and is_number(fake_above) and real_below <= fake_above):
         said = f"thresholds are {real_below} and {fake_above}"
         raise ValueError(f"{said}; expected two numbers, the second not below the first")
-    thresholds = replace(evidence.thresholds, real_below=real_below, fake_above=fake_above, origin="set by hand")
+    temperature = evidence.thresholds.temperature
+    thresholds = Thresholds(real_below, fake_above, "set by hand", temperature)
 
     def verdict(one: Evidence | HeadPrediction) -> str | None:
         return give_verdict(thresholds, one.probability, one.distance, evidence.distance_limit)
@@ -299,8 +305,8 @@ def parse_thresholds(
     limits = [named[key] for key in ("real_below", "fake_above") if named.get(key) is not None]
     whole = {*named} | {"temperature"} == {"real_below", "fake_above", "origin", "temperature"}
     ordered = all(map(is_number, limits)) and limits == sorted(limits)
-    scaled = is_number(named.get("temperature", 1.0), 1e-3, 1e3)
-    if not whole or len(named) != len(items) or not isinstance(named["origin"], str) or not ordered or not scaled:
+    scaled, whole = is_number(named.get("temperature", 1.0), 1e-3, 1e3), whole and len(named) == len(items)
+    if not whole or not isinstance(named["origin"], str) or not ordered or not scaled:
         expected = "real_below not above fake_above, numbers or null, and origin, a text"
         expected += "; perhaps temperature, a number from 0.001 to 1000"
         raise ValueError(f"{where} holds {value!r}; expected {expected}")

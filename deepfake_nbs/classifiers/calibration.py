@@ -49,7 +49,7 @@ def check_predictions(
     "Refuse predictions that nothing can be fitted to. Raises `ValueError`."
     fake, p = np.asarray(list(label)) == 1, np.asarray(list(probability), float)
     if len(fake) != len(p) or not len(p):
-        raise ValueError(f"predictions: {len(fake)} labels, {len(p)} probabilities; expected as many, above 0")
+        raise ValueError(f"predictions: {len(fake)} labels, {len(p)} probabilities; expected as many")
     if not ((p >= 0) & (p <= 1)).all():
         raise ValueError("predictions: a probability is not between 0 and 1")
     return fake, p
@@ -81,7 +81,7 @@ def calibration_bins(
     label: Iterable[int],          # 0 real, 1 fake
     probability: Iterable[float],  # P(fake) of the same images
     n_bins: int = 10,              # Of equal width; the last includes 1
-) -> np.ndarray:                   # bins x 3: number of images, mean P(fake), fraction of fakes; NaN where empty
+) -> np.ndarray:                   # bins x 3: images, mean P(fake), fraction of fakes; NaN where empty
     "Compare P(fake) with how many images are fake, bin by bin."
     fake, p = check_predictions(label, probability)
     place = np.minimum((p * n_bins).astype(int), n_bins - 1)
@@ -144,7 +144,8 @@ def choose_limits(
     fake, p = check_predictions(label, probability)
     if fake.all() or not fake.any():
         return None, None
-    high, negative = (lowest_precise(*pair, precision, confidence, least) for pair in ((p, fake), (-p, ~fake)))
+    how = precision, confidence, least
+    high, negative = (lowest_precise(score, wanted, *how) for score, wanted in ((p, fake), (-p, ~fake)))
     low = None if negative is None else -negative
     if low is not None and high is not None and low > high:  # Both are precise
         low = high = (low + high) / 2
@@ -231,7 +232,8 @@ def calibration_sentence(
     if found is None:
         return "Calibration: not measured."
     parts = []
-    for word, n, right in (("real", found.n_real, found.right_real), ("fake", found.n_fake, found.right_fake)):
+    counts = ("real", found.n_real, found.right_real), ("fake", found.n_fake, found.right_fake)
+    for word, n, right in counts:
         parts.append(f"*{word}* is right for {right:.3f} of the {n} images that get it" if n else
                      f"*{word}* is never said")
     given = (found.n_real + found.n_fake) / max(1, found.n_test)

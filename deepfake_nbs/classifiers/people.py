@@ -71,8 +71,9 @@ def people_sentence(
     if table.empty:
         return "A classifier beside people: not measured, the images of the study are not in this data root."
     first = table.iloc[0]
-    auc = {name: show_value(first[name], first[f"{name}_low"], first[f"{name}_high"], why=first[f"{name}_why"])
-           for name in ("ours", "people")}
+    ends = ("", "_low", "_high", "_why")
+    both = {name: [first[f"{name}{end}"] for end in ends] for name in ("ours", "people")}
+    auc = {name: show_value(value, low, high, why=why) for name, (value, low, high, why) in both.items()}
     parts = [f"{row.method} {row.ours:.2f} and {row.people:.2f}" for row in table[1:].itertuples()]
     missing = first["n_missing"]
     left = f" {missing} images in which no head was found are left out." if missing else ""

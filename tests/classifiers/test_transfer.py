@@ -56,7 +56,27 @@ def left(tmp_path_factory):
     ],
 )
 def test_families_are_joined_by_shared_groups(rows, expected):
-    assert transfer.source_families(pd.DataFrame(rows, columns=["source", "group"])) == expected
+    assert (
+        transfer.source_families(pd.DataFrame(rows, columns=["source", "group"]).assign(label=0)) == expected
+    )
+
+
+def test_halves_of_one_set_are_joined_and_whole_families_are_not():
+    rows = [
+        ("FFHQ", 0, "a", "challenge/0-FFHQ/a.jpg"),
+        ("STYLEGAN2", 1, "b", "challenge/1-STYLEGAN2/b.jpg"),
+        ("CelebA", 0, "c", "challenge/0-CelebA/c.jpg"),
+        ("StarGAN", 1, "c", "challenge/1-StarGAN/c.jpg"),
+        ("LFW", 0, "d", "lfw/d.jpg"),
+    ]
+    frame = pd.DataFrame(rows, columns=["source", "label", "group", "origin"])
+    assert list(transfer.source_families(frame)) == ["CelebA+StarGAN", "FFHQ+STYLEGAN2", "LFW"]
+    assert list(transfer.source_families(frame.drop(columns="origin"))) == [
+        "CelebA+StarGAN",
+        "FFHQ",
+        "LFW",
+        "STYLEGAN2",
+    ]
 
 
 def manifest(*rows):
