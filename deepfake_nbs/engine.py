@@ -7,7 +7,7 @@ __all__ = ['PRECISIONS', 'OPTIMISERS', 'SCHEDULES', 'choose_precision', 'HalfPre
            'ScheduledRate', 'torch_optimiser', 'distributed_context', 'rank_and_world_size', 'run_on_rank_zero',
            'mean_over_ranks', 'DistributedTraining', 'recalibrate_norms', 'EpochRecorder', 'ProgressBar', 'Training',
            'Progress', 'NoBatches', 'make_learner', 'explain_out_of_memory', 'explain_failures', 'train_epoch',
-           'write_history', 'run_epochs', 'lock_run', 'resume', 'run_training']
+           'write_history', 'run_epochs', 'keep_freed_memory', 'lock_run', 'resume', 'run_training']
 
 # %% ../nbs/library/00h_engine.ipynb #engine03
 import os
@@ -19,9 +19,11 @@ warnings.filterwarnings("ignore", message=".*torch.jit.script.* is deprecated", 
 
 # %% ../nbs/library/00h_engine.ipynb #engine05
 # ruff: noqa: E402 - the two settings above must come first
+import ctypes
 import json
 import math
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -409,6 +411,16 @@ def run_epochs(
         progress.wall_seconds += row["seconds"]
         run_on_rank_zero(save)
 
+# %% ../nbs/library/00h_engine.ipynb #engine81
+def keep_freed_memory() -> bool:  # Whether it could be asked for: by glibc alone
+    "Have the C library keep what a step frees, for the next one."
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt if sys.platform == "linux" else None
+    except (OSError, AttributeError):  # Another C library
+        mallopt = None
+    never_map, never_trim = (-4, 0), (-1, -1)  # M_MMAP_MAX, M_TRIM_THRESHOLD of malloc.h
+    return mallopt is not None and all([mallopt(*never_map), mallopt(*never_trim)])
+
 # %% ../nbs/library/00h_engine.ipynb #engine51
 @contextmanager
 def lock_run(
@@ -451,6 +463,7 @@ def run_training(
         if record is not None:
             print(f"{name}: already finished, skipped", flush=True)
             return record
+        keep_freed_memory()
         training = build()
         progress = resume(training, folder)
         run_epochs(training, folder, progress, identity)

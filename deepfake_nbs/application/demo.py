@@ -66,7 +66,8 @@ def evidence_html(
     "The verdict in words, with its origin and what was not found."
     n, (width, height) = len(evidence.heads), evidence.size
     found = f"{evidence.photo}, {width} x {height} pixels, {n} {'head' if n == 1 else 'heads'} found"
-    lines = [_headline(evidence), html.escape(found), *map(html.escape, evidence.notes)]
+    why = [evidence.reason] if evidence.probability is not None and evidence.reason else []
+    lines = [_headline(evidence), *map(html.escape, [*why, found, *evidence.notes])]
     if evidence.matches:
         best = evidence.matches[0]
         near = f"{Path(best.path).name} ({best.label}, {best.measure} {best.similarity:.3f})"

@@ -21,8 +21,10 @@ from deepfake_nbs.application.evidence import (
     NO_DETECTOR,
     NO_HEAD,
     OUT_OF_DISTRIBUTION,
+    UNLIKE_FRAMES,
     WHOLE_FRAMES,
     Thresholds,
+    is_unlike,
     plain_data,
 )
 from .models import Networks
@@ -127,6 +129,18 @@ def _video_notes(networks: Networks, photos: list[Photo]) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _video_verdict(networks: Networks, photos: list[Photo], mean: float | None) -> tuple[str | None, str]:
+    "Verdict and reason; *unsure* where most frames look like nothing the classifier was trained on."
+    if mean is None:
+        return None, f"{NO_HEAD} in any frame"
+    limit = networks.outliers.limit if networks.outliers else None
+    far = [photo.distances[0] for photo in photos if photo.distances]
+    n_unlike = sum(is_unlike(distance, limit) for distance in far)
+    if n_unlike > len(far) / 2:
+        return "unsure", UNLIKE_FRAMES.format(n_unlike, len(far))
+    return networks.thresholds.verdict(mean), ""
+
+
 def _distribution(known: list[float]) -> dict[str, Any]:
     "Mean and quartiles of the frames that were classified."
     if not known:
@@ -145,14 +159,15 @@ def make_video_evidence(
     numbers = [photo.probabilities[0] if photo.probabilities else None for photo in photos]
     found = _distribution([number for number in numbers if number is not None])
     boxes = [round_box(photo.heads[0].box) if photo.heads else None for photo in photos]
+    verdict, reason = _video_verdict(networks, photos, found["mean"])
     return VideoEvidence(
         video=video,
         frames=tuple(frames),
         boxes=tuple(boxes),
         probabilities=tuple(numbers),
         **found,
-        verdict=None if found["mean"] is None else networks.thresholds.verdict(found["mean"]),
-        reason=f"{NO_HEAD} in any frame" if found["mean"] is None else "",
+        verdict=verdict,
+        reason=reason,
         notes=_video_notes(networks, photos),
         thresholds=networks.thresholds,
         classifier=networks.classifier,
