@@ -162,7 +162,7 @@ def crop_and_resize(
     rng: np.random.Generator,  # Of this image in this epoch
     least: float = 0.35,  # Smallest area, as a fraction
 ) -> np.ndarray:  # A new array of the same shape
-    "Cut out a window of random area and aspect ratio (4:5 to 5:4), and enlarge it to the whole size."
+    "Crop a window of random area and aspect ratio (4:5 to 5:4), and enlarge it to the whole size."
     side, area, ratio = len(pixels), rng.uniform(least, 1.0), np.exp(rng.uniform(-0.223, 0.223))
     width, height = (min(side, round(side * np.sqrt(area * r))) for r in (ratio, 1 / ratio))
     x, y = int(rng.integers(side - width + 1)), int(rng.integers(side - height + 1))
