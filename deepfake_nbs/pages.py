@@ -196,10 +196,12 @@ def _relay(stream: io.BufferedReader, ended: threading.Event, kept: list[bytes])
 
 # %% ../nbs/library/00m_pages.ipynb #ground158
 def _failed_cell(partial: Path) -> str:
-    "What the failed cell printed, as a terminal shows it."
+    "What the failed cell printed, as a terminal shows it; what could not be fetched is one sentence."
     cells = json.loads(partial.read_text(encoding="utf-8"))["cells"] if partial.is_file() else []
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     errors = [output for output in outputs if output["output_type"] == "error"]
+    if errors and errors[-1]["ename"] == "ConnectionError":  # Its message says what to do
+        return errors[-1]["evalue"]
     text = "\n".join(errors[-1]["traceback"]) if errors else ""
     return text if sys.stderr.isatty() else re.sub(r"\x1b\[[0-9;]*m", "", text)
 

@@ -102,7 +102,7 @@ class TrainingSettings:
     image_size: Count             # Side of the network's input, pixels
     width: Annotated[float, Field(gt=0)]  # Fraction of each layer's channels, 1 = as published
     epoch_limit: Limit            # Most epochs of a run, 0 = as table 1 says
-    run_changes: Lines            # Runs with values of their own: number, then key=value; they win over the above
+    run_changes: Lines            # Runs with values of their own: number, then key=value; they win
     page_rows: Numbers            # Runs with a page of their own; one command trains the others. Empty: all
 
     def __post_init__(self) -> None:
@@ -149,7 +149,8 @@ def _expected(problem: ErrorDetails) -> str:
         return limits["expected"]
     if "gt" in limits or "ge" in limits:
         return f"a number above {limits['gt']:g}" if "gt" in limits else "0 or more"
-    kinds = {"int": "int", "float": "float", "bool": "bool", "tuple": "numbers", "string": "text", "finite": "a finite number"}
+    kinds = {"int": "int", "float": "float", "bool": "bool", "tuple": "numbers", "string": "text",
+             "finite": "a finite number"}
     return next((word for kind, word in kinds.items() if problem["type"].startswith(kind)), problem["msg"])
 
 

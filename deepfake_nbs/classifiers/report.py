@@ -90,8 +90,9 @@ def pretrained_sentence(
     records: dict[int, dict],  # As `tables.finished_runs` returns them
 ) -> str:  # Empty where no run starts from trained weights, or none does not
     "Which runs started from trained weights, and what a comparison with the others can say."
-    trained = {n: record for n, record in records.items() if record["config"].get("weights", "none") != "none"}
-    others = {n: record for n, record in records.items() if n not in trained}
+    first = {n: record["config"].get("weights", "none") for n, record in records.items()}
+    trained = {n: record for n, record in records.items() if first[n] != "none"}
+    others = {n: record for n, record in records.items() if first[n] == "none"}
     if not trained or not others:
         return ""
     names = join_runs(trained)

@@ -457,7 +457,7 @@ def train_run(
 def train_together(
     profile: str,  # Of settings.ini
     data: str | Path,  # Data root
-    names: Iterable[str] | None = None,  # As `Settings.runs` names them; None: those without a page of their own
+    names: Iterable[str] | None = None,  # As `Settings.runs` names them; None: those without a page
 ) -> list[str]:  # Folders under training/
     "Train runs of a report in this process, one after the other; finished ones are left as they are."
     settings, run = read_settings(profile), run_folder(profile, data)

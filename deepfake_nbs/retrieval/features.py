@@ -135,7 +135,7 @@ class Embedding:
         model = getattr(model, "network", model)  # Below an SVM
         self.features: Callable[[torch.Tensor], torch.Tensor] = model
         if hasattr(model, "forward_head"):
-            self.features, self.dimension = partial(timm_features, model), int(cast(Any, model).head_hidden_size)
+            self.features, self.dimension = partial(timm_features, model), cast(int, model.head_hidden_size)
         else:
             name, last = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.Linear)][-1]
             model.set_submodule(name, nn.Identity())

@@ -224,6 +224,15 @@ def test_what_a_chapter_says_in_a_terminal_is_short(chapter, capfd):
     assert said.count("assert row != 13") == 1
 
 
+def test_what_cannot_be_fetched_is_one_sentence(chapter, capfd):
+    nb = nbformat.read(chapter / "nbs" / "x.ipynb", 4)
+    nb.cells.append(nbformat.v4.new_code_cell("raise ConnectionError('no hub. Three ways: a; b; c')"))
+    nbformat.write(nb, chapter / "nbs" / "x.ipynb")
+    with pytest.raises(RuntimeError, match="a cell failed"):
+        pages.run_notebook("nbs/x.ipynb", "out/x.ipynb", {})
+    assert capfd.readouterr().err == "no hub. Three ways: a; b; c\n"
+
+
 def test_what_stops_papermill_itself_is_shown(chapter, capfd, monkeypatch):
     with pytest.raises(RuntimeError, match="a cell failed"):
         pages.run_notebook("nbs/x.ipynb", "out/x.ipynb", {"row": "13"})
