@@ -320,7 +320,7 @@ def test_a_report_that_is_done_runs_nothing_again(project):
         ("nbs/library/40b_index.ipynb", {"40b_index"}),
         ("deepfake_nbs/application/demo.py", {"70j_demo"}),
         ("deepfake_nbs/baselines/label_order.py", {"50e_label_order"}),
-        ("deepfake_nbs/heads/report.py", {"30g_report"}),
+        ("deepfake_nbs/heads/report.py", {"30g_report", "70ha_shipping"}),
     ],
 )
 def test_a_chapter_of_the_library_runs_again_when_what_it_uses_changed(project, touched, expected):
