@@ -44,7 +44,7 @@ export GOMP_SPINCOUNT = 2000
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup lock report prepare pages library test coverage bench site lab demo publish keep
+.PHONY: help setup lock report prepare pages library test coverage bench site lab demo publish keep weights weights-runs
 
 help:
 	@echo "make report [PROFILE=smoke|mini|full] [DATA=folder]   set up, run all pages of the report in order, say where the results are"
@@ -55,6 +55,7 @@ help:
 	@echo "make demo       the application as a page in the browser, on this machine alone"
 	@echo "make site       render the site with Quarto"
 	@echo "make publish    execute pages and library chapters with PROFILE=mini, and copy their outputs into nbs/"
+	@echo "make weights DATA=..   train the networks that the package ships, on photographs, and write them; about two hours on 2 cores"
 	@echo "make keep [PROFILE=..] [DATA=..]   keep the numbers of a finished report in papers/results"
 	@echo "make bench [DATA=..]   measure speed, memory and two detectors from scratch, as ratios against a peer"
 	@echo "make lock       renew requirements.lock from pyproject.toml"
@@ -201,6 +202,15 @@ demo: setup
 
 keep: setup
 	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.publishing import keep_results; print(*keep_results("$(PROFILE)", "$(DATA)"), sep="\n")'
+
+# The networks that the package ships, made again from photographs. The last runs, each without a family of sources, say how
+# well they do on sources that they do not know
+weights:
+	@exec $(MAKE) --no-print-directory prepare weights-runs PROFILE=photographs DATA=$(DATA)
+
+weights-runs: $(DONE)/06_training_run-12.ipynb
+	@$(BIN)/deepfake-nbs train --profile $(PROFILE) --data $(DATA) --run-number 12 --leave-out-sources
+	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.application.shipping import choose_training, write_shipped; choose_training("$(RUN)"); print(write_shipped("$(RUN)"))'
 
 publish: PROFILE = mini
 publish:

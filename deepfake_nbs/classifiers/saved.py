@@ -21,6 +21,7 @@ from ..checkpoints import load_state, read_state
 from .kernel import KernelClassifier
 from .networks import build_network, check_network, input_config
 from ..core import open_readable, write_json
+from ..pretrained import is_timm, timm_network
 from ..files import write_folder
 
 # %% ../../nbs/library/60d_saved.ipynb #saved06
@@ -86,7 +87,11 @@ def build_saved(
 ) -> nn.Module:
     "The network of a configuration with its weights. Raises `ValueError` or `FileNotFoundError`."
     state = read_state(path)
-    model = build_network(**{key: config[key] for key in ("net", "n_classes", "width", "dropout")})
+    net, n_classes, dropout = config["net"], config["n_classes"], config["dropout"]
+    if is_timm(net):  # It was checked before it was trained
+        model = timm_network(net, n_classes, dropout)
+    else:
+        model = build_network(net, n_classes, "none", config["width"], dropout)
     if config.get("head", "linear") == "svm":
         if "vectors" not in state:
             raise ValueError(f"{path}: not weights of this network: lacks vectors, those of an SVM")

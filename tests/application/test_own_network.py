@@ -36,7 +36,7 @@ def mine(run, tmp_path_factory):
     "The run of noise with a network of one's own in it, and an unnamed twin of run 8 with another seed; tests must not change it."
     place = tmp_path_factory.mktemp("mine") / run.name
     shutil.copytree(run, place)
-    train_run(place, replace(TINY, row=0, net="midway", epochs=1), "my network")
+    train_run(place, replace(TINY, row=0, net="midway", epochs=2), "my network")
     train_run(place, replace(TINY, row=0, net="light", crop=True, epochs=2, seed=7), "custom-light-seed7")
     return place
 
@@ -81,7 +81,7 @@ def test_it_stands_in_every_table_under_its_name(mine):
     assert list(tables.own_runs(mine)) == ["my network"], "a row with another seed is no network of one's own"
     assert list(tables.listed_runs(mine)) == [1, 8, "my network"]
     settings = tables.training_table(mine).set_index("row").loc["my network"]
-    assert settings[["status", "net", "epochs_used"]].tolist() == ["run", "midway", 1]
+    assert settings[["status", "net", "epochs_used"]].tolist() == ["run", "midway", 2]
     results = tables.results_table(mine, 10)
     own = results[results["row"].eq("my network")].set_index("column")
     right = metrics.classification_metrics(runs.read_predictions(mine / "training/my network"), 1).loc[
@@ -92,7 +92,7 @@ def test_it_stands_in_every_table_under_its_name(mine):
         and own["published"].isna().all()
         and set(own["status"]) == {"run"}
     )
-    assert tables.show_results(results).index.tolist() == [*range(1, 12), "my network"]
+    assert tables.show_results(results).index.tolist() == [*range(1, 14), "my network"]
     assert set(comparison.rank_runs(mine, n_resamples=1).index) == {1, 8, "my network"}
     assert comparison.compare_runs(mine, 8, n_resamples=10)["row"].tolist() == [1, "my network"]
     assert "my network" in comparison.compare_epochs(mine, n_resamples=10)["run"].tolist()

@@ -17,16 +17,20 @@ from deepfake_nbs.application.pipeline import Pipeline
 from deepfake_nbs.application.shipped import shipped_auc
 from deepfake_nbs.application.shipping import (
     auc_by,
-    calibration_error,
+    choose_training,
     measure_test,
     predict_again,
     terms_of,
     write_shipped,
 )
 from deepfake_nbs.application.evidence import Thresholds
+from deepfake_nbs.classifiers import outliers
+from deepfake_nbs.classifiers.calibration import scale_probability
 from deepfake_nbs.classifiers.comparison import choose_classifier
 from deepfake_nbs.classifiers.training import train_run
+from deepfake_nbs.classifiers.transfer import SCORES
 from deepfake_nbs.core import file_sha256
+from deepfake_nbs.files import write_table
 from deepfake_nbs.heads.detector import DETECTOR
 from deepfake_nbs.metrics import classification_metrics
 from deepfake_nbs.runs import read_predictions
@@ -76,11 +80,12 @@ def test_the_folder_is_small_whole_and_opens_like_a_run(trained, written):
 def test_what_is_said_was_measured_with_the_weights_that_are_shipped(trained, written):
     said = json.loads((written / "training.json").read_text())
     assert said["weights_sha256"] == file_sha256(written / CLASSIFIER / "model.safetensors")
-    test = read_predictions(trained / "training/12")
-    again = predict_again(Pipeline.load(written), [trained / "cvcs_dfd" / path for path in test["path"]])
-    measured = classification_metrics(test.assign(probability=again)).loc["auc", "value"]
+    test, networks = read_predictions(trained / "training/12"), Pipeline.load(written)
+    again = predict_again(networks, [trained / "cvcs_dfd" / path for path in test["path"]])["probability"]
+    measured = classification_metrics(test.assign(probability=again.to_numpy())).loc["auc", "value"]
     assert said["test"]["auc"]["value"] == measured == shipped_auc(written) and said["test"]["n"] == len(test)
-    change = np.abs(np.array(again) - test["probability"]).max()
+    before = scale_probability(test["probability"].to_numpy(), networks.thresholds.temperature)
+    change = np.abs(again.to_numpy() - before).max()
     assert said["test"]["largest_change"] == pytest.approx(change) and 0 < change < 0.02
 
 
@@ -96,14 +101,41 @@ def test_the_card_is_written_from_the_record(written):
     assert not re.search(r"[{}]|nan|None", card)
 
 
-def test_leave_out_and_heads_are_on_the_card_where_they_were_measured(trained, tmp_path):
+def test_leave_out_is_on_the_card_where_it_was_measured(trained, tmp_path):
     run = shutil.copytree(trained, tmp_path / "run")
-    rows = pd.DataFrame(dict(source=["DFDC"], n=[500], auc=[0.5123]))
-    rows.to_csv(run / "training/leave_out.csv", index=False)
+    rng = np.random.default_rng(0)
+    rows = [
+        (f"{i}.png", i % 2, s, "x", f"g{i}", s, int(out), rng.uniform(), 1.0, 1.0, 1.0)
+        for i, (s, out) in enumerate(
+            [("validation", False), ("test", False), ("validation", True), ("test", True)] * 20
+        )
+    ]
+    names = ["path", "label", "source", "method", "group", "split", "left_out", "probability", *SCORES]
+    scores = pd.DataFrame(rows, columns=names)
+    (run / "leave_out/DFDC").mkdir(parents=True)
+    write_table(scores, run / "leave_out/DFDC/scores.csv")
     out = write_shipped(run, tmp_path / "out")
-    card = (out / "README.md").read_text()
-    assert "| DFDC | 500 | 0.512 |" in card and "chance level" in card
-    assert json.loads((out / "training.json").read_text())["leave_out"][0]["source"] == "DFDC"
+    card, said = (out / "README.md").read_text(), json.loads((out / "training.json").read_text())
+    assert "chance level" in card and "| DFDC | " in card
+    assert [row["left out"] for row in said["leave_out"]] == ["DFDC"]
+
+
+def test_the_network_of_a_training_becomes_that_of_its_run(trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(outliers, "FEWEST", 5)
+    run = shutil.copytree(trained, tmp_path / "run")
+    shutil.rmtree(run / CLASSIFIER)
+    choose_training(run)
+    assert file_sha256(run / CLASSIFIER / "model.safetensors") == file_sha256(
+        run / "training/12/model/model.safetensors"
+    )
+    networks = Pipeline.load(write_shipped(run, tmp_path / "out"))
+    assert networks.outliers.limit > 0 and networks.outliers.weights.startswith(
+        networks.classifier["weights"]
+    )
+    said = json.loads((tmp_path / "out/training.json").read_text())["test"]
+    assert 0 <= said["unlike"] <= 1 and said["temperature"] == networks.thresholds.temperature
+    with pytest.raises(FileNotFoundError, match="training/99: holds no finished training"):
+        choose_training(run, "99")
 
 
 def test_a_failure_leaves_the_old_folder(trained, written, tmp_path, monkeypatch):
@@ -166,19 +198,15 @@ def test_words_and_their_coverage():
         dict(label=[0, 0, 1, 1, 1], probability=[0.1, 0.9, 0.95, 0.5, 0.1], group=list("abcde"))
     )
     test = test.assign(source="A", method=["none", "none", "x", "x", "x"], before=test["probability"])
+    test = test.assign(distance=[1, 1, 1, 1, 9.0])
     found = measure_test(test, Thresholds(0.2, 0.8, "by hand"))
     assert found["coverage"] == 0.8 and found["largest_change"] == 0
     assert {row["word"]: (row["n"], row["value"]) for row in found["words"]} == dict(
         real=(2, 0.5), fake=(2, 0.5)
     )
-
-
-def test_calibration_error_of_a_network_that_means_what_it_says():
-    rng = np.random.default_rng(0)
-    probability = rng.uniform(0, 1, 20_000)
-    label = (rng.uniform(0, 1, 20_000) < probability).astype(int)
-    assert calibration_error(label, probability) < 0.02
-    assert calibration_error(label, np.ones(20_000)) == pytest.approx(1 - label.mean())
+    near = measure_test(test, Thresholds(0.2, 0.8, "by hand"), limit=5)
+    assert near["coverage"] == 0.6 and near["unlike"] == pytest.approx(0.2), "what is unlike gets no word"
+    assert {row["word"]: row["n"] for row in near["words"]} == dict(real=1, fake=2)
 
 
 def test_every_source_has_terms():
