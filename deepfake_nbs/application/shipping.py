@@ -6,7 +6,8 @@
 __all__ = ['TERMS', 'CARD_NUMBERS', 'CARD_USE', 'UNLIKE', 'IMAGENET', 'MOST_BYTES', 'predict_again', 'find_training',
            'predict_test', 'auc_row', 'auc_by', 'measure_test', 'count_images', 'found_heads', 'measure_heads',
            'read_leave_out', 'terms_of', 'markdown_table', 'auc_table', 'words_text', 'failures_text', 'heads_text',
-           'shipped_card', 'check_size', 'complete_record', 'write_shipped', 'choose_training']
+           'shipped_card', 'shipped_record', 'shipped_sentence', 'shipped_text', 'check_size', 'complete_record',
+           'write_shipped', 'choose_training']
 
 # %% ../../nbs/library/70ha_shipping.ipynb #sg02
 from collections.abc import Iterable
@@ -364,6 +365,42 @@ def shipped_card(
         failures=failures_text(record), heads=heads_text(record), unlike=UNLIKE if outliers else "",
         terms="\n".join(f"- {name}: {text}" for name, text in terms_of(sources).items()),
     )
+
+# %% ../../nbs/library/70ha_shipping.ipynb #sg61
+def shipped_record(
+    place: Path | None = None,  # Folder of shipped networks; by default that of the package
+) -> dict[str, Any]:            # training.json; empty where none are shipped
+    "Read what was measured on the shipped networks. Raises `ValueError` for a broken record."
+    return read_object((place or shipped_folder()) / "training.json")
+
+
+def shipped_sentence(
+    record: dict[str, Any],  # As `shipped_record` reads it
+) -> str:
+    "What the shipped network reaches, over all and from its hardest to its easiest source."
+    if not record:
+        return "The shipped networks were not measured: this copy of the package holds none."
+    test, auc = record["test"], record["test"]["auc"]
+    hardest, easiest = test["by_source"][0], test["by_source"][-1]
+    value = show_value(auc["value"], auc["low"], auc["high"], why=auc["why"])
+    return (f"The shipped network, {name_run(record['config']['row'])}, has AUC {value} on {test['n']} test "
+            f"images of groups that it was not trained on: {hardest['value']:.2f} on {hardest['name']}, "
+            f"{easiest['value']:.2f} on {easiest['name']}. "
+            f"{test['coverage']:.0%} of the images get a verdict.")
+
+
+def shipped_text(
+    record: dict[str, Any],  # As `shipped_record` reads it
+) -> str:                    # Markdown
+    "Sources, words, calibration and left-out sources of the shipped networks."
+    if not record:
+        return "Not measured: this copy of the package holds no networks; `make weights` trains them."
+    test = record["test"]
+    error = f"- expected calibration error {test['calibration_error']:.3f}"
+    error += f", with temperature {test['temperature']:.2f}"
+    parts = [auc_table(test["by_source"], "source"), "\n".join([words_text(test), error]),
+             failures_text(record), heads_text(record)]
+    return "\n\n".join(parts)
 
 # %% ../../nbs/library/70ha_shipping.ipynb #sg42
 MOST_BYTES = 25_000_000  # Of the folder
