@@ -2280,6 +2280,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                             'deepfake_nbs/heads/training.py'),
                                              'deepfake_nbs.heads.training.phase_training': ( 'library/training.html#phase_training',
                                                                                              'deepfake_nbs/heads/training.py'),
+                                             'deepfake_nbs.heads.training.rank_by_ap': ( 'library/training.html#rank_by_ap',
+                                                                                         'deepfake_nbs/heads/training.py'),
                                              'deepfake_nbs.heads.training.start_network': ( 'library/training.html#start_network',
                                                                                             'deepfake_nbs/heads/training.py'),
                                              'deepfake_nbs.heads.training.train_detector': ( 'library/training.html#train_detector',

@@ -182,7 +182,7 @@ def add_noise(
 
 # %% ../../nbs/library/60c_data.ipynb #cdata14
 Change = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-AUGMENTATIONS: dict[str, tuple[float, Change]] = dict(  # Name: probability, and change of pixels (uint8, side x side x 3) with a generator
+AUGMENTATIONS: dict[str, tuple[float, Change]] = dict(  # Name: probability, and change of pixels
     flip=(0.5, lambda pixels, rng: pixels[:, ::-1]),
     resolution=(0.05, lower_resolution),
     blur=(0.05, blur),

@@ -346,10 +346,11 @@ def describe_criteria(
     best = history["validation_ap50"].max()
     tied = history.loc[history["validation_ap50"].eq(best), "epoch"].tolist()
     at = f"at {len(tied)} of {len(history)} epochs ({', '.join(map(str, tied))})"
+    taken = "so it does not tell them apart**: that with the lowest validation loss is taken."
     several = f"**Validation AP50 is {best:.3f} {at}, "
     return (
         f"Validation AP50 chooses {shown['ap']}; validation loss chooses {other} (n={n_test} frames). "
-        + (several + "so it does not tell them apart**: the earliest is taken." if len(tied) > 1 else "")
+        + (several + taken if len(tied) > 1 else "")
     ).strip()
 
 # %% ../../nbs/library/30g_report.ipynb #headsg40

@@ -4,11 +4,15 @@
 
 # %% auto #0
 __all__ = ['PHASES', 'CHECKPOINT_CRITERIA', 'HISTORY_COLUMNS', 'CODE', 'PHASE_FILES', 'Phase', 'apply_phase', 'FrozenLayers',
-           'DetectionLoss', 'FrameLoader', 'DetectionConfig', 'detection_config', 'kept_epochs', 'measure_epoch',
-           'format_epoch', 'phase_learner', 'phase_training', 'phase_identity', 'detect_checkpoints', 'phase_facts',
-           'finish_phase', 'train_phase', 'start_network', 'finished_phases', 'train_detector']
+           'DetectionLoss', 'FrameLoader', 'DetectionConfig', 'detection_config', 'rank_by_ap', 'kept_epochs',
+           'measure_epoch', 'format_epoch', 'phase_learner', 'phase_training', 'phase_identity', 'detect_checkpoints',
+           'phase_facts', 'finish_phase', 'train_phase', 'start_network', 'finished_phases', 'train_detector']
 
 # %% ../../nbs/library/30d_training.ipynb #30d_imp
+from deepfake_nbs.engine import (  # First: it sets how threads wait, before torch is loaded
+    NoBatches, Progress, ProgressBar, Training, half_precision, linear_warmup_cosine, make_learner,
+    recalibrate_norms, run_training, torch_optimiser,
+)
 import json
 from collections import deque
 from collections.abc import Iterator
@@ -31,10 +35,6 @@ from torch import Tensor, nn
 from ..checkpoints import best_epoch, pick_device, read_weights, save_weights
 from ..core import file_sha256, run_record, set_seed, write_json
 from ..settings import Settings
-from deepfake_nbs.engine import (
-    NoBatches, Progress, ProgressBar, Training, half_precision, linear_warmup_cosine, make_learner,
-    recalibrate_norms, run_training, torch_optimiser,
-)
 from ..files import write_table
 from .data import HeadImages, HeadSet, load_batches, schedule
 from .evaluation import best_threshold, detect_split, match_frames, read_detections
@@ -212,15 +212,20 @@ def detection_config(
     )
 
 # %% ../../nbs/library/30d_training.ipynb #c130
-CHECKPOINT_CRITERIA = dict(
-    loss=lambda row: -row["validation_loss"],
-    ap=lambda row: row["validation_ap50"] if row["validation_ap50"] == row["validation_ap50"] else -1.0,
-)
+def rank_by_ap(
+    row: dict,  # Of history.csv
+) -> tuple[float, float]:  # Higher is better
+    "Validation AP50, at a tie the lower validation loss."
+    ap = row["validation_ap50"]
+    return (ap if ap == ap else -1.0, -row["validation_loss"])
+
+
+CHECKPOINT_CRITERIA = dict(loss=lambda row: -row["validation_loss"], ap=rank_by_ap)
 
 
 def kept_epochs(
     history: list[dict],  # Rows of history.csv
-) -> dict[str, int]:      # loss, ap: epochs from 1, the earliest of equals
+) -> dict[str, int]:      # loss, ap: epochs from 1, the earliest of equals in both
     "Epochs whose weights are kept."
     return {name: best_epoch(history, criterion) for name, criterion in CHECKPOINT_CRITERIA.items()}
 

@@ -42,7 +42,7 @@ def test_runs_are_configurations_and_pairs_on_both_splits():
         ("seed = 42", "", ["'seed' is missing"]),
         ("width = 0.25", "width = 0", ["width is 0", "above 0"]),
         ("head_network = lite0", "head_network = lite1", ["head_network is 'lite1'", "2, 3 or 'lite0'"]),
-        ("head_network = lite0", "head_network = 7", ["head_network is 7", "2, 3 or 'lite0'"]),
+        ("head_network = lite0", "head_network = 7", ["head_network is '7'", "2, 3 or 'lite0'"]),
         ("epoch_limit = 3", "epoch_limit = -1", ["epoch_limit is -1", "0 or more"]),
     ],
 )
