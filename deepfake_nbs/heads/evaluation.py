@@ -159,14 +159,16 @@ def match_frames(
 def best_threshold(
     matches: Matches,  # Of the validation split
 ) -> float:  # Score from which a box is called a head; 0.5 where no head was found
-    "The score with the best balance of precision and recall (F1), at overlap 0.5."
+    "The score with the best balance of precision and recall (F1), halfway to the next lower box."
     if not matches.hits[0].any():
         return 0.5
     precision, recall, score = precision_recall(matches.scores, matches.hits[0], float(matches.n_heads.sum()))
     balance = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     tied = np.append(score[1:] == score[:-1], False)  # A threshold keeps all boxes of one score, or none
     balance[tied | (score < 0.05) | (score > 0.95)] = -1
-    return float(np.clip(score[balance.argmax()], 0.05, 0.95))
+    lowest = balance.argmax()  # Of the boxes that are kept
+    below = score[lowest + 1] if lowest + 1 < len(score) else 0.05
+    return float(np.clip((score[lowest] + below) / 2, 0.05, 0.95))
 
 # %% ../../nbs/library/30c_evaluation.ipynb #c114
 COCO_NAMES = dict(map="ap", map_50="ap50", map_75="ap75") | {

@@ -230,7 +230,9 @@ def test_what_cannot_be_fetched_is_one_sentence(chapter, capfd):
     nbformat.write(nb, chapter / "nbs" / "x.ipynb")
     with pytest.raises(RuntimeError, match="a cell failed"):
         pages.run_notebook("nbs/x.ipynb", "out/x.ipynb", {})
-    assert capfd.readouterr().err == "no hub. Three ways: a; b; c\n"
+    said = capfd.readouterr().err  # On a busy machine the kernel's own channel may complain before
+    assert said.endswith("no hub. Three ways: a; b; c\n")
+    assert "ConnectionError" not in said
 
 
 def test_what_stops_papermill_itself_is_shown(chapter, capfd, monkeypatch):

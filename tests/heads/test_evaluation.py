@@ -130,3 +130,13 @@ def test_threshold_balances_precision_and_recall():
         return 2 * matches.hits[0][called].sum() / (called.sum() + matches.n_heads.sum())
 
     assert f1(best_threshold(matches)) >= max(f1(t) for t in np.linspace(0.05, 0.95, 91)) - 1e-9
+
+
+def test_a_threshold_lies_halfway_to_the_next_box():
+    heads, found = random_set(2)
+    matches = match_frames(found, heads, heads.split("test"))
+    hit = matches.hits[0].astype(bool)
+    apart = matches._replace(scores=np.where(hit, 0.83, 0.21))
+    assert best_threshold(apart) == pytest.approx(0.52)
+    alone = matches._replace(scores=np.full(len(hit), 0.9))
+    assert best_threshold(alone) == pytest.approx((0.9 + 0.05) / 2), "no box lies below"
