@@ -278,7 +278,7 @@ def run_record(
 ) -> dict[str, Any]:                     # What run.json holds
     "Say where a result came from."
     return {
-        "commit": _git("rev-parse", "--short=12", "HEAD") or "unknown",
+        "commit": _git("rev-parse", "--short=12", "HEAD") or os.environ.get("DEEPFAKE_NBS_COMMIT", "unknown"),
         "dirty": bool(_git("status", "--porcelain")),
         "config": config,
         "seed": seed,

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Change', 'AUGMENTATIONS', 'CACHE_BYTES', 'draw_noise', 'check_splits', 'apply_protocol', 'check_dataset',
            'read_splits', 'lower_resolution', 'blur', 'compress', 'erase', 'crop_and_resize', 'add_noise',
-           'augment_image', 'ManifestImages', 'draw_balanced', 'SeededLoader', 'choose_dataset']
+           'draw_window', 'augment_image', 'ManifestImages', 'draw_balanced', 'SeededLoader', 'choose_dataset']
 
 # %% ../../nbs/library/60c_data.ipynb #cdata02
 import json
@@ -196,6 +196,17 @@ AUGMENTATIONS: dict[str, tuple[float, Change]] = dict(  # Name: probability, and
 )
 
 # %% ../../nbs/library/60c_data.ipynb #c038
+def draw_window(
+    image_size: int,  # Side of the whole image, in pixels
+    window: float,  # Side of the window, as a fraction of it
+    rng: np.random.Generator,  # Of this image in this epoch
+) -> tuple[int, int, int]:  # Top row, left column, and side of the window, in pixels
+    "Draw the place of a random crop."
+    side = round(image_size * window)
+    y, x = rng.integers(image_size - side + 1, size=2)
+    return int(y), int(x), side
+
+
 def augment_image(
     pixels: np.ndarray,  # uint8, side x side x 3
     rng: np.random.Generator,  # Of this image in this epoch
@@ -203,8 +214,7 @@ def augment_image(
     augment: str = "all",  # Key of `AUGMENTS`
 ) -> np.ndarray:  # uint8, window x side; a new array
     "Crop a training image at random, and change it at random, in the order of `AUGMENTS`."
-    side = round(len(pixels) * window)
-    y, x = rng.integers(len(pixels) - side + 1, size=2)
+    y, x, side = draw_window(len(pixels), window, rng)
     pixels = pixels[y:y + side, x:x + side]
     for probability, change in (AUGMENTATIONS[name] for name in AUGMENTS[augment]):
         if rng.random() < probability:
@@ -254,9 +264,17 @@ class ManifestImages(Dataset):
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
         pixels = np.array(self.read(i)) if self.pixels is None else self.pixels[i]
         if self.augment_seed is not None:
-            rng = np.random.default_rng((self.augment_seed, self.epoch, i))
-            pixels = augment_image(pixels, rng, self.window, self.augment)
+            pixels = augment_image(pixels, self.random(i), self.window, self.augment)
         return torch.from_numpy(pixels), self.labels[i]
+
+    def draw_window(self, rng: np.random.Generator) -> tuple[int, int, int]:
+        "Where the window of an image lies: top row, left column, side in pixels."
+        return draw_window(self.image_size, self.window, rng)
+
+    def random(self, i: int) -> np.random.Generator:
+        "What is drawn for one image in this epoch."
+        assert self.augment_seed is not None, "only an augmented image draws anything"
+        return np.random.default_rng((self.augment_seed, self.epoch, i))
 
 # %% ../../nbs/library/60c_data.ipynb #cdata34
 def draw_balanced(

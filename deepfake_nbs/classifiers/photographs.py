@@ -207,5 +207,6 @@ def recipe_caption(
     counts = record["counts"]
     n = f"{counts['train']} in training, {counts['validation']} in validation, {counts['test']} in test"
     config = record["config"]
-    budget = f"{record['epochs']} epochs, width {config['width']:g}, {config['precision']}"
+    used = record.get("precision", config["precision"])
+    budget = f"{record['epochs']} epochs, width {config['width']:g}, {used}"
     return f"{caption_line(record | {'n': n})}; {budget}."

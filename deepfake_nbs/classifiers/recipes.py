@@ -19,12 +19,13 @@ from pydantic import AfterValidator, Field
 from ..engine import OPTIMISERS, PRECISIONS, SCHEDULES  # First: it sets how torch's threads wait
 from .networks import check_image_size, check_network, input_config
 from ..core import file_sha256, project_root, resolve
+from ..data.splits import SPLIT_PROTOCOLS
 from ..pretrained import is_timm
 from ..settings import Settings
 from ..runs import checked_dataclass, one_of
 
 # %% ../../nbs/library/60b_recipes.ipynb #c010
-PROTOCOLS = ("group", "published")  # No group is cut; or frames shuffled one by one, as in the report
+PROTOCOLS = SPLIT_PROTOCOLS  # group: none is cut; published: frames shuffled, as in the report; pair: see there
 AUGMENTS: dict[str, tuple[str, ...]] = dict(  # Names of `data.AUGMENTATIONS`, in order
     none=(), flip=("flip",), all=("flip", "resolution", "blur", "jpeg", "erasing"),
     strong=("flip", "strong_resolution", "strong_blur", "strong_jpeg", "resized_crop", "noise"),

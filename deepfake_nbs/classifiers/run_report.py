@@ -51,7 +51,7 @@ def training_sentence(
         f"**Run {record['run']}**: {counts['train']} images to train on ({real} real, {fake} fake), "
         f"{counts['validation']} to validate, {counts['test']} to test; "
         f"cropped heads asked for: {config['crop']}, used: {record['crop']}. {note}"
-        f"{record['parameters']:,} parameters, {speed} on {record['device']} in {config['precision']}, "
+        f"{record['parameters']:,} parameters, {speed} on {record['device']} in {record.get('precision', config['precision'])}, "
         f"{epochs}{first}, {record['wall_seconds'] / 60:.1f} minutes in all."
     )
 

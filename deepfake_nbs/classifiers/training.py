@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['HISTORY_COLUMNS', 'CODE', 'count_classes', 'make_loss', 'validation_scores', 'measure_epoch', 'RecalibrateBatchNorm',
            'extract_features', 'FitKernel', 'validation_rank', 'out_of_patience', 'early_epoch', 'kept_epochs',
-           'first_network', 'both_colours', 'weights_origin', 'classifier_learner', 'format_epoch', 'what_to_lower',
-           'classifier_training', 'run_identity', 'record_identity', 'predict', 'predict_checkpoints', 'run_facts',
-           'finish_run', 'training_images', 'run_precision', 'way_out', 'train', 'train_run', 'train_together']
+           'first_network', 'both_colours', 'weights_origin', 'can_be_recorded', 'evaluation_batch',
+           'classifier_loaders', 'classifier_learner', 'format_epoch', 'what_to_lower', 'classifier_training',
+           'run_identity', 'record_identity', 'predict', 'predict_checkpoints', 'run_facts', 'finish_run',
+           'training_images', 'run_precision', 'way_out', 'train', 'train_run', 'train_together']
 
 # %% ../../nbs/library/60e_training.ipynb #c006
 from deepfake_nbs.engine import (  # First: it sets how threads wait, before torch is loaded
@@ -39,10 +40,12 @@ from deepfake_nbs.classifiers.data import (
 from deepfake_nbs.classifiers.recipes import (
     TrainingConfig, named_config, run_name, weights_key, weights_path,
 )
+from .gpu_loader import GpuLoader
 from .saved import write_classifier
 from .kernel import KernelClassifier, fit_kernel
 from .networks import build_network, image_features, input_config
 from ..core import file_sha256, run_folder, run_record, set_seed
+from ..graphs import RecordedSteps
 from ..pretrained import is_timm
 from ..runs import PREDICTIONS, RUN_FILES, code_identity, write_predictions
 from ..settings import read_settings
@@ -204,6 +207,43 @@ def weights_origin(
     model = getattr(model, "module", model)
     return str(getattr(getattr(model, "network", model), "weights_origin", "none"))
 
+# %% ../../nbs/library/60e_training.ipynb #ctrain49
+def can_be_recorded(
+    config: TrainingConfig,  # Of the run
+    device: str,  # cpu or cuda
+) -> bool:
+    "Whether the training step can be a CUDA graph."
+    alone = rank_and_world_size()[1] == 1
+    precision = choose_precision(config.precision, device)
+    return device == "cuda" and alone and config.head != "svm" and precision != "float16"
+
+
+def evaluation_batch(
+    config: TrainingConfig,  # Of the run
+    device: str,  # cpu or cuda
+) -> int:
+    "Images in a batch that is only looked at: a GPU takes more at a time."
+    return max(config.batch_size, 128) if device == "cuda" else config.batch_size
+
+# %% ../../nbs/library/60e_training.ipynb #ctrain50
+def classifier_loaders(
+    config: TrainingConfig,  # Of the run
+    train: ManifestImages,  # Training split
+    validation: ManifestImages,  # Validation split
+    device: str,  # cpu or cuda
+) -> DataLoaders:
+    "Batches of a run: from the GPU's memory, or from the processor's."
+    part = rank_and_world_size()
+    kwargs: dict[str, Any] = dict(workers=config.workers, device=device)
+    order: dict[str, Any] = dict(train=True, sampling=config.sampling, seed=config.seed)
+    if device == "cuda" and part[1] == 1 and train.cached and validation.cached:
+        batches = GpuLoader(train, config.batch_size, **order, **kwargs)
+        return DataLoaders(batches, GpuLoader(validation, evaluation_batch(config, device), **kwargs),
+                           device=torch.device(device))
+    batches = SeededLoader(train, config.batch_size, part=part, **order, **kwargs)
+    return DataLoaders(batches, SeededLoader(validation, config.batch_size, **kwargs),
+                       device=torch.device(device))
+
 # %% ../../nbs/library/60e_training.ipynb #c070
 def classifier_learner(
     config: TrainingConfig,  # Of the run
@@ -212,18 +252,18 @@ def classifier_learner(
     device: str = "cpu",  # Where to train
 ) -> Learner:
     "Network, data, loss and optimiser of a run, before its first epoch."
-    model = first_network(config, len(train))
-    load = partial(SeededLoader, batch_size=config.batch_size, workers=config.workers, device=device)
-    batches = load(train, train=True, sampling=config.sampling, seed=config.seed, part=rank_and_world_size())
-    loaders = DataLoaders(batches, load(validation), device=torch.device(device))
+    model, precision = first_network(config, len(train)), choose_precision(config.precision, device)
     callbacks = [*([RecalibrateBatchNorm(train, config, device)] if train.window < 1 else []),
                  *([FitKernel()] if config.head == "svm" else []),
-                 *half_precision(choose_precision(config.precision, device), device)]
+                 *([RecordedSteps(precision)] if can_be_recorded(config, device) else []),
+                 *half_precision(precision, device)]
+    loaders = classifier_loaders(config, train, validation, device)
     model, loss = model.to(device), make_loss(train.labels, config.class_weights).to(device)
+    options: dict[str, Any] = dict(fused=True) if device == "cuda" else {}
     return make_learner(
         loaders, model.to(memory_format=torch.channels_last), loss,
-        torch_optimiser(config.optimiser, weight_decay=config.weight_decay), config.learning_rate,
-        partial(_rate, config=config), callbacks)
+        torch_optimiser(config.optimiser, weight_decay=config.weight_decay, **options),
+        config.learning_rate, partial(_rate, config=config), callbacks)
 
 
 def _rate(gone: float, config: TrainingConfig) -> float:
@@ -276,8 +316,8 @@ def classifier_training(
 # %% ../../nbs/library/60e_training.ipynb #c090
 # What decides a run's result
 CODE = (
-    "checkpoints", "engine", "pretrained", "classifiers.xception", "classifiers.networks",
-    "classifiers.kernel", "classifiers.data", "classifiers.training")
+    "checkpoints", "engine", "graphs", "pretrained", "classifiers.xception", "classifiers.networks",
+    "classifiers.kernel", "classifiers.data", "classifiers.gpu_loader", "classifiers.training")
 
 
 def run_identity(
@@ -346,7 +386,8 @@ def run_facts(
         best_epoch=best_epoch(history, validation_rank), early_epoch=early_epoch(training.epochs),
         epochs=len(history), weights_origin=weights_origin(training.learner.model),
         parameters=sum(p.numel() for p in training.learner.model.parameters()),
-        images_per_second=counts["train"] * len(history) / progress.train_seconds)
+        images_per_second=counts["train"] * len(history) / progress.train_seconds,
+        recorded_steps=getattr(training.learner, "recorded_steps", None) is not None)
 
 # %% ../../nbs/library/60e_training.ipynb #ctrain05
 def finish_run(
@@ -367,15 +408,16 @@ def finish_run(
     test = ManifestImages(splits["test"], folder, config.image_size, config.workers, colours=colours)
     both = dict(validation=learner.dls.valid.dataset, test=test)
     predictions = predict_checkpoints(
-        checkpoint, learner.model, both, config.batch_size, device, config.precision)
+        checkpoint, learner.model, both, evaluation_batch(config, device), device, config.precision)
     write_predictions(predictions, out)
     facts = {"crop": config.crop, "data": folder.name, "run": config.row or out.name, "note": "", **facts}
     manifest, n = folder / "manifest.csv", len(splits["train"])
     trained_on = f"{facts['data']}/{folder.name}, {n} images, manifest {file_sha256(manifest)[:12]}"
     name, best = "" if out.name.isdigit() else out.name, checkpoint / "best.safetensors"
     model = write_classifier(best, out / "model", asdict(config), facts["crop"], trained_on, name)
+    asked = {key: identity[key] for key in ("weights", "precision")}
     return run_record(
-        asdict(config) | {"weights": identity["weights"]}, config.seed, device, manifest=manifest,
+        asdict(config) | asked, config.seed, device, manifest=manifest, precision=config.precision,
         weights=model / "model.safetensors", code_sha256=identity["code_sha256"],
         processes=rank_and_world_size()[1], dataset=os.path.relpath(folder, out),
         wall_seconds=progress.wall_seconds + time.perf_counter() - start,
@@ -423,11 +465,11 @@ def train(
 ) -> dict:  # run.json
     "Train, or resume, or return what is finished. Raises `TrainingError`, `ValueError` and `OSError`."
     folder, out, device = Path(dataset), Path(out), device or pick_device()
-    config = replace(config, precision=run_precision(config, device))
+    asked, config = config, replace(config, precision=run_precision(config, device))
     check_dataset(folder)  # Before a folder is made for the run, which pages would take for one
     with distributed_context(device), explain_out_of_memory(what_to_lower(config)):
         splits = read_splits(folder, config)
-        identity = run_identity(config, file_sha256(folder / "manifest.csv"))
+        identity = run_identity(asked, file_sha256(folder / "manifest.csv"))
 
         def build() -> Training:
             images, validation = training_images(config, splits, folder)
