@@ -144,7 +144,7 @@ class Settings(MiniatureSettings, DataSettings, HeadSettings, RetrievalSettings,
 
     @property
     def seed_runs(self) -> list[str]:
-        "What `deepfake-nbs train --seeds` trains beside `runs`, in order: 8-seed1, 1-pair, 1-seed1-pair, 1-256px."
+        "What `deepfake-nbs train --seeds` trains beside `runs`: 8-seed1, 1-256px, 1-pair, 1-seed1-pair."
         seeds = [seed for seed in dict.fromkeys((*self.seeds, *self.protocol_seeds)) if seed != self.seed]
         names = [f"{row}-seed{seed}" for seed in self.seeds if seed != self.seed for row in self.seed_rows]
         names += [*self.more_runs, *(f"{row}-pair" for row in self.protocol_rows)]

@@ -468,7 +468,7 @@ LeaveOut = Annotated[
     typer.Option("--leave-out-sources", help="Train once without each family of sources, and test there"),
 ]
 Seeds = Annotated[
-    bool, typer.Option("--seeds", help="Train the profile's seeds, seed_rows and more_runs, one after another")]
+    bool, typer.Option("--seeds", help="Train the profile's seeds, seed_rows and more_runs in turn")]
 Built = Annotated[str, typer.Option(help="Data root whose datasets `make report` has built")]
 
 # %% ../../nbs/library/70m_cli.ipynb #odcli2

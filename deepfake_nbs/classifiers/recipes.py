@@ -205,8 +205,8 @@ def named_config(
         elif found := re.fullmatch(r"seed(?P<seed>\d+)|(?P<image_size>\d+)px|(?P<epochs>\d+)epochs", word):
             changes |= {key: int(value) for key, value in found.groupdict().items() if value}
         else:
-            expected = f"expected {', '.join(PROTOCOLS[1:])}, cosine, seed<number>, <number>px or <number>epochs"
-            raise ValueError(f"run {name!r}: unknown part {word!r}, {expected}")
+            expected = f"{', '.join(PROTOCOLS[1:])}, cosine, seed<number>, <number>px or <number>epochs"
+            raise ValueError(f"run {name!r}: unknown part {word!r}, expected {expected}")
     return run_config(int(number), settings, **changes)
 
 # %% ../../nbs/library/60b_recipes.ipynb #c025

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from deepfake_nbs.application.cli import app
 from deepfake_nbs.classifiers import seeds, training
 from deepfake_nbs.classifiers.seeds import same_but_seed, seed_runs, train_seeds
-from deepfake_nbs.classifiers.tables import usable_runs
+from deepfake_nbs.classifiers.tables import own_runs, usable_runs
 from deepfake_nbs.settings import read_settings
 
 SMALL = dict(image_size=48, width=0.1, epoch_limit=1, rows=(6, 8), protocol_rows=(), schedule_rows=())
@@ -18,11 +18,13 @@ SMALL = dict(image_size=48, width=0.1, epoch_limit=1, rows=(6, 8), protocol_rows
 def small(tmp_path, monkeypatch):
     "A run folder with a dataset, and a profile that trains three runs more, one epoch each."
     draw_dataset(tmp_path / "smoke-noise" / "cvcs_dfd")
-    more = dict(seeds=(1, 2), seed_rows=(8,), more_runs=("6-32px",), page_rows=(), run_changes=())
+    more = dict(
+        seeds=(1, 2), seed_rows=(8,), more_runs=("6-32px", "6-32px-seed1"), page_rows=(), run_changes=()
+    )
     settings = replace(read_settings("smoke"), **SMALL, **more)
     for module in (seeds, training):
         monkeypatch.setattr(module, "read_settings", lambda profile: settings)
-    monkeypatch.setattr(training, "run_folder", lambda profile, data: tmp_path / "smoke-noise")
+        monkeypatch.setattr(module, "run_folder", lambda profile, data: tmp_path / "smoke-noise")
     return tmp_path / "smoke-noise"
 
 
@@ -35,20 +37,20 @@ def test_the_command_trains_what_is_missing_and_leaves_the_rest(small, capsys):
     result = CliRunner().invoke(app, ["train", "--seeds"])
     assert result.exit_code == 0, result.output
     after = {path: path.stat().st_mtime_ns for path in small.glob("training/*/run.json")}
-    assert after.items() > before.items() and len(after) == 3, "one run more, the others as they were"
+    assert after.items() > before.items() and len(after) == 4, "two runs more, the others as they were"
     training.train_together("smoke", "noise", ["8"])
     runs = usable_runs(small)[0]
     found = same_but_seed(runs, "8")
     assert list(found) == [42, 1, 2] and found[42] == "8"
     assert json.loads((small / "training" / found[2] / "run.json").read_text())["seed"] == 2
-    six = next(name for name, record in runs.items() if record["config"]["net"] == "light")
-    assert same_but_seed(runs, six) == {42: six}, "another configuration has no other seed"
+    assert [*same_but_seed(runs, "6-32px")] == [42, 1]
+    assert [*own_runs(small)] == ["6-32px"], "under its name, and once however many seeds it has"
 
 
 def test_words_for_one_run_are_refused():
     for words in (["net=midway"], ["--name", "mine"]):
         result = CliRunner().invoke(app, ["train", *words, "--seeds"])
-        assert result.exit_code == 2 and "is for one run" in result.output
+        assert result.exit_code == 2 and "is for a run without --seeds" in result.output
 
 
 def test_a_profile_without_more_runs_says_which_keys_it_lacks():
