@@ -99,6 +99,9 @@ class TrainingSettings:
     protocol_rows: Numbers        # Those to train on the published split too, to measure leakage
     protocol_seeds: Numbers       # More seeds to do that with
     schedule_rows: Numbers        # Those to train with the cosine schedule too
+    seeds: Numbers                # Seeds beside `seed`, which `deepfake-nbs train --seeds` trains
+    seed_rows: Numbers            # Configurations to train with each of them
+    more_runs: Names              # More runs of that command, by name: 1-256px, 8-24epochs
     image_size: Count             # Side of the network's input, pixels
     width: Annotated[float, Field(gt=0)]  # Fraction of each layer's channels, 1 = as published
     epoch_limit: Limit            # Most epochs of a run, 0 = as table 1 says
@@ -108,9 +111,13 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         if not self.rows:
             raise ValueError("rows is empty; expected at least one configuration of table 1")
-        for key in ("protocol_rows", "schedule_rows"):
+        for key in ("protocol_rows", "schedule_rows", "seed_rows"):
             if not set(getattr(self, key)) <= set(self.rows):
                 raise ValueError(f"{key} is {getattr(self, key)}; expected some of rows, {self.rows}")
+        for name in self.more_runs:
+            if not {name.partition("-")[0]} <= set(map(str, self.rows)):
+                expected = f"expected one of rows, {self.rows}, and what differs, such as 1-256px"
+                raise ValueError(f"more_runs names {name!r}; {expected}")
 
 # %% ../nbs/library/00k_settings.ipynb #lead12
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +141,16 @@ class Settings(MiniatureSettings, DataSettings, HeadSettings, RetrievalSettings,
             seeds = [seed for seed in self.protocol_seeds if seed != self.seed]
             names += [f"{row}-seed{seed}{end}" for seed in seeds for end in ("", "-published")]
         return [*names, *(f"{row}-cosine" for row in self.schedule_rows)]
+
+    @property
+    def seed_runs(self) -> list[str]:
+        "What `deepfake-nbs train --seeds` trains beside `runs`: 8-seed1, 1-256px, 1-pair, 1-seed1-pair."
+        seeds = [seed for seed in dict.fromkeys((*self.seeds, *self.protocol_seeds)) if seed != self.seed]
+        names = [f"{row}-seed{seed}" for seed in self.seeds if seed != self.seed for row in self.seed_rows]
+        names += [*self.more_runs, *(f"{row}-pair" for row in self.protocol_rows)]
+        for row in self.protocol_rows[:1]:
+            names += [f"{row}-seed{seed}{end}" for seed in seeds for end in ("", "-published", "-pair")]
+        return [name for name in dict.fromkeys(names) if name not in self.runs]
 
     @property
     def paged_runs(self) -> list[str]:

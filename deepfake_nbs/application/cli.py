@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['PURPOSE', 'app', 'LIMITS', 'RunFolder', 'Photographs', 'RunNumber', 'Network', 'KnownImages', 'Save', 'Whole', 'Json',
            'Row', 'DataRoot', 'NewDataset', 'Fractions', 'Protocol', 'RejectLimit', 'Sources', 'Quality', 'Official',
-           'Dataset', 'Margin', 'Trained', 'Changes', 'RunName', 'Overwrite', 'LeaveOut', 'Built', 'print_version',
-           'start', 'fail', 'read_place', 'path_argument', 'path_option', 'find_photographs', 'run_number_of',
-           'watched', 'check_photographs', 'export_model', 'print_card', 'index_images', 'print_matches', 'retrieve',
-           'read_fractions', 'read_names', 'print_counts', 'build', 'audit', 'crop', 'print_left_out', 'train',
-           'interruptible', 'read_run_words', 'run_page']
+           'Dataset', 'Margin', 'Trained', 'Changes', 'RunName', 'Overwrite', 'LeaveOut', 'Seeds', 'Built',
+           'print_version', 'start', 'fail', 'read_place', 'path_argument', 'path_option', 'find_photographs',
+           'run_number_of', 'watched', 'check_photographs', 'export_model', 'print_card', 'index_images',
+           'print_matches', 'retrieve', 'read_fractions', 'read_names', 'print_counts', 'build', 'audit', 'crop',
+           'print_left_out', 'train', 'interruptible', 'read_run_words', 'run_page']
 
 # %% ../../nbs/library/70m_cli.ipynb #application312
 import json
@@ -39,13 +39,8 @@ if TYPE_CHECKING:  # Imported by the commands that need them
 
 # %% ../../nbs/library/70m_cli.ipynb #c078
 PURPOSE = "Deepfake detection that shows its evidence. Research code: no verdict of it proves anything."
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help=PURPOSE,
-)
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+                  rich_markup_mode=None, help=PURPOSE)
 
 
 def print_version(
@@ -133,8 +128,7 @@ LIMITS = (
     f"At most {_MOST:.0f} megapixels a photograph; about {3.5 * _MOST:.0f} megapixels are decoded at a time."
 )
 RunFolder = Annotated[
-    Path | None, path_option("Run folder whose networks are used. [default: the shipped networks]")
-]
+    Path | None, path_option("Run folder whose networks are used. [default: the shipped networks]")]
 Photographs = Annotated[list[Path], path_argument("PHOTO...", "Photographs and videos, or folders of them.")]
 RunNumber = Annotated[
     int | None,
@@ -150,11 +144,9 @@ Network = Annotated[
     ),
 ]
 KnownImages = Annotated[
-    Path | None, path_option("Folder of known images, or an index of them; the most similar are shown.")
-]
+    Path | None, path_option("Folder of known images, or an index of them; the most similar are shown.")]
 Save = Annotated[
-    Path | None, path_option("Folder for the evidence of each photograph, as JSON and as a figure.")
-]
+    Path | None, path_option("Folder for the evidence of each photograph, as JSON and as a figure.")]
 Whole = Annotated[bool, typer.Option("--whole", help="Classify the whole image where no head is found.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of the table.")]
 Row = Annotated[int | None, typer.Option("--row", hidden=True)]  # The name of --run-number in version 0.1
@@ -366,15 +358,12 @@ NewDataset = Annotated[
 ]
 Fractions = Annotated[str, typer.Option(help="Fractions of train, validation and test.")]
 Protocol = Annotated[
-    str, typer.Option(help="group: no person or video is divided; published: frames are shuffled.")
-]
+    str, typer.Option(help="group: no person or video is divided; published: frames are shuffled.")]
 RejectLimit = Annotated[float, typer.Option(help="Largest fraction of unreadable files that is accepted.")]
 Sources = Annotated[
-    str, typer.Option(help="Sets (CelebA, FF++) or folders (challenge), by commas. [default: all]")
-]
+    str, typer.Option(help="Sets (CelebA, FF++) or folders (challenge), by commas. [default: all]")]
 Quality = Annotated[
-    str | None, typer.Option(help="FaceForensics++ quality: raw, c23 or c40. [default: the first there is]")
-]
+    str | None, typer.Option(help="FaceForensics++ quality: raw, c23 or c40. [default: the first there is]")]
 Official = Annotated[bool, typer.Option(help="Leave groups where their set's own split puts them.")]
 
 # %% ../../nbs/library/70m_cli.ipynb #application369
@@ -470,16 +459,16 @@ Trained = Annotated[
     typer.Option(help="Run of Table 1 to train, or to start from; 10 and 11 are ours. [default: 8]"),
 ]
 Changes = Annotated[
-    list[str] | None, typer.Argument(help="What differs from the run, as key=value: net=midway seed=1")
-]
+    list[str] | None, typer.Argument(help="What differs from the run, as key=value: net=midway seed=1")]
 RunName = Annotated[
-    str, typer.Option(help="Name of the run, in tables and of its folder. [default: what differs]")
-]
+    str, typer.Option(help="Name of the run, in tables and of its folder. [default: what differs]")]
 Overwrite = Annotated[bool, typer.Option(help="Replace a run of other settings in the same folder")]
 LeaveOut = Annotated[
     bool,
     typer.Option("--leave-out-sources", help="Train once without each family of sources, and test there"),
 ]
+Seeds = Annotated[
+    bool, typer.Option("--seeds", help="Train the profile's seeds, seed_rows and more_runs in turn")]
 Built = Annotated[str, typer.Option(help="Data root whose datasets `make report` has built")]
 
 # %% ../../nbs/library/70m_cli.ipynb #odcli2
@@ -509,15 +498,19 @@ def train(
     overwrite: Overwrite = False,
     name: RunName = "",
     leave_out: LeaveOut = False,
+    seeds: Seeds = False,
 ) -> None:
     "Train one run in its run folder, or resume it. Under torchrun, several processes train it together."
     number = run_number_of(run_number, row)
     with loading():
         from deepfake_nbs.classifiers.recipes import parse_changes, run_config, run_name
+        from deepfake_nbs.classifiers.seeds import train_seeds
         from deepfake_nbs.classifiers.training import train_run
         from deepfake_nbs.core import run_folder
         from deepfake_nbs.settings import read_settings
     try:
+        if seeds:
+            return train_seeds(profile, data, number, [*(changes or []), *filter(None, [name])])
         settings = read_settings(profile)
         config = run_config(8 if number is None else number, settings, **parse_changes(changes or []))
         place = run_folder(profile, data)

@@ -9,6 +9,7 @@ __all__ = ['PROTOCOLS', 'AUGMENTS', 'SAMPLING', 'HEADS', 'LITE0', 'OUR_RUNS', 'T
 
 # %% ../../nbs/library/60b_recipes.ipynb #recipes02
 import os
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -191,7 +192,7 @@ def run_config(
 
 # %% ../../nbs/library/60b_recipes.ipynb #tb18r2
 def named_config(
-    name: str,  # As `Settings.runs` names it: 8, 8-published, 1-seed2-published, 8-cosine
+    name: str,  # As `Settings.runs` names it: 8, 1-seed2-published, 8-cosine, 1-256px, 8-24epochs
     settings: Settings,  # Of a profile
 ) -> TrainingConfig:
     "Configuration of a run by its name in the report. Raises `ValueError`."
@@ -202,11 +203,11 @@ def named_config(
             changes["protocol"] = word
         elif word in SCHEDULES:
             changes["schedule"] = word
-        elif word.startswith("seed") and word[4:].isdigit():
-            changes["seed"] = int(word[4:])
+        elif found := re.fullmatch(r"seed(?P<seed>\d+)|(?P<image_size>\d+)px|(?P<epochs>\d+)epochs", word):
+            changes |= {key: int(value) for key, value in found.groupdict().items() if value}
         else:
-            expected = "expected a number, then published, cosine or seed<number>"
-            raise ValueError(f"run {name!r}: unknown part {word!r}, {expected}")
+            expected = f"{', '.join(PROTOCOLS[1:])}, cosine, seed<number>, <number>px or <number>epochs"
+            raise ValueError(f"run {name!r}: unknown part {word!r}, expected {expected}")
     return run_config(int(number), settings, **changes)
 
 # %% ../../nbs/library/60b_recipes.ipynb #c025

@@ -68,11 +68,11 @@ def own_runs(
         return record_identity(record) | dict(row=0, seed=0, protocol="", schedule="")
 
     runs = usable_runs(run)[0] if runs is None else runs
-    numbered = [recipe(record) for name, record in runs.items() if name.isdigit()]
+    known = [recipe(record) for name, record in runs.items() if name.isdigit() or record.get("name")]
     return {
         name: record
         for name, record in runs.items()
-        if not name.isdigit() and (record.get("name") or recipe(record) not in numbered)
+        if not name.isdigit() and (record.get("name") or recipe(record) not in known)
     }
 
 

@@ -9,7 +9,7 @@ __all__ = ['SCORES', 'PLACE', 'source_families', 'join_sources', 'why_not', 'wri
            'transfer_view', 'transfer_sentence']
 
 # %% ../../nbs/library/60p_transfer.ipynb #tra04
-from .training import both_colours, run_precision, train  # First: it loads the engine
+from .training import both_colours, train  # First: it loads the engine
 import json
 import os
 from collections.abc import Iterable
@@ -252,7 +252,6 @@ def leave_out_sources(
     "Train a run once without each family of sources. Raises `ValueError` for an unknown family."
     run, device = Path(run), device or pick_device()
     dataset, crop, note = choose_dataset(run, config.crop)
-    config = replace(config, precision=run_precision(config, device))
     manifest = read_manifest(dataset)
     known = source_families(manifest)
     unknown = [name for name in families if name not in known]

@@ -197,7 +197,14 @@ def test_a_name_of_the_report_is_a_configuration():
     assert named_config("1-seed7-published", settings) == run_config(
         1, settings, seed=7, protocol="published"
     )
-    for name, said in [("8-x", "unknown part 'x'"), ("99", "run number is 99"), ("8-seedx", "unknown part")]:
+    assert named_config("1-128px", settings) == run_config(1, settings, image_size=128)
+    assert named_config("8-24epochs-seed1", settings) == run_config(8, settings, epochs=24, seed=1)
+    for name, said in [
+        ("8-x", "unknown part 'x'"),
+        ("8-px", "unknown part 'px'"),
+        ("99", "run number is 99"),
+        ("8-seedx", "unknown part"),
+    ]:
         with pytest.raises(ValueError, match=said):
             named_config(name, settings)
     assert all(named_config(name, settings) for name in settings.runs)

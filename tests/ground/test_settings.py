@@ -13,7 +13,7 @@ def test_every_profile_reads(profile):
 
 def test_runs_are_configurations_and_pairs_on_both_splits():
     settings = replace(
-        read_settings("mini"), rows=(1, 3), protocol_rows=(1, 3), protocol_seeds=(2, 42), schedule_rows=(3,)
+        read_settings("smoke"), rows=(1, 3), protocol_rows=(1, 3), protocol_seeds=(2, 42), schedule_rows=(3,)
     )
     assert settings.runs == [
         "1",
@@ -27,6 +27,25 @@ def test_runs_are_configurations_and_pairs_on_both_splits():
     assert replace(settings, protocol_rows=(), schedule_rows=()).runs == ["1", "3"]
 
 
+def test_more_runs_are_seeds_then_other_sizes_then_other_splits():
+    rows = dict(rows=(1, 3), protocol_rows=(1, 3), protocol_seeds=(), schedule_rows=())
+    settings = replace(
+        read_settings("smoke"), **rows, seeds=(42, 1), seed_rows=(1, 3), more_runs=("1-128px", "3-seed1")
+    )
+    splits = ["1-pair", "3-pair", "1-seed1-published", "1-seed1-pair"]
+    assert settings.seed_runs == ["1-seed1", "3-seed1", "1-128px", *splits]
+    assert not {*settings.runs} & {*settings.seed_runs}, "the report does not grow"
+    none = replace(settings, seeds=(), seed_rows=(), more_runs=(), protocol_rows=())
+    assert none.seed_runs == []
+
+
+def test_mini_trains_every_configuration_and_five_of_them_with_three_seeds():
+    settings = read_settings("mini")
+    assert settings.rows == tuple(range(1, 14)) and (settings.seed, *settings.seeds) == (42, 1, 2)
+    assert settings.seed_rows == (1, 3, 8, 11, 12) and len(settings.paged_runs) < len(settings.runs)
+    assert {"11-seed2", "1-256px", "11-192px", "1-pair", "1-seed2-published"} <= {*settings.seed_runs}
+
+
 @pytest.mark.parametrize(
     "old, new, words",
     [
@@ -35,6 +54,9 @@ def test_runs_are_configurations_and_pairs_on_both_splits():
         ("\nrows = 1 2", "\nrows = one two", ["rows = 'one two", "expected"]),
         ("protocol_rows = 8", "protocol_rows = 99", ["protocol_rows is (99,)", "expected some of rows"]),
         ("schedule_rows = 8", "schedule_rows = 99", ["schedule_rows is (99,)", "expected some of rows"]),
+        ("seed_rows =\n", "seed_rows = 99\n", ["seed_rows is (99,)", "expected some of rows"]),
+        ("seeds =\n", "seeds = one\n", ["seeds = 'one'", "expected"]),
+        ("more_runs =\n", "more_runs = 99-128px\n", ["'99-128px'", "expected one of rows"]),
         ("balance = false", "balance = perhaps", ["balance = 'perhaps'", "expected bool"]),
         ("train_fraction = 0.70", "train_fraction = 0.90", ["fractions", "add up to 1"]),
         ("train_fraction = 0.70", "train_fraction = nan", ["fractions", "add up to 1"]),
