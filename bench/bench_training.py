@@ -113,6 +113,45 @@ def training_speed(frame: pd.DataFrame, folder: Path) -> tuple[float, float, flo
     return min(few), min(peer_times), (time.perf_counter() - start) / min(few)
 
 
+def gpu_speed(frame: pd.DataFrame, folder: Path, image_size: int = 299) -> tuple[float, float]:
+    "Images a second of an epoch of ours, and of a plain loop with the peer that finds its batches on the GPU."
+    config = TrainingConfig(row=0, image_size=image_size, epochs=1, schedule="constant", workers=8)
+    frame = pd.concat([frame] * -(-512 // len(frame)), ignore_index=True)[:512]
+    images, few = (ManifestImages(part, folder, image_size, workers=8) for part in (frame, frame[:16]))
+    ours = classifier_training(config, images, few, "cuda")
+    times = []
+    for _ in range(4):  # The first records the step
+        train_epoch(ours, 0)
+        times.append(ours.learner.epoch_recorder.train_seconds)
+
+    peer = make_peer().train().to("cuda", memory_format=torch.channels_last)
+    optimiser, loss = torch.optim.Adam(peer.parameters(), lr=0.001), torch.nn.CrossEntropyLoss()
+    batches = list(SeededLoader(images, 16, train=True, device="cuda"))
+
+    def plain():
+        for x, y in batches:
+            with torch.autocast("cuda", torch.bfloat16):
+                value = loss(peer(x), y)
+            optimiser.zero_grad()
+            value.backward()
+            optimiser.step()
+        torch.cuda.synchronize()
+
+    plain()
+    return len(images) / min(times[1:]), len(images) / best(plain)
+
+
+def report_gpu(report, frame: pd.DataFrame, folder: Path) -> None:
+    "Print how fast a GPU trains, beside the plain loop."
+    name = "training on a GPU, 299 px, batches of 16 / plain loop with timm"
+    if not torch.cuda.is_available():
+        print(f"{name}: not measured, there is no GPU", flush=True)
+        return
+    ours, theirs = gpu_speed(frame, folder)
+    print(f"{torch.cuda.get_device_name()}: {ours:.0f} images a second, the plain loop {theirs:.0f}", flush=True)
+    report(name, ours / theirs, ">= 2.5", ours / theirs >= 2.5)
+
+
 @torch.inference_mode()
 def judging_speed(frame: pd.DataFrame, folder: Path) -> float:
     "Seconds of a plain chain over those of ours: decode, resize, normalise, network, 299 pixels."
@@ -189,6 +228,7 @@ def report_training(report, run: Path | None = None) -> None:
             f">= {wanted}",
             ratio >= wanted,
         )
+        report_gpu(report, frame, folder)
     parts = parts_speed()
     report("judging, 299 px: entry flow in parts / whole batches of 16", parts, "> 1", parts > 1)
     nets = {net: create_model(net) for net in ("xception", "light")}
