@@ -29,8 +29,11 @@ def sizes_of(
     def recipe(record: dict[str, Any]) -> dict[str, Any]:
         return record_identity(record) | dict(row=0, seed=0, image_size=0)
 
-    listed = map(str, listed_runs(run))
-    return [other for other in listed if recipe(runs[other]) == recipe(runs[name])] if name in runs else []
+    if name not in runs:
+        return []
+    listed = [str(other) for other in listed_runs(run) if recipe(runs[str(other)]) == recipe(runs[name])]
+    sizes = {runs[other]["config"]["image_size"]: other for other in reversed([name, *listed])}
+    return [other for other in listed if other in sizes.values()]  # Two numbers can be one training here
 
 
 def cost_of(
@@ -107,11 +110,11 @@ def equal_pixels_sentence(
     parts = []
     for row in pairs.to_dict("records"):
         shown = show_value(row["difference"], row["low"], row["high"], why=row["why"], sign="+")
-        word = "higher" if row["low"] > 0 else "lower" if row["high"] < 0 else "not shown to differ"
+        ends = "above" if row["low"] > 0 else "below" if row["high"] < 0 else "on both sides of"
         seeds = f"{row['seeds']} seed{'s' * (row['seeds'] != 1)}"
-        parts.append(f"at equal pixels in {row['equal']}, that of run {row['first']} minus that of run "
-                     f"{row['second']} is {shown}, {word} (n={row['n']}, {seeds})")
-    return f"Test AUC {'; '.join(parts)}."
+        parts.append(f"with equal pixels in {row['equal']}, run {row['first']} minus run {row['second']} is "
+                     f"{shown}, {ends} zero (n={row['n']}, {seeds})")
+    return f"Difference of the test AUC: {'; '.join(parts)}."
 
 # %% ../../nbs/library/60gb_budgets.ipynb #sd19b20
 def equal_pixels_claims(

@@ -39,6 +39,13 @@ def test_each_way_of_being_equal_is_one_pair(sizes):
     assert table["seeds"].tolist() == [2, 1], "the larger size has one seed"
 
 
+def test_two_numbers_that_are_one_training_are_paired_once(sizes):
+    train_run(sizes, replace(TINY, row=9, epochs=2), "9")
+    table = budgets.equal_pixels_table(sizes, n_resamples=10)
+    assert table["second"].tolist() == ["1", "1-64px"]
+    assert budgets.sizes_of(sizes, usable_runs(sizes)[0], "9") == ["9", "1-64px"]
+
+
 def test_differences_are_means_over_the_seeds_of_both(sizes):
     from sklearn.metrics import roc_auc_score
 
@@ -61,7 +68,7 @@ def test_kept_numbers_give_the_sentence_back(sizes):
     save_claims(budgets.equal_pixels_claims(table, "noise"), sizes)
     kept = budgets.kept_pixels_sentence(pd.read_csv(sizes / "claims.csv"))
     assert kept == budgets.equal_pixels_sentence(table)
-    assert "that of run 11 minus that of run 1-64px" in kept and "2 seeds" in kept
+    assert "run 11 minus run 1-64px is" in kept and "2 seeds" in kept
     view = budgets.equal_pixels_view(table)
     assert len(view.columns) == 8 and view["pixels in testing"].tolist() == ["64, 48", "64, 64"]
 
@@ -75,7 +82,8 @@ def test_without_such_runs_a_sentence_says_so(copy):
 
 
 @pytest.mark.parametrize(
-    "low, high, word", [(0.01, 0.2, "higher"), (-0.2, -0.01, "lower"), (-0.1, 0.1, "not shown")]
+    "low, high, word",
+    [(0.01, 0.2, "above zero"), (-0.2, -0.01, "below zero"), (-0.1, 0.1, "on both sides of zero")],
 )
 def test_words_follow_the_interval(low, high, word):
     line = dict(
