@@ -53,8 +53,9 @@ def _line(
     numbers = {f"value_{key}": found[key] for key in ("low", "high", "why")}
     line = dict(protocol=config["protocol"], metric=metric, value=found["value"], n=int(found["n"]))
     nothing = dict(difference=np.nan, low=np.nan, high=np.nan, why="")
-    same = config["protocol"] == "group"
-    line |= numbers | dict(seeds=len(names)) | (nothing if same else subtract_seed_metrics(frames, group, metric))
+    apart = config["protocol"] != "group"
+    line |= numbers | dict(seeds=len(names))
+    line |= subtract_seed_metrics(frames, group, metric) if apart else nothing
     folders = [(place / name / runs[name]["dataset"]).resolve() for name in names]
     seeds = [runs[name]["config"]["seed"] for name in names]
     audits = [audit_groups(folder, config["protocol"], seed)
@@ -123,7 +124,8 @@ def leakage_sentence(
              f"({_seeds(row.seeds)}, {row.touched:.0%} of its test images in a group that training holds too)"
              for row in pairs.itertuples()]
     apart = (pairs["low"].gt(0) | pairs["high"].lt(0)).sum()
-    cover = "test groups and seeds" if pairs["seeds"].gt(1).all() else "test groups, not of seeds"
+    several = pairs["seeds"].gt(1).all()
+    cover = "test groups and seeds" if several else "test groups, not of seeds"
     return (f"Against the group split, the test AUC changes by {'; '.join(parts)}. "
             f"The interval excludes zero in {apart} of {len(pairs)}; it covers the choice of {cover}.")
 

@@ -193,9 +193,9 @@ def other_budget_sentence(
     return (
         f"At another budget ({records['ours']['epochs']} epochs, width {configs[0]['width']:g}, "
         f"{records['ours']['counts']['train']} photographs) run 11 was trained on windows of {window} pixels "
-        f"and tested at {size}, the recipe of run 1 at {configs[1]['image_size']} in both; {minutes[0]:.0f} and "
-        f"{minutes[1]:.0f} minutes. Run 11 minus run 1 is {shown} (n={pair['n']:.0f}, one seed each): "
-        f"the interval {zero} zero."
+        f"and tested at {size}, the recipe of run 1 at {configs[1]['image_size']} in both; "
+        f"{minutes[0]:.0f} and {minutes[1]:.0f} minutes. Run 11 minus run 1 is {shown} "
+        f"(n={pair['n']:.0f}, one seed each): the interval {zero} zero."
     )
 
 # %% ../../nbs/library/60k_photographs.ipynb #phot21
