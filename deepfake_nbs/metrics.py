@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['MIN_GROUPS', 'MIN_GROUPS_BRIER', 'ALIKE', 'MOST_BLOCKS', 'METRICS', 'effective_groups', 'jackknife_interval',
-           'classification_metrics', 'show_interval', 'show_value', 'sign_flip_p', 'paired_metrics', 'holm_adjusted',
-           'subtract_metrics', 'mean_interval']
+           'classification_metrics', 'seed_metrics', 'show_interval', 'show_value', 'sign_flip_p', 'paired_metrics',
+           'paired_seed_metrics', 'holm_adjusted', 'subtract_metrics', 'subtract_seed_metrics', 'mean_interval']
 
 # %% ../nbs/library/00e_metrics.ipynb #e002
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,6 +50,7 @@ def jackknife_interval(
     limits: tuple[float, float] | None = (0.0, 1.0),  # Between which it must lie; None: anywhere
     odds: bool = True,         # Log-odds between the limits; a difference is left as it is
     fewest: int = MIN_GROUPS,  # Effective groups below which no interval is given
+    seeds: Sequence[float] | np.ndarray = (),  # Of a mean over trainings: the value of each
 ) -> tuple[float, float, str]:  # Low and high (95 %), or NaN for both and why in words
     "An interval from leaving out one group at a time, with quantiles of t."
     parts, nothing = np.atleast_2d(np.asarray(size, float)), float("nan")
@@ -61,40 +62,57 @@ def jackknife_interval(
         return nothing, nothing, _too_few(int(inside.sum()), freedom + 1, fewest)
     if np.isnan(left_out[inside]).any():
         return nothing, nothing, "undefined without one group"
-    shift = left_out[inside] - value
+    shift, spread = left_out[inside] - value, _seed_error(seeds)
     low, width = (0.0, 1.0) if limits is None else (limits[0], limits[1] - limits[0])
     part = (value - low) / width
     at_limit = limits is not None and min(part, 1 - part) < 1e-12
-    if (shift**2).sum() < 1e-20 and not at_limit:
+    if (shift**2).sum() < 1e-20 and not at_limit and not spread:
         return nothing, nothing, ALIKE
-    reach = _reach(shift, freedom)
+    error, weights, known = _error(shift, freedom, spread, len(seeds))
+    reach = _quantile(0.05, weights, known) * error
     if limits is None:
         return value - reach, value + reach, ""
     if not odds and not at_limit:
         return max(limits[0], value - reach), min(limits[1], value + reach), ""
-    ends = _ends(part, 0.0 if at_limit else reach / width, smallest)
+    ends = _ends(part, 0.0 if at_limit else reach / width, 0.0 if spread else smallest)
     return float(low + width * ends[0]), float(low + width * ends[1]), ""
 
 # %% ../nbs/library/00e_metrics.ipynb #ground134
-def _reach(shift: np.ndarray, freedom: float) -> float:
-    "Half of an interval's width, from how far the value moves without each group."
+def _error(
+    shift: np.ndarray, freedom: float, spread: float, n_seeds: int
+) -> tuple[float, np.ndarray, np.ndarray]:
+    "Standard error; of groups and of seeds, the part in its square and the degrees of freedom."
+    squares = (shift**2).sum()
+    variance = (1 - 1 / len(shift)) * squares
+    # Degrees of freedom of the error itself: few where few groups make all of it
+    known = 2 * squares**2 / max((shift**4).sum() - squares**2 / len(shift), 1e-300)
+    both, freedom = variance + spread**2, min(freedom, known)
+    if not spread:
+        return float(np.sqrt(variance)), np.ones(1), np.array([freedom])
+    return float(np.sqrt(both)), np.array([variance, spread**2]) / both, np.array([freedom, n_seeds - 1])
+
+
+def _quantile(p: float, weights: np.ndarray, known: np.ndarray) -> float:
+    "Two-sided quantile of t, weighted by the part of each variance (Cochran 1964)."
     from scipy.special import stdtrit
 
-    squares = (shift**2).sum()
-    error = np.sqrt((1 - 1 / len(shift)) * squares)
-    # Degrees of freedom of the error itself: few where few groups make all of it
-    spread = 2 * squares**2 / max((shift**4).sum() - squares**2 / len(shift), 1e-300)
-    return stdtrit(min(freedom, spread), 0.975) * error
+    return float(sum(weight * stdtrit(freedom, 1 - p / 2)
+                     for weight, freedom in zip(weights, known, strict=True) if weight))
 
 
 def _ends(part: float, reach: float, groups: float) -> tuple[float, float]:
-    "An interval of log-odds, never wider than if each group were one image; at a limit, that one."
-    ends = _whole_groups(part, groups)
+    "An interval of log-odds, no wider than if each group were one image (0: any width); at a limit, that."
+    ends = _whole_groups(part, groups) if groups else (0.0, 1.0)
     if not reach:
         return ends
     at, reach = np.log(part / (1 - part)), reach / (part * (1 - part))
     inner = 1 / (1 + np.exp(reach - at)), 1 / (1 + np.exp(-reach - at))
     return max(ends[0], inner[0]), min(ends[1], inner[1])
+
+# %% ../nbs/library/00e_metrics.ipynb #sd19m2
+def _seed_error(seeds: Sequence[float] | np.ndarray) -> float:
+    "Standard error of a mean over seeds, leaving out one at a time; 0 for one, which says nothing of others."
+    return float(np.std(seeds, ddof=1) / np.sqrt(len(seeds))) if len(seeds) > 1 else 0.0
 
 # %% ../nbs/library/00e_metrics.ipynb #rdiff09
 def _too_few(groups: int, worth: float, fewest: int) -> str:
@@ -182,12 +200,18 @@ def _sizes(
 
 
 def _intervals(
-    values: np.ndarray, left_out: np.ndarray, sizes: list[np.ndarray], difference: bool = False
+    values: np.ndarray,
+    left_out: np.ndarray,
+    sizes: list[np.ndarray],
+    difference: bool = False,
+    trained: np.ndarray | None = None,  # Seeds x metrics
 ) -> dict[str, Any]:
     fewest = [MIN_GROUPS_BRIER if name == "brier" else MIN_GROUPS for name in METRICS]
     limits, odds = ((-1.0, 1.0), False) if difference else ((0.0, 1.0), True)
-    each = zip(values, left_out.T, sizes, fewest, strict=True)
-    found = [jackknife_interval(value, rest, size, limits, odds, least) for value, rest, size, least in each]
+    seeds = values[:, None] if trained is None else trained.T
+    each = zip(values, left_out.T, sizes, fewest, seeds, strict=True)
+    found = [jackknife_interval(value, without, size, limits, odds, least, own)
+             for value, without, size, least, own in each]
     return dict(zip(("low", "high", "why"), zip(*found, strict=True), strict=True))
 
 # %% ../nbs/library/00e_metrics.ipynb #c055
@@ -217,6 +241,40 @@ def classification_metrics(
         return frame
     sizes = _sizes(label, probability, block, n, threshold)
     return frame.assign(**_intervals(values, np.array(left_out), sizes))
+
+# %% ../nbs/library/00e_metrics.ipynb #sd19m5
+def _seed_parts(
+    frames: "Sequence[pd.DataFrame]", threshold: float
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, int, float]]:
+    "What `_leave_out` needs of each training; a group has one number in all of them."
+    import pandas as pd
+
+    block = _blocks(pd.concat([frame["group"] for frame in frames], ignore_index=True))
+    own = np.split(block, np.cumsum([len(frame) for frame in frames])[:-1])
+    n = int(block.max()) + 1
+    return [(frame["label"].to_numpy(int), frame["probability"].to_numpy(float), part, n, threshold)
+            for frame, part in zip(frames, own, strict=True)]
+
+
+def seed_metrics(
+    frames: "Sequence[pd.DataFrame]",  # Predictions of each seed: label, probability, group
+    n_resamples: int = 1000,  # 1: the values alone
+    threshold: float = 0.5,   # Fake from here on
+) -> "pd.DataFrame":          # As `classification_metrics`, of the mean over seeds; and a column seeds
+    "Measure one recipe from several trainings; intervals hold both groups and seeds (Owen 2007)."
+    each = [classification_metrics(frame, 1, threshold=threshold) for frame in frames]
+    if len(each) == 1:
+        return classification_metrics(frames[0], n_resamples, threshold=threshold).assign(seeds=1)
+    trained = np.array([frame["value"] for frame in each])
+    groups = {group for frame in frames for group in frame["group"].astype(str)}
+    frame = each[0].assign(value=trained.mean(0), seeds=len(each), groups=len(groups))
+    frame["n"] = round(np.mean([len(one) for one in frames]))
+    if n_resamples <= 1:
+        return frame
+    parts = _seed_parts(frames, threshold)
+    left_out = np.mean([_leave_out(*part)[1:] for part in parts], 0)
+    sizes = [np.mean(size, 0) for size in zip(*(_sizes(*part) for part in parts), strict=True)]
+    return frame.assign(**_intervals(trained.mean(0), left_out, sizes, trained=trained))
 
 # %% ../nbs/library/00e_metrics.ipynb #c059b
 def show_interval(
@@ -345,6 +403,44 @@ def _paired_p(
     mean = metric in ("accuracy", "recall_real", "recall_fake", "brier")
     return sign_flip_p(value, left_out[inside], size[0, inside] if mean else None, n_resamples, seed)
 
+# %% ../nbs/library/00e_metrics.ipynb #sd19m8
+def _t_p(value: float, left_out: np.ndarray, size: np.ndarray, trained: np.ndarray) -> float:
+    "The two-sided p at which the interval would end at 0."
+    from scipy.optimize import brentq
+
+    shift, freedom = left_out[size.sum(0) > 0] - value, _freedom(size)[0]
+    error, *rest = _error(shift, freedom, _seed_error(trained), len(trained))
+    if not error or abs(value) / error >= _quantile(1e-6, *rest):
+        return 1e-6 if error else 1.0
+    return float(brentq(lambda p: _quantile(p, *rest) - abs(value) / error, 1e-6, 1.0))
+
+
+def paired_seed_metrics(
+    first: "Sequence[pd.DataFrame]",   # Predictions of each seed: label, probability, group
+    second: "Sequence[pd.DataFrame]",  # With the same seeds; all on the same images in the same order
+    n_resamples: int = 1000,   # Of one pair: random choices of signs behind p
+    threshold: float = 0.5,    # Fake from here on
+) -> "pd.DataFrame":           # As `paired_metrics`, of means over seeds; and a column seeds
+    "Compare two recipes over pairs of trainings; the interval holds both groups and seeds (Owen 2007)."
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} and {len(second)} trainings; expected pairs with the same seeds")
+    each = [paired_metrics(*pair, n_resamples=n_resamples, threshold=threshold)
+            for pair in zip(first, second, strict=True)]
+    if len(each) == 1:
+        return each[0].assign(seeds=1)
+    for frame in first[1:]:
+        _check_pair(first[0], frame)
+    parts = _seed_parts([*first, *second], threshold)
+    found = np.subtract(*np.split(np.array([_leave_out(*part) for part in parts]), 2))
+    values, *left_out = found.mean(0)
+    both = zip(*(_sizes(*part) for part in parts), strict=True)
+    sizes = [np.sum(size, 0) / len(each) for size in both]
+    means = {key: np.mean([frame[key] for frame in each], 0) for key in ("first", "second", "difference")}
+    ends = _intervals(values, np.array(left_out), sizes, difference=True, trained=found[:, 0])
+    rows = zip(values, np.array(left_out).T, sizes, found[:, 0].T, ends["low"], strict=True)
+    p = [_t_p(*row) if low == low else float("nan") for *row, low in rows]
+    return each[0].assign(**means, **ends, p=p, seeds=len(each))
+
 # %% ../nbs/library/00e_metrics.ipynb #holm03
 def holm_adjusted(
     p: "pd.Series",  # Of several comparisons; NaN where there is none, which does not count as a comparison
@@ -362,21 +458,33 @@ def subtract_metrics(
     threshold: float = 0.5,    # Fake from here on
 ) -> dict[str, Any]:           # difference (first minus second), low, high (95 %), why
     "Difference of one metric between two classifiers that were tested on different images."
-    import pandas as pd
-
-    block = _blocks(pd.concat([first["group"], second["group"]], ignore_index=True))
-    n, blocks, frames = block.max() + 1, np.split(block, [len(first)]), (first, second)
-    parts = [(frame["label"].to_numpy(int), frame["probability"].to_numpy(float), own, n, threshold)
-             for frame, own in zip(frames, blocks, strict=True)]
-    column, fewest = METRICS.index(metric), MIN_GROUPS_BRIER if metric == "brier" else MIN_GROUPS
-    value, *left_out = np.subtract(*(_leave_out(*part)[:, column] for part in parts))
-    size = np.vstack([_sizes(*part)[column] for part in parts])
-    low, high, why = jackknife_interval(value, np.array(left_out), size, (-1, 1), False, fewest)
-    columns = ([frame["group"].astype(str), frame["label"], frame["probability"]] for frame in frames)
+    found = subtract_seed_metrics([first], [second], metric, threshold)
+    both = (first, second)
+    columns = ([frame["group"].astype(str), frame["label"], frame["probability"]] for frame in both)
     rows = [sorted(zip(*one, strict=True)) for one in columns]
     if rows[0] == rows[1]:
-        low, high, why = value, value, ""
-    return dict(difference=float(value), low=float(low), high=float(high), why=why)
+        found |= dict(low=found["difference"], high=found["difference"], why="")
+    return {key: found[key] for key in ("difference", "low", "high", "why")}
+
+
+def subtract_seed_metrics(
+    first: "Sequence[pd.DataFrame]",   # One for each seed: label, probability, group
+    second: "Sequence[pd.DataFrame]",  # With the same seeds, on other images
+    metric: str = "auc",       # One of METRICS
+    threshold: float = 0.5,    # Fake from here on
+) -> dict[str, Any]:           # difference (mean over seeds), low, high (95 %), why, seeds
+    "The same for several seeds: a group is left out of all test sets that hold it, a seed of both sides."
+    if len(first) != len(second):
+        raise ValueError(f"{len(first)} and {len(second)} trainings; expected pairs with the same seeds")
+    column, fewest = METRICS.index(metric), MIN_GROUPS_BRIER if metric == "brier" else MIN_GROUPS
+    parts = _seed_parts([*first, *second], threshold)
+    found = np.array([_leave_out(*part)[:, column] for part in parts])
+    sizes = [np.mean(side, 0) for side in np.split(np.array([_sizes(*part)[column] for part in parts]), 2)]
+    each = np.subtract(*np.split(found, 2))
+    value, *left_out = each.mean(0)
+    low, high, why = jackknife_interval(
+        value, np.array(left_out), np.vstack(sizes), (-1, 1), False, fewest, each[:, 0])
+    return dict(difference=float(value), low=float(low), high=float(high), why=why, seeds=len(first))
 
 # %% ../nbs/library/00e_metrics.ipynb #stats10
 def mean_interval(

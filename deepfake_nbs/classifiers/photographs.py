@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'RECIPE_KEYS', 'kept_results', 'read_kept_record', 'kept_sentence', 'kept_aucs', 'photographs_sentence',
-           'recipe_table', 'recipe_view', 'recipe_sentence', 'peer_sentence', 'captions', 'recipe_caption']
+           'recipe_table', 'recipe_view', 'recipe_sentence', 'other_budget_sentence', 'peer_sentence', 'captions',
+           'recipe_caption']
 
 # %% ../../nbs/library/60k_photographs.ipynb #phot03
 import json
@@ -112,7 +113,10 @@ def recipe_table(
             dict(
                 row=f"run {number}",
                 **{name: config[name] for name in RECIPE_KEYS},
+                pixels=f"{round(config['image_size'] * config['window'])}, {config['image_size']}",
+                minutes=record["wall_seconds"] / 60,
                 best_epoch=record["best_epoch"],
+                epochs=record["epochs"],
                 auc=area["measured"],
                 auc_low=area["low"],
                 auc_high=area["high"],
@@ -141,8 +145,8 @@ def recipe_view(
             "run": recipes["row"],
             "network": recipes["net"],
             "optimiser, rate, schedule": optimiser,
-            "batch size": recipes["batch_size"],
-            "best epoch": recipes["best_epoch"],
+            "pixels in training, test": recipes["pixels"],
+            "epochs, minutes": [f"{row.epochs}, {row.minutes:.0f}" for row in recipes.itertuples()],
             "AUC [95 % interval]": auc,
             "run 11 minus this [95 % interval]": difference,
             "n": recipes["n"],
@@ -172,6 +176,26 @@ def recipe_sentence(
     nearest = others.loc[others["difference"].idxmin()]
     return " ".join(
         [*parts, f"The smallest difference is that to {nearest['row']}, {nearest['difference']:+.3f}."]
+    )
+
+# %% ../../nbs/library/60k_photographs.ipynb #sd19k2
+def other_budget_sentence(
+    claims: pd.DataFrame,  # Kept claims of the smaller comparison, by id
+    records: dict[str, dict],  # Its training records: "ours", "published"
+) -> str:
+    "Run 11 against the recipe of run 1 at another budget."
+    pair = claims.loc["training-compare-ours-minus-published-auc"]
+    configs = [records[key]["config"] for key in ("ours", "published")]
+    window, size = round(configs[0]["image_size"] * configs[0]["window"]), configs[0]["image_size"]
+    minutes = [records[key]["wall_seconds"] / 60 for key in ("ours", "published")]
+    shown = show_value(pair["measured"], pair["low"], pair["high"], sign="+")
+    zero = "includes" if pair["low"] <= 0 <= pair["high"] else "excludes"
+    return (
+        f"At another budget ({records['ours']['epochs']} epochs, width {configs[0]['width']:g}, "
+        f"{records['ours']['counts']['train']} photographs) run 11 was trained on windows of {window} pixels "
+        f"and tested at {size}, the recipe of run 1 at {configs[1]['image_size']} in both; "
+        f"{minutes[0]:.0f} and {minutes[1]:.0f} minutes. Run 11 minus run 1 is {shown} "
+        f"(n={pair['n']:.0f}, one seed each): the interval {zero} zero."
     )
 
 # %% ../../nbs/library/60k_photographs.ipynb #phot21

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['REPORT_LATE_EPOCH', 'join_runs', 'runs_sentence', 'crop_sentence', 'same_weights_sentence', 'pretrained_sentence',
            'methods_sentence', 'coverage_sentence', 'baselines_sentence', 'describe_ranking', 'ranking_sentence',
-           'classifier_sentence', 'crops_sentence', 'protocols_sentence', 'epochs_sentence', 'history_sentence',
-           'history_caption', 'arithmetic_sentence', 'variants_sentence', 'opening_sentences']
+           'classifier_sentence', 'crops_sentence', 'epochs_sentence', 'history_sentence', 'history_caption',
+           'arithmetic_sentence', 'variants_sentence', 'opening_sentences']
 
 # %% ../../nbs/library/60i_report.ipynb #rep03
 from typing import Any
@@ -189,12 +189,12 @@ def ranking_sentence(
         return "Fewer than two runs are trained, so there is nothing to compare."
     text = f"Run {chosen} has the best validation AUC: {describe_ranking(ranked)}."
     apart, sign = against["holm"] < 0.05, against["difference"]
+    test = "test over groups and seeds" if against["seeds"].gt(1).any() else "sign-flip test over groups"
     for word, part in (("higher", against[apart & (sign > 0)]), ("lower", against[apart & (sign < 0)])):
         if len(part):
             text += (
-                f" Run {chosen} has a {word} test AUC than {join_runs(part['row'])} (paired sign-flip test "
-                "over "
-                "groups, Holm-adjusted p < .05)."
+                f" Run {chosen} has a {word} test AUC than {join_runs(part['row'])} (paired {test}, "
+                "Holm-adjusted p < .05)."
             )
     if len(rest := against.loc[~apart, "row"]):
         text += f" The test shows no difference between run {chosen} and {join_runs(rest)}."
@@ -241,35 +241,6 @@ def crops_sentence(
         f"AUC on common test images: {'; '.join(parts)}. The interval of the difference excludes zero in "
         f"{apart} of "
         f"{len(crops)}."
-    )
-
-# %% ../../nbs/library/60i_report.ipynb #rep40a
-def protocols_sentence(
-    leaks: pd.DataFrame,  # Lines of `comparison.compare_protocols`, with a column metric
-) -> str:
-    "How much a split that shuffles frames adds to AUC and accuracy."
-    if leaks.empty:
-        return (
-            "No run of this folder was also trained on the other split. `-p protocol published` on page "
-            "`06_training_run` trains one; `protocol_rows` of a profile says which `make report` trains."
-        )
-    area, accuracy = (leaks[leaks["metric"].eq(name)] for name in ("auc", "accuracy"))
-    parts = [
-        f"{pair.net}{', cropped' if pair.crop else ''}, seed {pair.seed}: {difference_text(pair)} "
-        f"(n={pair.n_published} and {pair.n_group})"
-        for pair in area.itertuples()
-    ]
-    text = (
-        f"Shuffling frames changes the test AUC by: {'; '.join(parts)}. It changes the accuracy by "
-        f"{accuracy['difference'].map('{:+.3f}'.format).str.cat(sep='; ')}. "
-    )
-    if leaks["low"].isna().all():
-        return text + "Without an interval it is not shown that shuffling changes anything."
-    apart = [int((rows["low"].gt(0) | rows["high"].lt(0)).sum()) for rows in (area, accuracy)]
-    return (
-        f"{text}The interval excludes zero in {apart[0]} of {len(area)} for the AUC and in {apart[1]} for "
-        "the accuracy; "
-        "it covers the choice of test images, not the random start of the weights."
     )
 
 # %% ../../nbs/library/60i_report.ipynb #rep43

@@ -21,9 +21,10 @@ from ..core import list_folder, project_root
 from ..data.manifest import SPLITS
 from ..engine import SCHEDULES
 from ..files import read_table
-from ..metrics import classification_metrics, show_interval
+from ..metrics import classification_metrics, seed_metrics, show_interval
 from ..runs import RECORD, TrainingError, latest_checkpoint, read_predictions, read_run
 from .recipes import OUR_RUNS, read_table1, read_table2, table_config
+from .seeds import same_but_seed
 from .training import record_identity
 
 # %% ../../nbs/library/60f_tables.ipynb #c004
@@ -251,7 +252,14 @@ def _result(metrics: dict[str, pd.DataFrame], split: str, metric: str) -> dict[s
     numbers = {
         key: value.get(part, np.nan) for key, part in dict(measured="value", low="low", high="high").items()
     }
-    return numbers | dict(why=value.get("why", ""), n=int(value.get("n", 0)))
+    counts = {key: int(value.get(key, 0)) for key in ("n", "seeds")}
+    return numbers | dict(why=value.get("why", ""), **counts, learned=_learned(metrics))
+
+
+def _learned(metrics: dict[str, pd.DataFrame]) -> str:
+    "Whether the interval of the validation AUC lies above chance level; empty where there is no interval."
+    low = metrics["validation"].loc["auc", "low"] if metrics else np.nan
+    return "" if low != low else "yes" if low > 0.5 else "no"
 
 
 def results_table(
@@ -260,17 +268,19 @@ def results_table(
     reading: str = "corrected",  # A name of `READINGS`
 ) -> (
     pd.DataFrame
-):  # row (of Table 1), column, published, measured, low, high, why, n, status; NaN where missing
+):  # row (of Table 1), column, published, measured, low, high, why, n, seeds, learned, status
     "Table 2, our runs, and your own: published numbers beside measured ones."
     (protocol, checkpoint), rows, runs, table = READINGS[reading], [], usable_runs(run)[0], read_table2()
     for number in [*table.index, *OUR_RUNS, *own_runs(run, runs)]:
         place, done = Path(run) / "training", str(number) in runs
         name = find_matching_run(runs, runs[str(number)], protocol=protocol) if done else None
-        metrics = {
-            split: classification_metrics(read_predictions(place / name, split, checkpoint), n_resamples)
+        seeds = same_but_seed(runs, name).values() if name else ()
+        frames = {
+            split: [read_predictions(place / one, split, checkpoint) for one in seeds]
             for split in SPLITS[1:]
-            if name
+            if seeds
         }
+        metrics = {split: seed_metrics(each, n_resamples) for split, each in frames.items()}
         status = "run" if name else "not run" if done else run_status(place / str(number))
         for column, (split, metric) in {**RESULT_COLUMNS, **MORE_COLUMNS}.items():
             published = table.loc[number].get(column, np.nan) if number in table.index else np.nan
@@ -330,9 +340,8 @@ def result_claims(
             rows += [dict(claim, measured=None)] if not new or id in before else []
             continue
         numbers = {key: round(float(value[key]), 4) for key in ("measured", "low", "high")}
-        rows.append(
-            dict(claim, **numbers, n=value["n"], protocol=protocol, data=records[value["row"]]["data"])
-        )
+        split = f"{protocol}, {value['seeds']} seeds" if value["seeds"] > 1 else protocol
+        rows.append(dict(claim, **numbers, n=value["n"], protocol=split, data=records[value["row"]]["data"]))
     return rows
 
 # %% ../../nbs/library/60f_tables.ipynb #c061

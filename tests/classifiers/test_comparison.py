@@ -68,20 +68,6 @@ def test_methods_are_measured_against_all_real_images(run):
     )
 
 
-def test_only_runs_that_differ_in_nothing_but_the_split_are_compared(copy):
-    assert comparison.compare_protocols(copy).empty
-    twin = replace(TINY, row=0, epochs=2, protocol="published")
-    train_run(copy, replace(twin, seed=7), "other-seed")
-    assert comparison.compare_protocols(copy).empty
-    train_run(copy, twin, "twin")
-    pair = comparison.compare_protocols(copy, "accuracy")
-    assert pair[["net", "seed"]].to_numpy().tolist() == [["xception", 42]]
-    last = [read_predictions(copy / "training" / name, "test", "last") for name in ("twin", "1")]
-    measured = [frame["probability"].ge(0.5).eq(frame["label"] == 1).mean() for frame in last]
-    assert pair["difference"].item() == pytest.approx(measured[0] - measured[1])
-    assert pair["low"].item() <= pair["difference"].item() <= pair["high"].item()
-
-
 def test_how_often_a_verdict_is_correct():
     scores = pd.DataFrame(
         dict(label=[0, 0, 1, 1, 1, 0], probability=[0.1, 0.2, 0.2, 0.9, 0.95, 0.99], group=list("aabbcc"))

@@ -137,7 +137,9 @@ def test_tables_show_first_weights_and_what_the_profile_changed(both):
     assert shown.loc[12, "learning rate"] == "0.0015" and shown.loc[8, "status"] == "not run"
     budget = views.budget_view(table).set_index("run")
     assert budget.index.tolist()[:2] == [12, 13] and len(budget.columns) <= 7
-    assert budget.loc[12, ["first weights", "augmentation", "width"]].tolist() == ["random", "strong", 1]
+    assert budget.loc[12, ["first weights", "width"]].tolist() == ["random", 1]
+    assert budget.loc[12, "schedule, augmentation"] == "cosine, strong"
+    assert budget.loc[12, "best epoch"].endswith(" of 2") and budget.loc[12, "minutes"] >= 0
 
 
 def test_trained_weights_are_no_comparison_of_architectures():

@@ -11,6 +11,7 @@ from noise_run import TINY, rewrite
 
 from deepfake_nbs.claims import CLAIM_COLUMNS, save_claims
 from deepfake_nbs.classifiers import comparison, tables
+from deepfake_nbs.classifiers.leakage import leakage_table
 from deepfake_nbs.classifiers.tables import result_claims, results_table, show_results, training_table
 from deepfake_nbs.classifiers.training import train_run
 from deepfake_nbs.core import write_json
@@ -128,7 +129,7 @@ def test_a_stale_named_run_is_left_out_and_named(copy):
         and "manifest.csv: changed" in left_out["1-published"]
     )
     results = results_table(copy, 10, "published")
-    assert (results.status == "not run").all() and comparison.compare_protocols(copy).empty
+    assert (results.status == "not run").all() and leakage_table(copy).empty
     assert comparison.compare_epochs(copy, n_resamples=10).run.tolist() == ["1", "8"]
     claims = pd.read_csv(copy / "claims.csv", index_col="id").status
     assert claims["table2-1-auc-published"] == "measured"
@@ -166,6 +167,31 @@ def test_a_matching_run_has_the_same_code_data_and_processes(run, key, value):
         tables.find_matching_run({**records, "mine": twin | {key: value}}, records["1"], protocol="published")
         is None
     )
+
+
+def test_a_cell_is_the_mean_over_the_seeds_that_are_there(copy):
+    for seed in (1, 2):
+        train_run(copy, replace(TINY, row=0, epochs=2, seed=seed), f"again-{seed}")
+    results = results_table(copy, 10)
+    names = ["1", "again-1", "again-2"]
+    frames = [read_predictions(copy / "training" / name) for name in names]
+    found = results.query("row == 1 and column == 'test_accuracy'").iloc[0]
+    assert found.measured == pytest.approx(
+        np.mean([((frame.probability >= 0.5) == frame.label).mean() for frame in frames])
+    )
+    assert found.seeds == 3 and set(results.query("row == 8").seeds) == {1}
+    protocols = {claim["id"]: claim.get("protocol") for claim in result_claims(copy, results)}
+    assert protocols["table2-1-test_accuracy"] == "group, 3 seeds"
+    assert protocols["table2-8-test_accuracy"] == "group"
+    table = comparison.compare_runs(copy, 8, n_resamples=10)
+    assert table[["row", "seeds"]].to_numpy().tolist() == [[1, 1]], "run 8 has one seed in common with it"
+    assert comparison.compare_epochs(copy, n_resamples=10).run.tolist() == ["1", "8"], "no line for a seed"
+
+
+def test_a_run_below_chance_did_not_learn():
+    area = pd.DataFrame(dict(low=[0.4, 0.6, np.nan]), index=["auc"] * 3)
+    words = [tables._learned({"validation": area.iloc[[i]]}) for i in range(3)]
+    assert words == ["no", "yes", ""] and tables._learned({}) == ""
 
 
 def test_the_two_readings_of_table_2(copy):

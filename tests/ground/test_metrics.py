@@ -438,3 +438,97 @@ def test_columns_keep_their_names():
         "why",
     ]
     assert list(classification_metrics(frame).index) == list(METRICS)
+
+
+# Several seeds
+
+
+def draw_trainings(rng, groups=40, images=3, spread=0.5, seeds=3):
+    "Predictions of trainings whose skill differs, on one test set; the accuracy that is true of the recipe."
+    group = np.repeat(np.arange(groups), images)
+    label, hard = np.arange(groups * images) % 2, rng.normal(size=groups)[group]
+    skills = 2 + spread * rng.normal(size=seeds)
+    scores = [skill * (label - 0.5) + 0.6 * hard + 0.8 * rng.normal(size=len(label)) for skill in skills]
+    frames = [pd.DataFrame(dict(label=label, probability=norm.cdf(one), group=group)) for one in scores]
+    return frames, norm.cdf(1 / np.sqrt(1 + spread**2 / 4))
+
+
+@pytest.mark.parametrize("groups, spread", [(20, 0.1), (60, 0.5), (60, 1.0)])
+def test_intervals_over_seeds_and_groups_hold_the_truth(groups, spread):
+    rng, held, alone = np.random.default_rng([groups, int(10 * spread)]), [], []
+    for frames, truth in (draw_trainings(rng, groups, 3, spread) for _ in range(300)):
+        both, one = (metrics.seed_metrics(part).loc["accuracy"] for part in (frames, frames[:1]))
+        held.append(both.low <= truth <= both.high)
+        alone.append(one.low <= truth <= one.high)
+    assert 0.92 <= np.mean(held), "300 sets: two standard errors of .95 are .025"
+    assert spread < 1 or np.mean(alone) < 0.75, "one seed's interval holds no choice of seeds"
+
+
+def test_differences_over_seeds_hold_the_truth_and_equal_recipes_seldom_differ():
+    rng, held, small = np.random.default_rng(5), [], []
+    for _ in range(200):
+        frames = draw_trainings(rng, 40, 3, 0.5, seeds=6)[0]
+        other = [frame.assign(group=frame["group"] + 40) for frame in draw_trainings(rng, 40, 3, 0.5)[0]]
+        pair = metrics.paired_seed_metrics(frames[:3], frames[3:], 2).loc["accuracy"]
+        apart = metrics.subtract_seed_metrics(frames[:3], other, "accuracy")
+        held.append([pair.low <= 0 <= pair.high, apart["low"] <= 0 <= apart["high"]])
+        small.append(pair.p < 0.05)
+    assert np.mean(held, 0).min() >= 0.91 and np.mean(small) <= 0.08
+
+
+def test_one_seed_is_measured_as_before():
+    frames = draw_trainings(np.random.default_rng(0))[0]
+    one, other = frames[0], frames[1]
+    same = metrics.seed_metrics([one]).drop(columns="seeds")
+    pd.testing.assert_frame_equal(same, metrics.classification_metrics(one))
+    pair = metrics.paired_seed_metrics([one], [other], 50).drop(columns="seeds")
+    pd.testing.assert_frame_equal(pair, metrics.paired_metrics(one, other, 50))
+    apart = metrics.subtract_seed_metrics([one], [other.iloc[:90]])
+    assert apart.pop("seeds") == 1 and apart == metrics.subtract_metrics(one, other.iloc[:90])
+
+
+def test_equal_trainings_have_the_interval_of_one():
+    one = draw_trainings(np.random.default_rng(0))[0][0]
+    three = metrics.seed_metrics([one] * 3)
+    columns = ["value", "low", "high"]
+    assert (
+        np.allclose(three[columns], metrics.classification_metrics(one)[columns]) and (three.seeds == 3).all()
+    )
+
+
+def test_the_mean_of_seeds_stands_between_them_and_its_interval_grows_with_their_spread():
+    frames = draw_trainings(np.random.default_rng(1), spread=0.0)[0]
+    wide = [
+        frame.assign(probability=(frame["probability"] - step).clip(0, 1))
+        for frame, step in zip(frames, (0, 0.2, 0.4), strict=True)
+    ]
+    widths = []
+    for part in (frames, wide):
+        each = [metrics.classification_metrics(frame, 1).loc["accuracy", "value"] for frame in part]
+        both = metrics.seed_metrics(part).loc["accuracy"]
+        assert both.value == pytest.approx(np.mean(each)) and both.low < both.value < both.high
+        widths.append(both.high - both.low)
+    assert widths[1] > widths[0]
+
+
+def test_trainings_may_be_tested_on_different_images():
+    frames = draw_trainings(np.random.default_rng(2))[0]
+    parts = [frames[0].iloc[:90], frames[1].iloc[15:105], frames[2].iloc[30:]]
+    found = metrics.seed_metrics(parts).loc["auc"]
+    assert found.n == 90 and found.groups == 40 and found.low < found.value < found.high
+
+
+def test_undefined_in_one_seed_is_undefined_in_the_mean():
+    frames = draw_trainings(np.random.default_rng(3))[0]
+    always = [*frames[:2], frames[2].assign(probability=1.0)]
+    found = metrics.seed_metrics(always)
+    assert np.isnan(found.value["precision_real"]) and found.value["accuracy"] > 0.5
+
+
+def test_seeds_come_in_pairs_and_are_tested_on_the_same_images():
+    frames = draw_trainings(np.random.default_rng(4))[0]
+    for compare in (metrics.paired_seed_metrics, metrics.subtract_seed_metrics):
+        with pytest.raises(ValueError, match="3 and 2 trainings; expected pairs"):
+            compare(frames, frames[:2])
+    with pytest.raises(ValueError, match="same images in the same order"):
+        metrics.paired_seed_metrics(frames, [*frames[:2], frames[2].iloc[::-1]])
