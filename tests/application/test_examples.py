@@ -25,10 +25,12 @@ def test_pairs_of_the_test_split_come_first_and_frames_match(tmp_path, video):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(video.read_bytes())
     lines = [
-        "faceforensics/manipulated_sequences/Deepfakes/c23/videos/000_001.mp4,train",
-        "faceforensics/manipulated_sequences/FaceSwap/c23/videos/001_000.mp4,test",
+        "faceforensics/manipulated_sequences/Deepfakes/c23/videos/000_001.mp4,train,,",
+        "faceforensics/manipulated_sequences/FaceSwap/c23/videos/001_000.mp4,test,,",
     ]
-    write_text(tmp_path / "run" / "cvcs_dfd" / "manifest.csv", "\n".join(["video,split", *lines]) + "\n")
+    write_text(
+        tmp_path / "run" / "cvcs_dfd" / "manifest.csv", "\n".join(["video,split,frame,path", *lines]) + "\n"
+    )
     pairs = find_pairs(tmp_path / "run", tmp_path / "data", 5, 3)
     assert [(pair.method, pair.split) for pair in pairs] == [("FaceSwap", "test"), ("Deepfakes", "train")], (
         "009 has no original"
@@ -62,10 +64,32 @@ def test_each_original_is_shown_once_while_there_are_others(tmp_path, video):
     for name in (*(f"original_sequences/youtube/c23/videos/{name}.mp4" for name in names), *fakes):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(video.read_bytes())
-    lines = [f"faceforensics/{name},test" for name in fakes]
-    write_text(tmp_path / "run" / "cvcs_dfd" / "manifest.csv", "\n".join(["video,split", *lines]) + "\n")
+    lines = [f"faceforensics/{name},test,," for name in fakes]
+    write_text(
+        tmp_path / "run" / "cvcs_dfd" / "manifest.csv", "\n".join(["video,split,frame,path", *lines]) + "\n"
+    )
     pairs = find_pairs(tmp_path / "run", tmp_path / "data", 4, 1)
     assert len({pair.original_video for pair in pairs}) == len({pair.method for pair in pairs}) == 4
+
+
+def test_the_frame_that_the_dataset_holds_of_both_videos_is_shown(tmp_path, video):
+    original, fake = (
+        f"{place}/c23/videos/{name}.mp4"
+        for place, name in (
+            ("original_sequences/youtube", "000"),
+            ("manipulated_sequences/Deepfakes", "000_001"),
+        )
+    )
+    for name in (original, fake):
+        path = tmp_path / "data" / "faceforensics" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(video.read_bytes())
+    rows = [(original, 1, "a"), (original, 4, "b"), (fake, 4, "c"), (fake, 6, "d")]
+    lines = [f"faceforensics/{name},test,{number},test/{file}.png" for name, number, file in rows]
+    write_text(tmp_path / "run/cvcs_dfd/manifest.csv", "\n".join(["video,split,frame,path", *lines]) + "\n")
+    (pair,) = find_pairs(tmp_path / "run", tmp_path / "data", 3, 1)
+    place = tmp_path / "run" / "cvcs_dfd" / "test"
+    assert (pair.original, pair.fake) == (place / "b.png", place / "c.png")
 
 
 @pytest.mark.parametrize("profile", ["smoke", "mini"])
