@@ -26,12 +26,16 @@ if TYPE_CHECKING:  # Tables and drawing are loaded where they are used
 Names = tuple[str, str, str, str]  # Method, split, original and fake
 
 
-def _video_splits(run: Path) -> dict[str, str]:
-    "Split of each video of CVCS DFD; a video that was left out is in none."
+def _held_frames(run: Path) -> tuple[dict[str, str], dict[str, dict[str, Path]]]:
+    "Split of each video of CVCS DFD, and its frames by number; a video that was left out is in none."
     path = run / "cvcs_dfd" / "manifest.csv"
     if not path.is_file():
-        return {}
-    return {row["video"]: row["split"] for row in read_rows(path, "video", "split") if row["video"]}
+        return {}, {}
+    rows = [row for row in read_rows(path, "path", "video", "frame", "split") if row["video"]]
+    frames: dict[str, dict[str, Path]] = {}
+    for row in rows:
+        frames.setdefault(row["video"], {})[row["frame"]] = path.parent / row["path"]
+    return {row["video"]: row["split"] for row in rows}, frames
 
 
 def _in_turn(pairs: list[Names], n: int) -> list[Names]:
@@ -61,6 +65,23 @@ class Pair:
     fake_video: str      # Relative to the data root
 
 
+def _same_frame(original: dict[str, Path], fake: dict[str, Path]) -> list[Path]:
+    "The middle one of the frames that are held of both videos; nothing where there is none."
+    both = [number for number in fake if number in original]
+    return [frames[both[len(both) // 2]] for frames in (original, fake)] if both else []
+
+
+def _middle_frames(videos: "pd.DataFrame", root: Path, place: Path, n_frames: int) -> dict[str, Path]:
+    "The middle one of the frames that are extracted, by video."
+    from deepfake_nbs.data.video import extract_frames
+
+    if videos.empty:
+        return {}
+    frames, _ = extract_frames(videos, root, place, n_frames, progress=False)
+    by_video = frames.groupby(frames["path"].str.rpartition("/")[0])
+    return {str(video): place / part["path"].iloc[len(part) // 2] for video, part in by_video}
+
+
 def _known_pairs(videos: "pd.DataFrame", splits: dict[str, str]) -> list[Names]:
     "Method, split, original and fake of each fake whose original is there."
     originals = {Path(path).stem: path for path in videos.loc[videos["label"].eq(0), "path"]}
@@ -75,26 +96,27 @@ def find_pairs(
     run: str | Path,     # Run folder: says in which split a video is, and keeps the frames
     data: str | Path,    # Data root that holds faceforensics/
     n_pairs: int = 4,    # At most
-    n_frames: int = 8,   # Frames of a video that are extracted; the middle one is shown
+    n_frames: int = 8,   # Frames of a video that are extracted where CVCS DFD holds no frame of both
 ) -> list[Pair]:         # What the network has not seen first; methods and originals in turn
     "Find originals and the fakes made of them among the videos of FaceForensics++."
     from deepfake_nbs.data.faceforensics import read_faceforensics
-    from deepfake_nbs.data.video import extract_frames
 
-    root, place = resolve(data) / "faceforensics", Path(run) / "own_faces"
+    root, (splits, held) = resolve(data) / "faceforensics", _held_frames(Path(run))
     if not root.is_dir():
         return []
     videos = read_faceforensics(root)
-    chosen = _in_turn(_known_pairs(videos, _video_splits(Path(run))), n_pairs)
-    used = videos[videos["path"].isin({path for _, _, *both in chosen for path in both})]
-    frames, _ = extract_frames(used, root, place, n_frames, progress=False)
-    by_video = frames.groupby(frames["path"].str.rpartition("/")[0])
-    middle = {video: place / part["path"].iloc[len(part) // 2] for video, part in by_video}
-    return [
-        Pair(method, split, middle[a], middle[b], f"faceforensics/{a}", f"faceforensics/{b}")
-        for method, split, a, b in chosen
-        if a in middle and b in middle
-    ]
+    chosen = _in_turn(_known_pairs(videos, splits), n_pairs)
+    frames = [[held.get(f"faceforensics/{path}", {}) for path in both] for _, _, *both in chosen]
+    shown = [_same_frame(original, fake) for original, fake in frames]
+    lacking = {path for (_, _, *both), found in zip(chosen, shown, strict=True) if not found for path in both}
+    middle = _middle_frames(videos[videos["path"].isin(lacking)], root, Path(run) / "own_faces", n_frames)
+    pairs = []
+    for (method, split, *both), found in zip(chosen, shown, strict=True):
+        files = found or [middle[path] for path in both if path in middle]
+        if len(files) == 2:
+            names = [f"faceforensics/{path}" for path in both]
+            pairs.append(Pair(method, split, files[0], files[1], names[0], names[1]))
+    return pairs
 
 # %% ../../nbs/library/70i_examples.ipynb #c104
 def example_photographs(

@@ -227,18 +227,20 @@ def verdicts_sentence(
 
 # %% ../../nbs/library/70k_report.ipynb #application299
 def counts_sentence(
-    table: "pd.DataFrame",  # verdict and truth, one row an image
+    table: "pd.DataFrame",  # verdict, truth and video: two rows a pair
     pairs: Sequence[Pair],
 ) -> str:
     "How many verdicts of each kind, how many are right, and whether the network has seen the pairs."
-    n = {word: int(table["verdict"].eq(word).sum()) for word in ("real", "fake", "unsure")}
-    right = int((table["verdict"] == table["truth"]).sum())
+    shown = table.drop_duplicates("video")
+    n = {word: int(shown["verdict"].eq(word).sum()) for word in ("real", "fake", "unsure")}
+    right = int((shown["verdict"] == shown["truth"]).sum())
+    wrong = n["real"] + n["fake"] - right
     seen = sum(pair.split == "train" for pair in pairs)
     known = f"{seen} of the {len(pairs)} pairs are in the training split: correct verdicts there say nothing."
     return (
-        f"Of {len(table)} images, {n['real']} are classified as real, {n['fake']} as fake "
-        f"and {n['unsure']} are unsure; {right} verdicts are right. "
-        f"{f'**{known}**' if seen else 'No pair is in the training split.'} {len(table)} images "
+        f"Of {len(shown)} images, {n['real']} are classified as real, {n['fake']} as fake "
+        f"and {n['unsure']} are unsure: {right} are classified rightly, {wrong} wrongly. "
+        f"{f'**{known}**' if seen else 'No pair is in the training split.'} {len(shown)} images "
         "measure nothing; [the training runs](06a_classifiers.ipynb) hold the numbers."
     )
 

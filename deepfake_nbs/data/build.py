@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pandas as pd
@@ -52,6 +53,17 @@ def _frames_each(df: pd.DataFrame, n_frames: int, match_originals: bool) -> np.n
     factor = np.where(originals & match_originals, np.maximum(np.rint(each), 1), 1)
     return np.where(df["moving"], n_frames * factor, 1).astype(int)
 
+
+def _add_turns(df: pd.DataFrame, n_frames: int) -> pd.DataFrame:
+    "Which of the places of its originals a fake takes: methods and originals change them in turn."
+    factor = df["n_frames"].where(df["moving"] & df["label"].eq(0)) // n_frames
+    of = factor.groupby(df["group"]).transform("max").where(df["moving"] & df["label"].eq(1)).fillna(1)
+    stem = df["path"].str.rpartition("/")[2]
+    order = df.assign(stem=stem, of=of.astype(int)).sort_values(["stem", "path"])
+    number = order.groupby(["group", "label", "moving"]).cumcount()
+    first = order["group"].map(lambda name: crc32(name.encode()))  # So that no method has a place of its own
+    return df.assign(of=order["of"], turn=(number + number // order["of"] + first) % order["of"])
+
 # %% ../../nbs/library/10k_build.ipynb #data17k5
 def _choose_rows(
     found: Sources, names: Iterable[str] | None, n_frames: int, match_originals: bool, limit: int, seed: int
@@ -69,7 +81,7 @@ def _choose_rows(
     if df.empty:
         raise ValueError(f"{found.root}: no images or videos to build from; expected {KNOWN_LAYOUTS}")
     _refuse_one_class(df, found.root)
-    df = df.assign(n_frames=_frames_each(df, n_frames, match_originals))
+    df = _add_turns(df.assign(n_frames=_frames_each(df, n_frames, match_originals)), n_frames)
     return limit_manifest(df, limit, seed, df["n_frames"].to_numpy()).sort_values("path", ignore_index=True)
 
 
@@ -88,7 +100,8 @@ def _collect_images(
     if len(videos):
         mark_frames(frames_folder)
     numbers = videos["n_frames"].tolist()
-    frames, rejected = extract_frames(videos, root, frames_folder, numbers, workers, progress)
+    turns = list(zip(videos["of"].tolist(), videos["turn"].tolist(), strict=True))
+    frames, rejected = extract_frames(videos, root, frames_folder, numbers, workers, progress, turns)
     files = [str(root / path) for path in images["path"]]
     images = images.assign(origin=images["path"], file=files, extracted=False)
     frames = frames.assign(origin=[str(Path(path).parent.as_posix()) for path in frames["path"]],
@@ -191,7 +204,7 @@ def _fingerprint(rows: pd.DataFrame, root: Path) -> str:
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 # %% ../../nbs/library/10k_build.ipynb #c112
-_INTERNAL = {"file", "extracted", "moving", "n_frames", "role", "tiny_copy"}  # Columns of no manifest
+_INTERNAL = {"file", "extracted", "moving", "n_frames", "of", "turn", "role", "tiny_copy"}  # Of no manifest
 
 
 def _finish(
@@ -276,7 +289,7 @@ def build_cvcs_dfd(
     plan = dict(n_frames=n_frames, match_originals=match_originals, protocol=protocol,
                 fractions=list(fractions), seed=seed, keep_official=keep_official, balance=balance,
                 image_limit=image_limit, sources=wanted, quality=quality,
-                link=link, inputs=_fingerprint(chosen, root), notes=list(found.notes), version=2)
+                link=link, inputs=_fingerprint(chosen, root), notes=list(found.notes), version=3)
     return _build(chosen, root, out, frames_folder, plan, reject_limit, workers, progress)
 
 # %% ../../nbs/library/10k_build.ipynb #data41

@@ -183,11 +183,13 @@ def test_the_sentences_of_the_page_on_own_faces(tmp_path):
         [], "data/mine", True
     )
     assert "no trained classifier yet" in pairs_sentence([], "data/mine", False)
-    table = pd.DataFrame(dict(verdict=["real", "unsure", "fake"], truth=["real", "fake", "real"]))
+    verdicts, truths = ["real", "unsure", "fake", "real"], ["real", "fake", "real", "real"]
+    table = pd.DataFrame(dict(verdict=verdicts, truth=truths, video=["a", "a_b", "b", "a"]))
     said = counts_sentence(table, [PAIR])
     assert said.startswith(
-        "Of 3 images, 1 are classified as real, 1 as fake and 1 are unsure; 1 verdicts are right. **1 of the 1 pairs"
-    )
+        "Of 3 images, 1 are classified as real, 1 as fake and 1 are unsure: 1 are classified rightly, 1 wrongly. "
+        "**1 of the 1 pairs"
+    ), "the original of two pairs counts once"
     assert "No pair is in the training split." in counts_sentence(table, [replace(PAIR, split="test")])
     assert videos_sentence({}, {}, {"x/a.mp4": "no such file"}) == "Not classified: `x/a.mp4` (no such file)."
     assert videos_sentence({"x/b.mp4": FILM}, {"x/b.mp4": "unsure"}, {}).endswith("single frame above: none.")

@@ -91,6 +91,10 @@ def test_originals_give_as_many_frames_as_their_fakes(tmp_path):
     per_video = matched.groupby(["label", "video"]).size()
     assert set(per_video[0]) == {6} and set(per_video[1]) == {3} and matched["label"].mean() == 0.5
     assert set(plain.groupby("video").size()) == {3} and plain["label"].mean() == 2 / 3
+    places = [part["frame"].astype(int).value_counts().to_dict() for _, part in matched.groupby("label")]
+    assert places[0] == places[1], "the number of a frame does not tell real from fake"
+    for method, part in matched.groupby("method"):
+        assert set(part["frame"].astype(int)) == set(places[0]), f"{method} has places of its own"
 
 
 @pytest.mark.parametrize("change", [{}, {"seed": 7}])

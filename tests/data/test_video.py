@@ -202,3 +202,16 @@ def test_errors_travel_between_processes():
 
     error = pickle.loads(pickle.dumps(VideoError("a.mp4", "it has no frames")))
     assert (error.path, error.reason, str(error)) == ("a.mp4", "it has no frames", "a.mp4: it has no frames")
+
+
+def test_videos_take_turns_at_the_places_of_another(tmp_path):
+    names = [f"v{i}.mp4" for i in range(3)]
+    for name in names:
+        draw_video(tmp_path / name, n=20)
+    rows, out = video_rows(tmp_path, names), tmp_path / "frames"
+    frames, _ = extract_frames(rows, tmp_path, out, [4, 2, 2], progress=False, turns=[(1, 0), (2, 0), (2, 1)])
+    found = frames.groupby("video")["frame"].agg(list)
+    assert found.tolist() == [[2, 7, 12, 17], [2, 12], [7, 17]]
+    again, _ = extract_frames(rows, tmp_path, out, [4, 2, 2], progress=False, turns=[(1, 0), (2, 1), (1, 0)])
+    assert again.groupby("video")["frame"].agg(list).tolist() == [[2, 7, 12, 17], [7, 17], [5, 15]]
+    assert sorted(path.name for path in (out / "v1.mp4").glob("*.png")) == ["000007.png", "000017.png"]

@@ -49,8 +49,8 @@ def test_mini_trains_every_configuration_and_five_of_them_with_three_seeds():
 @pytest.mark.parametrize(
     "old, new, words",
     [
-        ("image_limit = 600", "image_limt = 600", ["image_limt", "did you mean 'image_limit'"]),
-        ("image_limit = 600", "image_limit = 4.5", ["image_limit = '4.5'", "expected int"]),
+        ("image_limit = 800", "image_limt = 800", ["image_limt", "did you mean 'image_limit'"]),
+        ("image_limit = 800", "image_limit = 4.5", ["image_limit = '4.5'", "expected int"]),
         ("\nrows = 1 2", "\nrows = one two", ["rows = 'one two", "expected"]),
         ("protocol_rows = 8", "protocol_rows = 99", ["protocol_rows is (99,)", "expected some of rows"]),
         ("schedule_rows = 8", "schedule_rows = 99", ["schedule_rows is (99,)", "expected some of rows"]),
@@ -65,7 +65,7 @@ def test_mini_trains_every_configuration_and_five_of_them_with_three_seeds():
         ("width = 0.25", "width = 0", ["width is 0", "above 0"]),
         ("head_network = lite0", "head_network = lite1", ["head_network is 'lite1'", "2, 3 or 'lite0'"]),
         ("head_network = lite0", "head_network = 7", ["head_network is '7'", "2, 3 or 'lite0'"]),
-        ("epoch_limit = 3", "epoch_limit = -1", ["epoch_limit is -1", "0 or more"]),
+        ("epoch_limit = 2", "epoch_limit = -1", ["epoch_limit is -1", "0 or more"]),
     ],
 )
 def test_bad_settings_name_the_key(tmp_path, root, old, new, words):
