@@ -185,7 +185,7 @@ def number_verdict(
     measured: float | None,  # Our value; None or NaN where there is none
     low: float,             # Ends of its 95 % interval; NaN without one
     high: float,
-    settings: str = "",     # In which settings ours differs, "96 px instead of 299"; such a value cannot be compared
+    settings: str = "",     # "96 px instead of 299": a value under other settings cannot be compared
     images: str = "",       # On which other images it was measured; such a value cannot contradict
     impossible: str = "",   # Which arithmetic forbids the published value
     missing: str = "it was not measured",  # Why there is no value
@@ -202,7 +202,8 @@ def number_verdict(
     if settings or (images and not inside):
         return "not comparable", f"{where}; {settings or images}."
     if not inside:
-        return ("contradicted", f"{where}.") if interval or published.isdigit() else ("not comparable", f"{where}.")
+        known = interval or published.isdigit()  # A count needs no interval
+        return "contradicted" if known else "not comparable", f"{where}."
     return "compatible" if interval or images else "reproduced", where + (f"; {images}." if images else ".")
 
 # %% ../nbs/library/00i_claims.ipynb #claims24

@@ -50,7 +50,7 @@ def shared_predictions(
 def auc_difference(
     first: Sequence[pd.DataFrame],   # Predictions of each run of one group
     second: Sequence[pd.DataFrame],  # Those of the other
-) -> dict[str, Any]:                 # measured (mean AUC of the first minus the second), low, high (95 %), n, why
+) -> dict[str, Any]:                 # measured (first minus second), low, high (95 %), n, why
     "Mean AUC of one group of runs minus that of another, on the images that all have."
     both = shared_predictions([*first, *second])
     label, columns = both["label"].to_numpy(int), both.drop(columns=["label", "group"]).to_numpy(float)
@@ -99,7 +99,8 @@ def _predictions(run: Path, names: list[list[str]], checkpoint: str = "best") ->
 def _facts(names: dict[int, list[str]], records: dict[int, dict], numbers: Sequence[int]) -> dict[str, Any]:
     "How it was measured, in words, and on which data."
     seeds = {len(names[number]) for number in numbers}
-    often = f"{min(seeds)} seed{'s' * (min(seeds) > 1)}" if len(seeds) == 1 else f"{min(seeds)} to {max(seeds)} seeds"
+    few, many = min(seeds), max(seeds)
+    often = f"{few} to {many} seeds" if few < many else f"{few} seed{'s' * (few > 1)}"
     first = records[numbers[0]]
     return dict(protocol=f"{first['config']['protocol']}, {often} a run", data=first["data"])
 
@@ -113,7 +114,8 @@ def _best_other(run: Path, records: dict[int, dict]) -> tuple[int, ...]:
     if not set(REPORTED_RUNS) <= set(records):
         return ()
     frames = {n: read_predictions(run / "training" / str(n), "validation") for n in REPORTED_RUNS if n != 3}
-    areas = {n: _auc(f["label"].to_numpy(int), f[["probability"]].to_numpy(float))[0] for n, f in frames.items()}
+    pairs = {n: (f["label"].to_numpy(int), f[["probability"]].to_numpy(float)) for n, f in frames.items()}
+    areas = {n: _auc(*pair)[0] for n, pair in pairs.items()}
     return (max(areas, key=lambda number: areas[number]),)
 
 # %% ../../nbs/library/60ib_directions.ipynb #dire14a
@@ -128,7 +130,8 @@ def run_conclusions(
         if not second or not {*first, *second} <= set(records):
             rows.append(dict(id=id, measured=None))
             continue
-        found = auc_difference(*(_predictions(folder, [names[n] for n in group]) for group in (first, second)))
+        each = [_predictions(folder, [names[n] for n in group]) for group in (first, second)]
+        found = auc_difference(each[0], each[1])
         facts = _facts(names, records, [*first, *second])
         facts["protocol"] += f"; AUC, {join_runs(first)} minus {join_runs(second)}"
         rows.append(dict(id=id, **_rounded(found), **facts))
@@ -172,18 +175,19 @@ def prediction_conclusions(
     folder, records = Path(run), finished_runs(run)
     done = [number for number in REPORTED_RUNS if number in records]
     ids = ("conclusion-many_real", "conclusion-more_epochs", "conclusion-epoch_8")
-    long, eight = [n for n in done if records[n]["epochs"] > 1], [n for n in done if n == 8 and records[n]["epochs"] > 1]
+    long = [n for n in done if records[n]["epochs"] > 1]
     rows: list[dict[str, Any]] = []
-    for id, numbers in zip(ids, (done, long, eight), strict=True):
+    for id, numbers in zip(ids, (done, long, [n for n in long if n == 8]), strict=True):
         if not numbers:
             rows.append(dict(id=id, measured=None))
             continue
         each = [names[n] for n in numbers]
         if id == ids[0]:
-            found, what = predicted_real_excess(_predictions(folder, each)), "fraction predicted real minus real"
+            found = predicted_real_excess(_predictions(folder, each))
+            what = "fraction predicted real minus real"
         else:
-            epochs = [_predictions(folder, each, checkpoint) for checkpoint in ("early", "last")]
-            found, what = early_minus_last(*epochs), _epochs_text([records[n] for n in numbers])
+            early, last = (_predictions(folder, each, checkpoint) for checkpoint in ("early", "last"))
+            found, what = early_minus_last(early, last), _epochs_text([records[n] for n in numbers])
         facts = _facts(names, records, numbers)
         which = "runs 1 to 9" if len(numbers) == len(REPORTED_RUNS) else join_runs(numbers)
         facts["protocol"] += f"; {what}, {which}"
@@ -228,15 +232,21 @@ def search_conclusions(
     ids = ("conclusion-small_c", "conclusion-gaussian_kernel", "conclusion-500_trees")
     place = Path(run) / "baselines" / "group"
     files = [place / f"{name}_search.csv" for name in ("svm", "forest")]
-    found = search_differences(*(pd.read_csv(file) for file in files)) if all(f.is_file() for f in files) else {}
-    about = dict(data=Path(run).name.partition("-")[2])
-    return [dict(id=id, measured=round(found[id][0], 4), protocol=f"group; validation accuracy, {found[id][1]}", **about)
-            if id in found else dict(id=id, measured=None) for id in ids]
+    found = {}
+    if all(file.is_file() for file in files):
+        found = search_differences(*(pd.read_csv(file) for file in files))
+    rows: list[dict[str, Any]] = [dict(id=id, measured=None) for id in ids]
+    for row in rows:
+        if row["id"] in found:
+            difference, text = found[row["id"]]
+            row |= dict(measured=round(difference, 4), protocol=f"group; validation accuracy, {text}",
+                        data=Path(run).name.partition("-")[2])
+    return rows
 
 # %% ../../nbs/library/60ib_directions.ipynb #dire26
 def cosine_difference(
     measured: pd.DataFrame,  # As `verdicts.read_measured` returns it
-    features: tuple[str, ...] = ("resnet18", "harris"),  # Those of the report; those that were measured are used
+    features: tuple[str, ...] = ("resnet18", "harris"),  # Of the report; those that were measured count
 ) -> dict[str, Any]:         # measured, low, high, n, protocol; empty where nothing was measured
     "Mean average precision under cosine similarity minus that under Euclidean distance, without distortion."
     pairs = []
@@ -251,13 +261,14 @@ def cosine_difference(
     mean = np.mean([ends for _, ends, _ in pairs], axis=0)
     names = " and ".join(feature for feature, *_ in pairs)
     numbers = dict(zip(("measured", "low", "high"), mean.tolist(), strict=True))
-    return numbers | dict(n=pairs[0][2], protocol=f"queries; mean average precision, {names}, unpaired intervals")
+    how = f"queries; mean average precision, {names}, unpaired intervals"
+    return numbers | dict(n=pairs[0][2], protocol=how)
 
-
+# %% ../../nbs/library/60ib_directions.ipynb #dire27b
 def overlap_difference(
     overlap: pd.DataFrame,  # table-retrieval-overlap: first, second, common, low, high, n
 ) -> dict[str, Any]:        # measured, low, high (of ten images), n, protocol; empty without two features
-    "How many of ten images differ between two features; the most alike pair where the report's were not measured."
+    "How many of ten images differ between two features: the report's, else the most alike."
     if not len(overlap):
         return {}
     words = [overlap[side].str.split(" ").str[0] for side in ("first", "second")]
@@ -267,19 +278,20 @@ def overlap_difference(
     if not len(pairs):
         return {}
     pair = pairs.loc[pairs["common"].idxmax()]
-    numbers = dict(measured=10 - pair["common"], low=10 - pair["high"], high=10 - pair["low"], n=int(pair["n"]))
-    return numbers | dict(protocol=f"of ten images, {pair['first']} and {pair['second']}")
+    numbers = dict(measured=10 - pair["common"], low=10 - pair["high"], high=10 - pair["low"])
+    return numbers | dict(n=int(pair["n"]), protocol=f"of ten images, {pair['first']} and {pair['second']}")
 
 # %% ../../nbs/library/60ib_directions.ipynb #dire28
 def leakage_difference(
     audit: pd.DataFrame,  # table-audit: protocol, what, total, crossing
-) -> dict[str, Any]:      # measured (minus the groups that stand in several splits), n; empty without an audit
+) -> dict[str, Any]:      # measured (minus the groups in several splits), n; empty without an audit
     "Groups in several splits when frames are shuffled, below zero: independence needs none."
     rows = audit[audit["protocol"].eq("published") & audit["what"].eq("groups")] if len(audit) else audit
     if not len(rows):
         return {}
     crossing, total = (int(rows.iloc[0][key]) for key in ("crossing", "total"))
-    return dict(measured=-crossing, n=total, protocol=f"published; {crossing} of {total} groups in several splits")
+    how = f"published; {crossing} of {total} groups in several splits"
+    return dict(measured=-crossing, n=total, protocol=how)
 
 
 def conclusion_claims(
@@ -297,4 +309,5 @@ def conclusion_claims(
     }
     lines = [dict(id=id, **(found | about if found else dict(measured=None))) for id, found in rest.items()]
     names = repeated_runs(run)
-    return [*run_conclusions(run, names), *prediction_conclusions(run, names), *search_conclusions(run), *lines]
+    networks = [*run_conclusions(run, names), *prediction_conclusions(run, names)]
+    return [*networks, *search_conclusions(run), *lines]

@@ -183,7 +183,8 @@ def _number(
         return line
     ours, trees = measured.loc[id], measured["measured"].get("baselines-forest-trees", 500)
     settings = f"{trees:g} trees instead of 500" if "forest" in id and trees != 500 else ""
-    word, _ = number_verdict(published[id], *ours[["measured", "low", "high"]], settings, "other images")
+    value, low, high = ours[["measured", "low", "high"]]
+    word, _ = number_verdict(published[id], value, low, high, settings, "other images")
     return line | dict(measured=_shown(ours), n=ours["n"], verdict=word)
 
 # %% ../../nbs/library/60j_findings.ipynb #find19a
@@ -229,14 +230,18 @@ def _sift(measured: pd.DataFrame, published: pd.Series) -> dict[str, Any]:
 def _printed(id: str, table2: pd.DataFrame, published: pd.Series) -> tuple[str, str]:
     "Whether the report's text or its numbers say so, and the numbers."
     if id in RUN_GROUPS:
-        first, second = (" and ".join(table2.loc[n, "test_accuracy"] for n in group) for group in RUN_GROUPS[id])
-        return "its text" if id in ("conclusion-adam", "conclusion-cropping") else "its numbers", f"accuracy {first}; {second}"
+        cells = [[table2.loc[n, "test_accuracy"] for n in group] for group in RUN_GROUPS[id]]
+        source = "its text" if id in ("conclusion-adam", "conclusion-cropping") else "its numbers"
+        return source, f"accuracy {'; '.join(' and '.join(group) for group in cells)}"
     if id == "conclusion-run_3":
         others = table2["test_accuracy"].drop(3).astype(float).max()
         return "its numbers", f"accuracy {table2.loc[3, 'test_accuracy']}; of the others at most {others:g}"
     if id in ("conclusion-epoch_8", "conclusion-more_epochs"):
-        return "its text", " and ".join(["accuracy " + published["epoch-8-accuracy"], published["epoch-24-accuracy"]])
-    return ("its code", "frames shuffled one by one") if id == "conclusion-independence" else ("its text", "in words")
+        both = [published[f"epoch-{epoch}-accuracy"] for epoch in (8, 24)]
+        return "its text", f"accuracy {' and '.join(both)}"
+    if id == "conclusion-independence":
+        return "its code", "frames shuffled one by one"
+    return "its text", "in words"
 
 
 def _runs_behind(id: str) -> Sequence[int]:
@@ -252,10 +257,11 @@ def _why_not(id: str, measured: pd.DataFrame, learned: pd.DataFrame) -> str:
     runs = [number for number in _runs_behind(id) if number in learned.index]
     words = learned.loc[runs, "learned"]
     if len(words) and not words.eq(LEARNED).any() and words.eq(UNLEARNED).any():
-        return "the network is not known to have learned" if len(runs) == 1 else "none of these networks learned"
+        return "the network did not learn" if len(runs) == 1 else "none of these networks learned"
     epochs = measured["measured"].get("table1-8-epochs", float("nan"))
     if id in ("conclusion-epoch_8", "conclusion-more_epochs") and not epochs >= 24:
-        return f"trained for {epochs:.0f} epochs, not 24" if epochs == epochs else "its number of epochs is unknown"
+        known = epochs == epochs
+        return f"trained for {epochs:.0f} epochs, not 24" if known else "its number of epochs is unknown"
     return ""
 
 
@@ -274,7 +280,8 @@ def direction_line(
         return line
     how, n = str(found.get("protocol") or "").split("; ", 1)[-1], found.get("n")
     if id == "conclusion-independence":
-        return line | dict(measured=how, n=n, verdict="contradicted" if found["measured"] < 0 else "not comparable")
+        verdict = "contradicted" if found["measured"] < 0 else "not comparable"
+        return line | dict(measured=how, n=n, verdict=verdict)
     digits = 1 if "of ten images" in how else 3
     why = "one split, no predictions kept" if "validation accuracy" in how else "too few groups"
     text = show_value(found["measured"], found["low"], found["high"], digits, why, "+")
@@ -333,12 +340,14 @@ def conclusions_table(
     "What the original report concludes, beside what was measured on one set of data."
     published = published_values()
     listed = read_table(project_root() / "papers" / "original" / "claims.csv").set_index("id")
-    lines = {id: direction_line(id, measured, table2, listed) for id in listed.index if id.startswith("conclusion-")}
+    ids = [id for id in listed.index if id.startswith("conclusion-")]
+    lines = {id: direction_line(id, measured, table2, listed) for id in ids}
     early = ["independence", "cosine", "features_differ", "small_c", "gaussian_kernel", "500_trees"]
     first, second, third, *search = (lines.pop(f"conclusion-{name}") for name in early)
     later = f" ({published['baselines-forest-accuracy_later']} in a later version)"
     overlap = "Two combinations of feature and similarity have 5 of 10 retrieved images in common"
-    forest, figures = "Accuracy of the random forest on SIFT words", "Inception modules (6, 7), the original Xception (8)"
+    forest, figures = "Accuracy of the random forest on SIFT words", "Inception modules (6, 7), Xception (8)"
+    application = "The application tells real from fake on photographs of one's own"
     return pd.DataFrame([
         first, _fine_tuning(measured, published),
         _number("4", overlap, "retrieval-common", measured, published), second, third,
@@ -347,7 +356,7 @@ def conclusions_table(
         _line("5", "Figures 6 to 8 show Xception, MidwayXception and LightXception", "its figures",
               "three networks", figures, "3 figures", "contradicted"),
         *lines.values(), _own_many_real(table2, arithmetic), *_own_arithmetic(arithmetic),
-        _line("6", "The application tells real from fake on photographs of one's own", "its figures", "two photographs"),
+        _line("6", application, "its figures", "two photographs"),
     ])
 
 # %% ../../nbs/library/60j_findings.ipynb #find25b
@@ -358,11 +367,12 @@ def measured_sets(
     run: str | os.PathLike,  # Run folder of the page; it need not be there
     profile: str,            # Its profile
     data: str,               # Its data root
-) -> dict[str, tuple[str, pd.DataFrame]]:  # By name of the data in words: file that was read (empty: none), its claims
+) -> dict[str, tuple[str, pd.DataFrame]]:  # By name of the data: file that was read (empty: none), its claims
     "The measured claims of the page's data, and of the other set beside it."
     own, kept = Path(data).resolve().name, project_root() / "papers" / "results"
     names = [own, "miniature" if own == "real" else "real"]
-    places = {name: [kept / f"{one}-{name}.csv" for one in dict.fromkeys([profile, "mini"])] for name in names}
+    profiles = dict.fromkeys([profile, "mini"])
+    places = {name: [kept / f"{one}-{name}.csv" for one in profiles] for name in names}
     places[own].insert(0, Path(run) / "claims.csv")
     found = {}
     for name, paths in places.items():
@@ -375,12 +385,13 @@ def measured_sets(
 
 def conclusions_beside(
     tables: dict[str, pd.DataFrame],  # By name of the data: as `conclusions_table` returns them
-) -> pd.DataFrame:  # section, claim, source, published; for each set what was measured with n, and the verdict
+) -> pd.DataFrame:  # section, claim, source, published; for each set what was measured, and the verdict
     "The conclusions with the evidence of each set of data side by side."
     first = next(iter(tables.values()))
     beside = first[["section", "claim", "source", "published"]].copy()
     for name, table in tables.items():
-        n = [f" (n={value})" if str(value).isdigit() else f" ({value})" if value else "" for value in table["n"]]
+        words = ["" if pd.isna(n) else str(n) for n in table["n"]]
+        n = [f" (n={word})" if word.isdigit() else f" ({word})" if word else "" for word in words]
         beside[f"{name}: measured"] = table["measured"] + n
         beside[f"{name}: verdict"] = table["verdict"]
     return beside
@@ -392,7 +403,8 @@ def verdict_sentence(
 ) -> str:
     "How many conclusions got each verdict."
     where = f", on the {name}" if name else ""
-    return f"Of {len(conclusions)} conclusions of the original report{where}: {count_verdicts(conclusions['verdict'])}."
+    counts = count_verdicts(conclusions["verdict"])
+    return f"Of {len(conclusions)} conclusions of the original report{where}: {counts}."
 
 
 def conclusions_text(
@@ -401,7 +413,8 @@ def conclusions_text(
 ) -> str:
     "The verdicts on each set of data, and from which files."
     lines = [verdict_sentence(table, name) for name, table in tables.items()]
-    files = ", ".join(f"{name}: {f'`{text}`' if text else 'nothing measured yet'}" for name, (text, _) in sets.items())
+    read = {name: f"`{text}`" if text else "nothing measured yet" for name, (text, _) in sets.items()}
+    files = ", ".join(f"{name}: {text}" for name, text in read.items())
     both = [table["verdict"] for table in tables.values()]
     agree = int((both[0].to_numpy() == both[-1].to_numpy()).sum())
     return " ".join([*lines, f"The verdicts of both agree on {agree} conclusions. Read from {files}."])

@@ -55,7 +55,7 @@ BUDGETS = ("full", "photographs", "mini")  # Profiles whose kept numbers are sho
 def add_photographs(
     claims: pd.DataFrame,  # As `published_beside` returns them
     profiles: tuple[str, ...] = BUDGETS,  # Kept runs; the first that holds an id wins, if its network learned
-) -> pd.DataFrame:         # The same with columns "real measured", ..., "real verdict", "real reason", "real learned"
+) -> pd.DataFrame:         # The same with columns "real measured", ..., "real verdict", "real reason", ...
     "Put the kept numbers of runs on photographs beside the claims, with their verdicts."
     published = claims[["id", "published", "unit", "notebook"]]
     kept = {name: project_root() / "papers" / "results" / f"{name}-real.csv" for name in profiles}
@@ -63,7 +63,8 @@ def add_photographs(
     if not sides:
         empty = published.reindex(columns=[*published, *KEPT], fill_value="")
         absent = "no run on photographs is kept"
-        sides = [empty.merge(result_verdicts(empty, {}, learned_runs(read_measured("")), "real", absent), on="id")]
+        found = result_verdicts(empty, {}, learned_runs(read_measured("")), "real", absent)
+        sides = [empty.merge(found, on="id")]
     found = pd.concat(sides, ignore_index=True)
     rank = found["measured"].eq("").astype(int) * 2 + found["learned"].eq(UNLEARNED)
     found = found.assign(rank=rank).sort_values("rank", kind="stable").drop_duplicates("id")

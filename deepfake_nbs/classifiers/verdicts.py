@@ -57,14 +57,14 @@ def learning_word(
 # %% ../../nbs/library/60ia_verdicts.ipynb #verd14
 def learning_claims(
     run: str | os.PathLike,  # Run folder
-) -> list[dict]:             # For `claims.save_claims`: id, published="", measured, low, high, n, protocol, data
+) -> list[dict]:             # For `claims.save_claims`; published is empty, as the ids are new
     "AUC on validation of every finished run of Table 1 and of ours."
     rows = []
     for number, record in finished_runs(run).items():
         predictions = read_predictions(Path(run) / "training" / str(number), "validation")
         auc = classification_metrics(predictions, 1).loc["auc"]
-        ends = {key: round(float(auc[part]), 4) for key, part in (("measured", "value"), ("low", "low"), ("high", "high"))}
-        numbers = ends | dict(n=int(auc["n"]))
+        parts = dict(measured="value", low="low", high="high")
+        numbers = {key: round(float(auc[part]), 4) for key, part in parts.items()} | dict(n=int(auc["n"]))
         facts = dict(protocol=record["config"]["protocol"], data=record["data"])
         rows.append(dict(id=f"table2-{number}-validation_auc", published="", **numbers, **facts))
     return rows
@@ -72,7 +72,7 @@ def learning_claims(
 # %% ../../nbs/library/60ia_verdicts.ipynb #verd16
 def learned_runs(
     measured: pd.DataFrame,  # As `read_measured` returns it
-) -> pd.DataFrame:           # By number of the run: learned (a word), text ("validation AUC 0.530 [0.440, 0.620]")
+) -> pd.DataFrame:           # By number of the run: learned (a word), text ("validation AUC 0.530 [...]")
     "Which runs learned, as far as their measured AUC says."
     rows: dict[int, dict[str, str]] = {}
     for split, ending in (("validation", "validation_auc"), ("test", "auc")):
@@ -103,13 +103,17 @@ _SETTINGS = {  # What the settings of a result begin with
 def _other_settings(id: str, claims: pd.DataFrame) -> str:
     "Settings of a result that is not of a training run, where ours differ: \"4 epochs instead of 50\"."
     prefix = next((value for key, value in _SETTINGS.items() if id.startswith(key)), "no such claim")
-    lines = claims[claims["id"].str.startswith(prefix) & ~claims["unit"].eq("share") & claims["measured"].ne("")]
+    lines = claims[claims["id"].str.startswith(prefix) & ~claims["unit"].eq("share")]
+    lines = lines[lines["measured"].ne("")]
     return ", ".join(f"{row.measured} {row.unit} instead of {row.published}" for row in lines.itertuples()
                      if float(row.measured) != float(row.published))
 
 # %% ../../nbs/library/60ia_verdicts.ipynb #verd22
 _OWN_COUNTS = ("datasets-challenge-images", "datasets-faceforensics-originals")
-_IMAGES = {"miniature": "the embedded data are synthetic portraits", "real": "the photographs are small stand-in sets"}
+_IMAGES = {
+    "miniature": "the embedded data are synthetic portraits",
+    "real": "the photographs are small stand-in sets",
+}
 
 
 def image_difference(
@@ -131,8 +135,8 @@ def _missing(id: str, notebook: str, record: dict | None) -> str:
     if record is None:
         return f"run {number} was not trained"
     if epoch and record["epochs"] < 24:
-        wanted = id.split("-")[1]
-        return f"run {number} was trained for {record['epochs']} epochs; epoch {wanted} is read in a run of 24"
+        trained, wanted = record["epochs"], id.split("-")[1]
+        return f"run {number} was trained for {trained} epochs; epoch {wanted} is read in a run of 24"
     if "precision" in id:
         return "undefined: the network predicts this class for no test image"
     return f"the test images of run {number} have not been read"
@@ -153,7 +157,7 @@ def _not_comparable(id: str, claims: pd.DataFrame, record: dict | None, learned:
 def is_result(
     id: str,  # Id of a claim
 ) -> bool:    # False for a setting that the report states, and for a conclusion
-    "Whether a claim is a number that can be measured: settings are repeated, conclusions have a page of their own."
+    "Whether a claim is a number that can be measured."
     other = r"table1-|training-|heads-phase\d-(?!map)|baselines-forest-trees|baselines-codebook|conclusion-"
     return re.match(other, id) is None
 
@@ -167,12 +171,12 @@ def _impossible(id: str, never: list[int]) -> str:
 
 # %% ../../nbs/library/60ia_verdicts.ipynb #verd28
 def result_verdicts(
-    claims: pd.DataFrame,     # id, published, unit, notebook, measured, low, high: text, all claims of the report
+    claims: pd.DataFrame,     # All of the report: id, published, unit, notebook, measured, low, high; text
     records: dict[str, dict],  # run.json of the training runs, by number as text
     learned: pd.DataFrame,    # As `learned_runs` returns it
     data: str,                # Name of the data root
     absent: str = "",         # Why nothing at all was measured
-) -> pd.DataFrame:            # Like `claims`: id, verdict, reason, learned (a word; empty where no network is behind it)
+) -> pd.DataFrame:            # Like `claims`: id, verdict, reason, learned (empty where no run is behind it)
     "Verdict, reason and whether the network learned, for each claim that is a result; other claims get none."
     never, images = impossible_runs(check_arithmetic(printed_table2())), image_difference(claims, data)
     values = claims[["measured", "low", "high"]].apply(pd.to_numeric, errors="coerce").to_numpy(float)
@@ -181,10 +185,11 @@ def result_verdicts(
         number, line = run_of_claim(row.id), dict(id=row.id, verdict="", reason="", learned="")
         record = records.get(str(number))
         if is_result(row.id):
-            why = dict(settings=_not_comparable(row.id, claims, record, learned), images=images)
+            why: Any = dict(settings=_not_comparable(row.id, claims, record, learned), images=images)
             why |= dict(missing=absent or _missing(row.id, row.notebook, record))
             why |= dict(impossible=_impossible(row.id, never))
-            line["verdict"], line["reason"] = number_verdict(row.published, *ours, **why)
+            measured, low, high = ours
+            line["verdict"], line["reason"] = number_verdict(row.published, measured, low, high, **why)
         if number and ours[0] == ours[0]:
             line["learned"] = learned["learned"].get(number, UNKNOWN)
         rows.append(line)
