@@ -308,6 +308,9 @@ def test_the_other_set_falls_back_to_mini_and_photographs_stand_first_on_their_o
         "photographs",
         "embedded data",
     ]
+    write_claims(kept / "smoke-real.csv", conclusion__adam=0.2)
+    smoke = findings.measured_sets(project / "no", "smoke", "data/own")
+    assert smoke["photographs"][0] == "results/mini-real.csv", "the smallest profile is no evidence"
     write_claims(kept / "full-real.csv", conclusion__adam=0.2)
     assert (
         findings.measured_sets(project / "no", "full", "data/own")["photographs"][0]
