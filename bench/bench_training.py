@@ -148,7 +148,9 @@ def report_gpu(report, frame: pd.DataFrame, folder: Path) -> None:
         print(f"{name}: not measured, there is no GPU", flush=True)
         return
     ours, theirs = gpu_speed(frame, folder)
-    print(f"{torch.cuda.get_device_name()}: {ours:.0f} images a second, the plain loop {theirs:.0f}", flush=True)
+    print(
+        f"{torch.cuda.get_device_name()}: {ours:.0f} images a second, the plain loop {theirs:.0f}", flush=True
+    )
     report(name, ours / theirs, ">= 2.5", ours / theirs >= 2.5)
 
 

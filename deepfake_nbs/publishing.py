@@ -6,10 +6,13 @@
 __all__ = ['promote', 'keep_results', 'publish']
 
 # %% ../nbs/library/00n_publishing.ipynb #00m_imp
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
 
+from .claims import CLAIM_COLUMNS
 from .core import project_root, resolve, run_folder, run_record, write_json, write_text
 from .settings import read_settings
 
@@ -64,10 +67,13 @@ def keep_results(
 
 def _measured_lines(run: Path) -> str:
     "The lines of claims.csv that were measured, and in the same columns what the report did not measure."
-    header, *lines = (run / "claims.csv").read_text(encoding="utf-8").splitlines(keepends=True)
-    for table in sorted(run.glob("tables/results-*.csv")):
-        lines += table.read_text(encoding="utf-8").splitlines(keepends=True)[1:]
-    return "".join([header, *(line for line in lines if line.rstrip().endswith(",measured"))])
+    text = io.StringIO()
+    writer = csv.DictWriter(text, CLAIM_COLUMNS, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    for path in [run / "claims.csv", *sorted(run.glob("tables/results-*.csv"))]:
+        with open(path, encoding="utf-8", newline="") as file:  # Columns may be fewer: by name
+            writer.writerows(row for row in csv.DictReader(file) if row["status"] == "measured")
+    return text.getvalue()
 
 # %% ../nbs/library/00n_publishing.ipynb #c078
 def publish(

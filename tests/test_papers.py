@@ -39,6 +39,10 @@ training-dropout .5 training-decay .05 training-decay_epochs 5
 epoch-8-accuracy .8800 epoch-8-precision_0 .8428 epoch-8-precision_1 .8980 epoch-8-recall_0 .7811 epoch-8-recall_1 .9297
 epoch-24-accuracy .8668
 """
+CONCLUSIONS = """
+independence cosine features_differ small_c gaussian_kernel 500_trees adam run_3 many_real cropping whole_midway midway
+midway_crops light more_epochs epoch_8
+""".split()
 ARTIFACTS = [*(f"fig-{i}" for i in range(1, 10)), "table-1", "table-2", "fig-our-faces-1", "fig-our-faces-2"]
 
 
@@ -90,14 +94,25 @@ def test_every_cell_of_both_tables_is_a_claim_with_the_same_value():
 def test_claims_are_the_cells_of_the_tables_and_the_other_numbers_and_nothing_else():
     words = OTHERS.split()
     others = dict(zip(words[::2], words[1::2], strict=True))
-    rest = {id: value for id, value in published().items() if not id.startswith("table")}
+    rest = {id: value for id, value in published().items() if not id.startswith(("table", "conclusion-"))}
     assert rest == others
-    assert len(published()) == len(read("claims.csv")) == len(others) + 9 * 6 + 9 * 6
+    assert len(published()) == len(read("claims.csv")) == len(others) + 9 * 6 + 9 * 6 + len(CONCLUSIONS)
+
+
+def test_conclusions_are_directions_of_a_section():
+    rows = [row for row in read("claims.csv") if row["id"].startswith("conclusion-")]
+    assert [row["id"].removeprefix("conclusion-") for row in rows] == CONCLUSIONS
+    assert {(row["published"], row["unit"], row["notebook"]) for row in rows} == {
+        ("yes", "direction", "conclusions")
+    }
+    assert {row["section"] for row in rows} == {"2", "4", "5", "5.2"}
 
 
 def test_claims_are_numbers_unless_their_unit_is_text():
     for row in read("claims.csv"):
-        if row["unit"] == "text":
+        if row["unit"] == "direction":
+            assert row["published"] == "yes"
+        elif row["unit"] == "text":
             assert row["published"] in {"yes", "no", "xception", "midway", "light", "adam", "momentum"}
         else:
             assert Decimal(row["published"]) > 0

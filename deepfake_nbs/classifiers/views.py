@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RANKING_NAMES', 'CROP_NAMES', 'EPOCH_NAMES', 'run_label', 'run_scores', 'settings_view', 'budget_view',
-           'published_settings', 'result_verdict', 'accuracy_view', 'precision_view', 'difference_text', 'paired_view',
-           'method_view', 'impossible_runs', 'other_test_sets', 'arithmetic_view', 'summarise_timm', 'measure_variants',
-           'variants_view']
+           'settings_difference', 'published_settings', 'result_verdict', 'accuracy_view', 'precision_view',
+           'difference_text', 'paired_view', 'method_view', 'impossible_runs', 'other_test_sets', 'arithmetic_view',
+           'summarise_timm', 'measure_variants', 'variants_view']
 
 # %% ../../nbs/library/60h_views.ipynb #view03
 from collections.abc import Collection
@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 import torch
 
+from ..claims import number_verdict
 from ..metrics import seed_metrics, show_value
 from ..runs import read_predictions
 from .seeds import same_but_seed
@@ -108,14 +109,27 @@ def budget_view(
     return done[list(names)].replace(dict(weights=dict(none="random"))).rename(columns=names)
 
 # %% ../../nbs/library/60h_views.ipynb #rep17
+def settings_difference(
+    record: dict,  # run.json
+    asked: dict,   # The run's line of Table 1: crop, epochs
+) -> str:          # "96 px instead of 299, 3 epochs instead of 25"; empty where nothing differs
+    "In which of image size, width, epochs and kind of image a run differs from the report's."
+    config, kinds = record["config"], ("whole images", "head crops")
+    pairs = [
+        (f"{config['image_size']} px", 299, config["image_size"]),
+        (f"width {config['width']:g}", 1, config["width"]),
+        (f"{record['epochs']} epochs", asked["epochs"], record["epochs"]),
+        (kinds[bool(record["crop"])], kinds[bool(asked["crop"])], kinds[bool(record["crop"])]),
+    ]
+    return ", ".join(f"{text} instead of {theirs}" for text, theirs, ours in pairs if ours != theirs)
+
+
 def published_settings(
     record: dict,  # run.json
     asked: dict,   # The run's line of Table 1: crop, epochs
 ) -> bool:
     "Whether a run was trained at the report's image size, width, epochs and kind of image."
-    config = record["config"]
-    return (config["image_size"], config["width"], record["epochs"], bool(record["crop"])) == (
-        299, 1.0, asked["epochs"], bool(asked["crop"]))
+    return not settings_difference(record, asked)
 
 
 def result_verdict(
@@ -124,12 +138,10 @@ def result_verdict(
     impossible: bool = False,  # No test set gives the published numbers of this run
 ) -> str:
     "Verdict on one published number: not measured, impossible, compatible, or not comparable."
-    if impossible:
-        return "impossible"
-    if value["status"] != "run" or pd.isna(value["measured"]):
-        return "not measured"
-    inside = value["low"] <= value["published"] <= value["high"]
-    return "compatible" if as_published and inside else "not comparable"
+    measured = value["measured"] if value["status"] == "run" else None
+    why = dict(settings="" if as_published else "other settings", images="other images")
+    why |= dict(impossible="no test set gives it") if impossible else {}
+    return number_verdict(f"{value['published']:g}", measured, value["low"], value["high"], **why)[0]
 
 # %% ../../nbs/library/60h_views.ipynb #rep19
 def _value(value: pd.Series) -> str:

@@ -90,6 +90,7 @@ def measurement_rows(
     ids = "retrieval-" + words.str.replace("[ %]", "", regex=True)
     rows = table[["low", "high", "n"]].assign(id=ids, measured=table["value"])
     rows = rows.assign(published="", protocol=protocol, data=data, status="measured")
+    rows = rows.assign(verdict="", reason="")  # The report has no such number
     return rows[list(CLAIM_COLUMNS)]
 
 # %% ../../nbs/library/40e_report.ipynb #c117

@@ -1,12 +1,15 @@
 "All published numbers beside what a run measured, and what its networks have seen."
 
 import json
+import shutil
 from dataclasses import replace
 
 import pandas as pd
 import pytest
 
+from deepfake_nbs.claims import save_claims, save_verdicts
 from deepfake_nbs.classifiers import numbers
+from deepfake_nbs.classifiers.verdicts import learning_claims
 from deepfake_nbs.core import write_json
 from deepfake_nbs.settings import read_settings
 
@@ -79,3 +82,99 @@ def test_networks_say_what_they_have_seen(run, tmp_path):
     assert "never seen a person" in numbers.networks_sentence(table, "miniature")
     assert "`photos`" in numbers.networks_sentence(table, "photos")
     assert "`miniature`" in numbers.networks_sentence(pd.DataFrame(), "miniature")
+
+
+# --- verdicts on both sides ---
+
+
+@pytest.fixture
+def project(root, tmp_path, monkeypatch):
+    shutil.copytree(root / "papers" / "original", tmp_path / "papers" / "original")
+    (tmp_path / "papers" / "results").mkdir()
+    shutil.copy(root / "settings.ini", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def keep(project, profile, auc, value=0.7, size=192, epochs=25, run=8):
+    "Made-up kept results of one run, with the interval of its validation AUC."
+    place = project / "papers" / "results" / f"{profile}-real.csv"
+    head = "id,published,measured,low,high,n,protocol,data,status"
+    rows = [f"table2-{run}-test_accuracy,.867,{value},{value - 0.05},{value + 0.05},900,group,real,measured"]
+    rows += [f"table2-{run}-validation_auc,,{sum(auc) / 2},{auc[0]},{auc[1]},900,group,real,measured"]
+    place.write_text("\n".join([head, *rows]) + "\n")
+    record = dict(config=dict(image_size=size, width=1.0), epochs=epochs, crop=True)
+    write_json(place.with_suffix(".json"), dict(training={str(run): record}))
+
+
+def both_sides(project):
+    claims = numbers.published_beside(project / "none", "claims", numbers.MEASURED)
+    claims = numbers.add_photographs(numbers.add_verdicts(claims, project / "none"))
+    return claims[~numbers.is_setting(claims)]
+
+
+def test_every_one_of_75_results_has_a_verdict_and_a_reason_on_both_sides(project):
+    results = both_sides(project)
+    for side in ("", "real "):
+        assert len(results) == 75 and set(results[f"{side}verdict"]) == {"not measured", "impossible"}
+        assert results[f"{side}reason"].str.endswith(".").all()
+    assert results["real reason"].str.contains("no run on photographs is kept").sum() == 70
+    assert results["reason"].str.contains("`none` is not on this machine").sum() == 70
+    said = numbers.verdicts_sentence(results, "miniature")
+    assert (
+        said.count("75 of 75 published results have a verdict") == 2
+        and "5 impossible, 70 not measured" in said
+    )
+    assert not results["id"].str.startswith("conclusion-").any()
+
+
+def test_kept_results_simply_appear_and_the_larger_budget_wins(project):
+    keep(project, "mini", (0.6, 0.8))
+    row = both_sides(project).set_index("id").loc["table2-8-test_accuracy"]
+    assert (row["real measured"], row["real profile"], row["real learned"]) == ("0.7", "mini", "learned")
+    assert row["real verdict"] == "not comparable" and "192 px instead of 299" in row["real reason"]
+    keep(project, "full", (0.6, 0.8), value=0.86, size=299)
+    row = both_sides(project).set_index("id").loc["table2-8-test_accuracy"]
+    assert (row["real profile"], row["real verdict"]) == ("full", "compatible")
+    missing = both_sides(project).set_index("id").loc["table2-2-test_accuracy"]
+    assert (missing["real verdict"], missing["real reason"]) == ("not measured", "run 2 was not trained.")
+
+
+def test_no_cell_comes_from_a_network_that_did_not_learn(project):
+    keep(project, "smoke", (0.6, 0.8))  # The smallest profile is not shown, whatever it says
+    assert both_sides(project)["real measured"].eq("").all()
+    keep(project, "full", (0.45, 0.6), value=0.5)
+    results = both_sides(project)
+    view = numbers.results_view(results).assign(id=results["id"]).set_index("id")
+    row = view.loc["table2-8-test_accuracy"]
+    assert row[["real measured", "real low", "real learned"]].tolist() == [
+        "did not learn",
+        "",
+        "did not learn",
+    ]
+    assert (
+        row["real verdict"] == "not comparable"
+        and "validation AUC 0.525 [0.450, 0.600]" in row["real reason"]
+    )
+    keep(project, "mini", (0.6, 0.8))
+    row = both_sides(project).set_index("id").loc["table2-8-test_accuracy"]
+    assert (row["real profile"], row["real measured"]) == ("mini", "0.7"), (
+        "one that learned goes before a larger budget"
+    )
+
+
+def test_the_numbers_of_a_run_get_verdicts_from_its_records(project, run):
+    copy = project / "smoke-noise"
+    copy.mkdir()
+    for name in ("training", "cvcs_dfd", "cvcs_cropped_dfd"):
+        (copy / name).symlink_to(run / name)
+    save_claims([dict(id="table2-8-test_accuracy", measured=0.9, low=0.8, high=0.95, n=6)], copy)
+    save_claims(learning_claims(copy), copy)
+    claims = numbers.add_verdicts(numbers.published_beside(copy, "claims", numbers.MEASURED), copy)
+    row = claims.set_index("id").loc["table2-8-test_accuracy"]
+    assert row["verdict"] == "not comparable" and row["reason"].startswith("the published value lies inside")
+    assert row["learned"] in ("learned", "did not learn", "unknown")
+    save_verdicts(claims, copy)
+    kept = pd.read_csv(copy / "claims.csv", dtype=str).set_index("id")
+    assert kept.loc["table2-8-test_accuracy", "verdict"] == "not comparable"
+    assert kept.loc["table2-2-test_accuracy", ["verdict", "status"]].tolist() == ["not measured", "not yet"]

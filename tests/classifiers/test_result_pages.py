@@ -10,7 +10,7 @@ import pytest
 from helpers.page_run import page_settings, run_page
 from noise_run import TINY
 
-from deepfake_nbs.classifiers import report
+from deepfake_nbs.classifiers import findings, report
 from deepfake_nbs.classifiers.tables import finished_runs
 from deepfake_nbs.classifiers.training import train_run
 from deepfake_nbs.runs import read_run
@@ -203,20 +203,28 @@ def test_architectures_are_drawn_and_measured(root, tmp_path):
     )
 
 
-def test_conclusions_of_a_run_and_without_one(root, copy, tmp_path):
-    without = run_page(root, "conclusions", dict(run_folder=lambda *args: tmp_path / "nothing"))[
-        "conclusions"
-    ].set_index("claim")
-    assert not (tmp_path / "nothing").exists() and {"contradicted", "impossible", "not measured"} == set(
-        without.verdict
-    )
+def test_conclusions_of_a_run_and_without_one(root, copy, tmp_path, monkeypatch):
+    monkeypatch.setattr(findings, "project_root", lambda: project)
+    project = tmp_path / "project"
+    shutil.copytree(root / "papers" / "original", project / "papers" / "original")
+    nothing = dict(run_folder=lambda *args: tmp_path / "nothing")
+    without = run_page(root, "conclusions", nothing)["tables"]
+    assert not (tmp_path / "nothing").exists() and list(without) == ["embedded data", "photographs"]
+    for table in without.values():
+        assert set(table.verdict) == {"contradicted", "impossible", "not measured"}
     run_page(root, "06a_classifiers", dict(run_folder=lambda *args: copy, read_settings=page_settings))
-    conclusions = run_page(root, "conclusions", dict(run_folder=lambda *args: copy))["conclusions"].set_index(
-        "claim"
+    names = run_page(root, "conclusions", dict(run_folder=lambda *args: copy))
+    before, after = (
+        tables["embedded data"].set_index("claim").verdict for tables in (without, names["tables"])
     )
-    changed = conclusions.index[conclusions.verdict.ne(without.verdict)]
-    assert changed.tolist() == ["Run 8 is better after epoch 8 than after epoch 24"], (
-        "two runs of two epochs answer no more"
-    )
-    assert conclusions.verdict[changed].tolist() == ["not comparable"]
+    changed = set(after.index[after.ne(before)])
+    assert changed == {
+        "Run 8 is better after epoch 8 than after epoch 24",
+        "Training longer than about eight epochs does not help (runs 1 to 9)",
+        "Many images are classified as 0 (real): more than there are",
+    }, "two runs of two epochs answer no more"
+    assert after["Run 8 is better after epoch 8 than after epoch 24"] == "not comparable"
+    assert names["tables"]["photographs"].equals(without["photographs"])
     assert "table-conclusions" in set(pd.read_csv(copy / "artifacts.csv").query("status == 'measured'").id)
+    kept = pd.read_csv(copy / "claims.csv", index_col="id").status
+    assert kept["conclusion-epoch_8"] == "measured" and kept["conclusion-adam"] == "not yet"

@@ -73,6 +73,139 @@ def test_a_count_that_is_not_there_is_kept_as_not_yet(tmp_path):
     assert claims._read_rows(tmp_path / "claims.csv")["datasets-heads-films"]["status"] == "not yet"
 
 
+# --- verdicts ---
+
+NOTHING = float("nan")
+
+
+@pytest.mark.parametrize(
+    "published, measured, low, high, why, verdict, reason",
+    [
+        (".85", 0.84, 0.80, 0.88, {}, "compatible", "the published value lies inside the interval."),
+        (".85", 0.74, 0.70, 0.78, {}, "contradicted", "the published value lies outside the interval."),
+        (
+            ".85",
+            0.84,
+            0.80,
+            0.88,
+            dict(images="other images"),
+            "compatible",
+            "inside the interval; other images.",
+        ),
+        (
+            ".85",
+            0.74,
+            0.70,
+            0.78,
+            dict(images="other images"),
+            "not comparable",
+            "outside the interval; other",
+        ),
+        (
+            ".85",
+            0.84,
+            0.80,
+            0.88,
+            dict(settings="96 px instead of 299"),
+            "not comparable",
+            "inside the interval; 96 px",
+        ),
+        (
+            ".85",
+            0.74,
+            0.70,
+            0.78,
+            dict(settings="a", images="b"),
+            "not comparable",
+            "outside the interval; a.",
+        ),
+        (".85", 0.74, NOTHING, NOTHING, {}, "not comparable", "no interval, and the value is another."),
+        (
+            ".85",
+            0.851,
+            NOTHING,
+            NOTHING,
+            {},
+            "reproduced",
+            "no interval, and the value is the published one.",
+        ),
+        ("15000", 15000, NOTHING, NOTHING, {}, "reproduced", "the published one."),
+        ("15000", 1600, NOTHING, NOTHING, {}, "contradicted", "the value is another."),
+        ("4", 4, NOTHING, NOTHING, dict(images="synthetic"), "compatible", "the published one; synthetic."),
+        ("15000", 1600, NOTHING, NOTHING, dict(images="synthetic"), "not comparable", "another; synthetic."),
+        (
+            ".85",
+            None,
+            NOTHING,
+            NOTHING,
+            dict(missing="run 2 was not trained"),
+            "not measured",
+            "run 2 was not trained.",
+        ),
+        (
+            ".85",
+            NOTHING,
+            NOTHING,
+            NOTHING,
+            dict(settings="a", images="b"),
+            "not measured",
+            "it was not measured.",
+        ),
+        (
+            ".60",
+            0.6,
+            0.5,
+            0.7,
+            dict(impossible="no test set gives it"),
+            "impossible",
+            "no test set gives it.",
+        ),
+        (".60", None, NOTHING, NOTHING, dict(impossible="no test set gives it"), "impossible", "no test set"),
+    ],
+)
+def test_a_published_number_gets_one_of_six_words_and_a_reason(
+    published, measured, low, high, why, verdict, reason
+):
+    word, text = claims.number_verdict(published, measured, low, high, **why)
+    assert word == verdict and word in claims.VERDICTS
+    assert reason in text and text.endswith(".") and ".." not in text
+
+
+def test_the_ends_of_an_interval_belong_to_it():
+    assert claims.number_verdict(".85", 0.9, 0.85, 0.95)[0] == "compatible"
+    assert claims.number_verdict(".85", 0.8, 0.75, 0.85)[0] == "compatible"
+
+
+def test_a_verdict_stays_until_its_number_is_measured_again(tmp_path):
+    measured, missing = "table2-1-test_accuracy", "table2-2-test_accuracy"
+    claims.save_claims(
+        [dict(id=measured, measured=0.5), dict(id="table2-1-auc", published="", measured=0.6)], tmp_path
+    )
+    verdicts = [
+        dict(id=measured, verdict="not comparable", reason="a."),
+        dict(id=missing, verdict="not measured", reason="b."),
+    ]
+    path = claims.save_verdicts(pd.DataFrame(verdicts), tmp_path)
+    claims.save_claims([dict(id="datasets-heads-films", measured=3)], tmp_path)
+    rows = claims._read_rows(path)
+    assert (rows[measured]["verdict"], rows[measured]["measured"]) == ("not comparable", "0.5")
+    assert (rows[missing]["reason"], rows[missing]["status"]) == ("b.", "not yet")
+    claims.save_claims(
+        [dict(id=measured, measured=0.7), dict(id="table2-1-auc", published="", measured=None)], tmp_path
+    )
+    claims.save_claims([], tmp_path)
+    rows = claims._read_rows(path)
+    assert (rows[measured]["verdict"], rows[measured]["measured"]) == ("", "0.7")
+    assert "table2-1-auc" not in rows, "a new id without a number is forgotten"
+
+
+def test_a_list_of_claims_without_verdicts_is_still_read(tmp_path):
+    old = "id,published,measured,low,high,n,protocol,data,status\n"
+    (tmp_path / "claims.csv").write_text(f"{old}table2-1-test_accuracy,.85,0.5,,,9,group,real,measured\n")
+    row = claims._read_rows(claims.save_claims([], tmp_path))["table2-1-test_accuracy"]
+    assert row["measured"] == "0.5" and row["verdict"] == row["reason"] == "" and row["status"] == "measured"
+
+
 # --- published values and what they imply ---
 
 

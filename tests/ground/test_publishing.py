@@ -43,10 +43,15 @@ def test_publishing_copies_outputs_and_measured_claims(chapter, root):
     run = core.run_folder("smoke", "data/miniature")
     pages.run_notebook("nbs/x.ipynb", run / "nbs" / "x-8.ipynb", {})  # as a chapter that runs once a row
     claims.save_claims([{"id": "table2-8-test_accuracy", "measured": 0.5}], run)
+    older = "id,published,measured,low,high,n,protocol,data,status\nretrieval-x,,0.5,,,9,pool,miniature,measured\n"
+    (run / "tables").mkdir(exist_ok=True)
+    (run / "tables" / "results-old.csv").write_text(older + "retrieval-y,,,,,,,,not yet\n")
     changed = publishing.publish("smoke", "data/miniature")
     assert [path.name for path in changed] == ["x.ipynb", "smoke-miniature.csv", "smoke-miniature.json"]
     assert nbformat.read(chapter / "nbs" / "x.ipynb", 4).cells[-1].outputs[0]["data"]["text/plain"] == "16"
-    assert pd.read_csv(changed[-2])["id"].tolist() == ["table2-8-test_accuracy"]
+    kept = pd.read_csv(changed[-2])
+    assert kept["id"].tolist() == ["table2-8-test_accuracy", "retrieval-x"]
+    assert kept["status"].eq("measured").all() and kept["n"].tolist()[1] == 9
 
 
 def test_a_chapter_with_an_error_is_not_promoted(chapter):

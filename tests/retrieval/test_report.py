@@ -150,10 +150,11 @@ def test_measurements_that_the_report_has_no_id_for_are_kept(tmp_path, monkeypat
     run, root = tmp_path / "data" / "runs" / "smoke-toy", tmp_path
     (run / "tables").mkdir(parents=True)
     (run / "claims.csv").write_text(
-        ",".join(CLAIM_COLUMNS) + "\nretrieval-common,5,4,3,5,9,p,toy,measured\nother,1,,,,,,,not yet\n"
+        ",".join(CLAIM_COLUMNS)
+        + "\nretrieval-common,5,4,3,5,9,p,toy,compatible,why,measured\nother,1,,,,,,,,,not yet\n"
     )
     (run / "tables" / "results-retrieval.csv").write_text(
-        ",".join(CLAIM_COLUMNS) + "\nretrieval-x,,0.5,0.4,0.6,9,p,toy,measured\n"
+        ",".join(CLAIM_COLUMNS) + "\nretrieval-x,,0.5,0.4,0.6,9,p,toy,,,measured\n"
     )
     shutil.copy(ROOT / "settings.ini", root)
     for module in (core, publishing, settings):
