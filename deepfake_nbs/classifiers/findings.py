@@ -371,7 +371,7 @@ def measured_sets(
     "The measured claims of the page's data, and of the other set beside it."
     own, kept = Path(data).resolve().name, project_root() / "papers" / "results"
     names = [own, "miniature" if own == "real" else "real"]
-    profiles = [one for one in dict.fromkeys([profile, "mini"]) if one != "smoke"]  # Its networks hardly train
+    profiles = [one for one in dict.fromkeys([profile, "mini"]) if one != "smoke"]  # It hardly trains
     places = {name: [kept / f"{one}-{name}.csv" for one in profiles] for name in names}
     places[own].insert(0, Path(run) / "claims.csv")
     found = {}

@@ -122,9 +122,15 @@ def progress_table(
 
 
 def _gaps_sentence(claims: pd.DataFrame, settings: Settings) -> str:
-    "Which runs of Table 2 a profile does not train."
-    numbers = set(claims["id"].str.extract(r"^table2-(\d+)-")[0].dropna())
-    untrained = sorted(numbers - {str(row) for row in settings.rows}, key=int)
+    "Which runs of Table 2 a profile does not train, or has not trained yet."
+    numbers = claims["id"].str.extract(r"^table2-(\d+)-")[0]
+    trained = {str(row) for row in settings.rows}
+    untrained = sorted({*numbers.dropna()} - trained, key=int)
+    measured = {*numbers[claims["status"].eq("measured")].dropna()}
+    late = sorted(({*numbers.dropna()} & trained) - measured, key=int) if measured else []
+    if late:
+        which = f"{'runs' if len(late) > 1 else 'run'} {', '.join(sorted({*late, *untrained}, key=int))}"
+        return f"Of table 2, these numbers lack {which}, which the profile has not trained yet."
     if not untrained:
         return f"The profile `{settings.name}` trains every run of table 2."
     which = f"{'runs' if len(untrained) > 1 else 'run'} {', '.join(untrained)}"

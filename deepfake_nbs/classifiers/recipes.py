@@ -26,7 +26,7 @@ from ..settings import Settings
 from ..runs import checked_dataclass, one_of
 
 # %% ../../nbs/library/60b_recipes.ipynb #c010
-PROTOCOLS = SPLIT_PROTOCOLS  # group: none is cut; published: frames shuffled, as in the report; pair: see there
+PROTOCOLS = SPLIT_PROTOCOLS  # No group is cut; frames are shuffled, as in the report; only pairs are kept
 AUGMENTS: dict[str, tuple[str, ...]] = dict(  # Names of `data.AUGMENTATIONS`, in order
     none=(), flip=("flip",), all=("flip", "resolution", "blur", "jpeg", "erasing"),
     strong=("flip", "strong_resolution", "strong_blur", "strong_jpeg", "resized_crop", "noise"),

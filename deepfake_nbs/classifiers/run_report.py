@@ -45,13 +45,13 @@ def training_sentence(
     note = f"{record['note'].capitalize()}. " if record["note"] else ""
     speed = f"{record['images_per_second']:.0f} training images a second"
     epochs = f"{record['epochs']} of {config['epochs']} epochs"
-    origin = record.get("weights_origin", "none")
+    origin, used = record.get("weights_origin", "none"), record.get("precision", config["precision"])
     first = "" if origin == "none" else f", first weights from {origin}"
     return (
         f"**Run {record['run']}**: {counts['train']} images to train on ({real} real, {fake} fake), "
         f"{counts['validation']} to validate, {counts['test']} to test; "
         f"cropped heads asked for: {config['crop']}, used: {record['crop']}. {note}"
-        f"{record['parameters']:,} parameters, {speed} on {record['device']} in {record.get('precision', config['precision'])}, "
+        f"{record['parameters']:,} parameters, {speed} on {record['device']} in {used}, "
         f"{epochs}{first}, {record['wall_seconds'] / 60:.1f} minutes in all."
     )
 

@@ -56,6 +56,14 @@ def test_the_sentence_names_what_is_not_trained(tmp_path, claims, rows, limit, e
     assert ("this profile stops at" in said) == (limit == 3 and len(rows) < 9)
 
 
+def test_the_sentence_names_what_was_not_trained_yet(tmp_path, claims):
+    (tmp_path / "claims.csv").write_text("id\n")
+    some = claims["id"].str.fullmatch(r"table2-[1-7]-test_accuracy")
+    claims = claims.assign(status=claims["status"].mask(some, "measured"))
+    said = numbers.progress_sentence(claims, claims, read_settings("full"), tmp_path, "data/miniature")
+    assert "these numbers lack runs 8, 9, which the profile has not trained yet" in said
+
+
 def test_a_precision_of_a_finished_run_that_has_none_is_undefined(claims):
     claims = numbers.add_photographs(claims)
     row = claims["id"].eq("table2-1-test_accuracy")
