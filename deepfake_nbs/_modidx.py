@@ -447,6 +447,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                      'deepfake_nbs/application/shipping.py'),
                                                    'deepfake_nbs.application.shipping.choose_training': ( 'library/shipping.html#choose_training',
                                                                                                           'deepfake_nbs/application/shipping.py'),
+                                                   'deepfake_nbs.application.shipping.commit_of_code': ( 'library/shipping.html#commit_of_code',
+                                                                                                         'deepfake_nbs/application/shipping.py'),
                                                    'deepfake_nbs.application.shipping.complete_record': ( 'library/shipping.html#complete_record',
                                                                                                           'deepfake_nbs/application/shipping.py'),
                                                    'deepfake_nbs.application.shipping.count_images': ( 'library/shipping.html#count_images',

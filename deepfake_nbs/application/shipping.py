@@ -6,8 +6,8 @@
 __all__ = ['TERMS', 'CARD_NUMBERS', 'CARD_USE', 'UNLIKE', 'IMAGENET', 'MOST_BYTES', 'predict_again', 'find_training',
            'predict_test', 'auc_row', 'auc_by', 'measure_test', 'count_images', 'found_heads', 'measure_heads',
            'read_leave_out', 'terms_of', 'markdown_table', 'auc_table', 'words_text', 'failures_text', 'heads_text',
-           'shipped_card', 'shipped_record', 'shipped_sentence', 'shipped_text', 'check_size', 'complete_record',
-           'write_shipped', 'choose_training']
+           'shipped_card', 'shipped_record', 'shipped_sentence', 'shipped_text', 'check_size', 'commit_of_code',
+           'complete_record', 'write_shipped', 'choose_training']
 
 # %% ../../nbs/library/70ha_shipping.ipynb #sg02
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ from .models import CLASSIFIER, Networks, find_model, find_run, name_run
 from .pipeline import score_images
 from .portable import check_out, fill_portable, list_files
 from .shipped import shipped_folder
-from ..core import copy_folder, file_sha256, is_there, list_folder, write_json, write_text
+from ..core import copy_folder, file_sha256, is_there, list_folder, run_record, write_json, write_text
 from ..files import write_folder
 from ..heads.detector import DETECTOR
 from ..images import read_image
@@ -416,20 +416,32 @@ def check_size(
         raise ValueError(f"{folder}: {size / 1e6:.1f} MB; expected at most {most / 1e6:.0f} MB to ship")
 
 
+def commit_of_code(
+    record: dict[str, Any],  # run.json of a training
+) -> str:                    # Empty where the code differs, or nobody committed it
+    "The present commit, if its code is what a training ran: perhaps on a copy, on a machine with a GPU."
+    from deepfake_nbs.classifiers.training import CODE
+    from deepfake_nbs.runs import code_identity
+
+    here = run_record({}, 0)
+    same = record.get("code_sha256") == code_identity(CODE) and not here["dirty"]
+    return here["commit"] if same else ""
+
+
 def complete_record(
     record: dict[str, Any],  # As `fill_portable` returned it
     run: Path,               # Run folder
     training: Path,          # training/<name> of its classifier
     networks: Networks,      # As they will be used
 ) -> dict[str, Any]:         # Also test, images, heads, found_heads, leave_out
-    "Add to the record of a training what the card needs."
+    "Add to the record of a training what the card needs, and which commit has its code."
     from deepfake_nbs.data.manifest import read_manifest
 
     limit = networks.outliers.limit if networks.outliers else float("inf")
     test = measure_test(predict_test(training, networks), networks.thresholds, limit)
     measured = dict(test=test, images=count_images(read_manifest(training / record["dataset"])))
     more = dict(heads=measure_heads(run), found_heads=found_heads(run))
-    more |= dict(leave_out=read_leave_out(run, training.name))
+    more |= dict(leave_out=read_leave_out(run, training.name), commit_of_code=commit_of_code(record))
     return record | measured | more
 
 # %% ../../nbs/library/70ha_shipping.ipynb #sg43

@@ -89,6 +89,18 @@ def test_what_is_said_was_measured_with_the_weights_that_are_shipped(trained, wr
     assert said["test"]["largest_change"] == pytest.approx(change) and 0 < change < 0.02
 
 
+def test_the_record_names_a_commit_only_for_its_own_code(monkeypatch):
+    from deepfake_nbs.application import shipping
+    from deepfake_nbs.classifiers.training import CODE
+    from deepfake_nbs.runs import code_identity
+
+    same, state = dict(code_sha256=code_identity(CODE)), dict(commit="abc", dirty=False)
+    monkeypatch.setattr(shipping, "run_record", lambda config, seed: state)
+    assert shipping.commit_of_code(same) == "abc" and shipping.commit_of_code(dict(code_sha256="0")) == ""
+    state["dirty"] = True
+    assert shipping.commit_of_code(same) == ""
+
+
 def test_the_card_is_written_from_the_record(written):
     said, card = json.loads((written / "training.json").read_text()), (written / "README.md").read_text()
     assert (
