@@ -418,12 +418,12 @@ def check_size(
 
 def commit_of_code(
     record: dict[str, Any],  # run.json of a training
+    here: dict[str, Any],    # As `run_record` says it now: commit, dirty
 ) -> str:                    # Empty where the code differs, or nobody committed it
     "The present commit, if its code is what a training ran: perhaps on a copy, on a machine with a GPU."
     from deepfake_nbs.classifiers.training import CODE
     from deepfake_nbs.runs import code_identity
 
-    here = run_record({}, 0)
     same = record.get("code_sha256") == code_identity(CODE) and not here["dirty"]
     return here["commit"] if same else ""
 
@@ -433,6 +433,7 @@ def complete_record(
     run: Path,               # Run folder
     training: Path,          # training/<name> of its classifier
     networks: Networks,      # As they will be used
+    here: dict[str, Any],    # As `run_record` says it now
 ) -> dict[str, Any]:         # Also test, images, heads, found_heads, leave_out
     "Add to the record of a training what the card needs, and which commit has its code."
     from deepfake_nbs.data.manifest import read_manifest
@@ -441,7 +442,7 @@ def complete_record(
     test = measure_test(predict_test(training, networks), networks.thresholds, limit)
     measured = dict(test=test, images=count_images(read_manifest(training / record["dataset"])))
     more = dict(heads=measure_heads(run), found_heads=found_heads(run))
-    more |= dict(leave_out=read_leave_out(run, training.name), commit_of_code=commit_of_code(record))
+    more |= dict(leave_out=read_leave_out(run, training.name), commit_of_code=commit_of_code(record, here))
     return record | measured | more
 
 # %% ../../nbs/library/70ha_shipping.ipynb #sg43
@@ -453,11 +454,11 @@ def write_shipped(
     place, out = find_run(run), Path(out or shipped_folder())
     find_run(run, DETECTOR)
     check_out(out)
-    training = find_training(place)
+    training, here = find_training(place), run_record({}, 0)  # Before a new folder is in the way of git
     with write_folder(out) as new:
         record = fill_portable(new, place / CLASSIFIER, place, half=True, onnx=False)
         networks = Networks.load(new)
-        record = complete_record(record, place, training, networks)
+        record = complete_record(record, place, training, networks, here)
         outliers = is_there(new / CLASSIFIER / "outliers.safetensors")
         write_json(new / "training.json", record)
         write_text(new / "README.md", shipped_card(record, networks.config, networks.thresholds, outliers))

@@ -89,16 +89,14 @@ def test_what_is_said_was_measured_with_the_weights_that_are_shipped(trained, wr
     assert said["test"]["largest_change"] == pytest.approx(change) and 0 < change < 0.02
 
 
-def test_the_record_names_a_commit_only_for_its_own_code(monkeypatch):
-    from deepfake_nbs.application import shipping
+def test_the_record_names_a_commit_only_for_its_own_code():
+    from deepfake_nbs.application.shipping import commit_of_code
     from deepfake_nbs.classifiers.training import CODE
     from deepfake_nbs.runs import code_identity
 
-    same, state = dict(code_sha256=code_identity(CODE)), dict(commit="abc", dirty=False)
-    monkeypatch.setattr(shipping, "run_record", lambda config, seed: state)
-    assert shipping.commit_of_code(same) == "abc" and shipping.commit_of_code(dict(code_sha256="0")) == ""
-    state["dirty"] = True
-    assert shipping.commit_of_code(same) == ""
+    same, here = dict(code_sha256=code_identity(CODE)), dict(commit="abc", dirty=False)
+    assert commit_of_code(same, here) == "abc" and commit_of_code(dict(code_sha256="0"), here) == ""
+    assert commit_of_code(same, here | dict(dirty=True)) == ""
 
 
 def test_the_card_is_written_from_the_record(written):
