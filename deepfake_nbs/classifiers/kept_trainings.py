@@ -61,16 +61,16 @@ def trainings_view(
     rows = []
     for name, record in records.items():
         config, area = record["config"], claims.loc[f"trained-{name}-auc"]
-        difference = "" if name == first else show_value(
-            *claims.loc[f"trained-{first}-minus-{name}-auc", ["measured", "low", "high"]], sign="+")
+        pair = area if name == first else claims.loc[f"trained-{first}-minus-{name}-auc"]
+        shown = show_value(pair["measured"], pair["low"], pair["high"], sign="+")
         rows.append({
             "run": config["row"] or name.partition("-")[0], "network": config["net"].removeprefix("timm:"),
             "images": "heads" if record["crop"] else "whole",
             "pixels in training, test": f"{round(config['image_size'] * config['window'])}, "
                                         f"{config['image_size']}",
             "epochs, minutes": f"{record['epochs']}, {record['wall_seconds'] / 60:.1f}",
-            "AUC [95 % interval]": show_value(*area[["measured", "low", "high"]]),
-            f"run {first} minus this [95 % interval]": difference, "n": int(area["n"]),
+            "AUC [95 % interval]": show_value(area["measured"], area["low"], area["high"]),
+            f"run {first} minus this [95 % interval]": "" if name == first else shown, "n": int(area["n"]),
             "_order": -area["measured"]})
     return pd.DataFrame(rows).sort_values("_order", ignore_index=True).drop(columns="_order")
 

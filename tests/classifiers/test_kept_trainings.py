@@ -15,7 +15,7 @@ from deepfake_nbs.core import project_root, write_json
 from deepfake_nbs.metrics import classification_metrics, paired_metrics
 from deepfake_nbs.runs import TrainingError, read_predictions, write_predictions
 
-RIGHT = [0.1 + 0.02 * i if i % 2 == 0 else 0.5 + 0.02 * i for i in range(40)]
+RIGHT = [0.1 + 0.01 * i if i % 2 == 0 else 0.5 + 0.01 * i for i in range(40)]
 WORSE = [p if i % 3 else 1 - p for i, p in enumerate(RIGHT)]
 
 
