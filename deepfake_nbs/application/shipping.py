@@ -255,7 +255,8 @@ def failures_text(
     if not record["leave_out"]:
         return "How well they do on a source that they were not trained on was not measured."
     said = "A network of the same recipe, trained without a source and tested on it"
-    return f"{said} (AUC near 0.5 is chance level):\n\n{markdown_table(record['leave_out'])}"
+    first = [dict(sorted(row.items(), key=lambda pair: pair[0] != "left out")) for row in record["leave_out"]]
+    return f"{said} (AUC near 0.5 is chance level):\n\n{markdown_table(first)}"
 
 
 def heads_text(
