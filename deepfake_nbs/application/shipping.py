@@ -19,7 +19,9 @@ from .models import CLASSIFIER, Networks, find_model, find_run, name_run
 from .pipeline import score_images
 from .portable import check_out, fill_portable, list_files
 from .shipped import shipped_folder
-from ..core import copy_folder, file_sha256, is_there, list_folder, run_record, write_json, write_text
+from deepfake_nbs.core import (
+    copy_folder, file_sha256, is_there, list_folder, run_record, write_json, write_text
+)
 from ..files import write_folder
 from ..heads.detector import DETECTOR
 from ..images import read_image
@@ -443,7 +445,8 @@ def complete_record(
     test = measure_test(predict_test(training, networks), networks.thresholds, limit)
     measured = dict(test=test, images=count_images(read_manifest(training / record["dataset"])))
     more = dict(heads=measure_heads(run), found_heads=found_heads(run))
-    more |= dict(leave_out=read_leave_out(run, training.name), commit_of_code=commit_of_code(record, here))
+    more |= dict(leave_out=read_leave_out(run, training.name))
+    more |= dict(commit_of_code=commit_of_code(record, here))
     return record | measured | more
 
 # %% ../../nbs/library/70ha_shipping.ipynb #sg43
