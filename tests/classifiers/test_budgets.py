@@ -90,3 +90,41 @@ def test_words_follow_the_interval(low, high, word):
         first="11", second="1", equal="training", difference=0.0, low=low, high=high, why="", n=90, seeds=3
     )
     assert word in budgets.equal_pixels_sentence(pd.DataFrame([line]))
+
+
+def test_our_runs_stand_beside_each_configuration_at_the_size_of_its_profile(sizes):
+    train_run(sizes, replace(TINY, row=3, epochs=2, optimiser="momentum"), "3")
+    table = budgets.ours_table(sizes, n_resamples=10)
+    assert table[["first", "second", "equal"]].to_numpy().tolist() == [
+        ["11", "1", "training"],
+        ["11", "3", "training"],
+        ["11", "8", "training"],
+    ], "run 12 is not trained, and 1-64px is no configuration of the report"
+    assert table["seeds"].tolist() == [2, 1, 1]
+    view = budgets.ours_view(table)
+    assert view["run"].tolist() == ["1", "3", "8"]
+    assert view.columns.tolist() == ["run", "run 11 minus it, equal pixels in training"]
+    save_claims(budgets.equal_pixels_claims(table.assign(low=-0.1, high=0.1, why=""), "noise"), sizes)
+    kept = pd.read_csv(sizes / "claims.csv")
+    assert budgets.kept_ours_pairs(kept)["second"].tolist() == ["1", "3", "8"]
+    assert "run 3" not in budgets.kept_pixels_sentence(kept), "that sentence is about run 1"
+
+
+def test_the_sentence_names_what_ours_does_not_beat(sizes):
+    lines = [
+        dict(
+            first="12",
+            second=second,
+            equal="training and testing",
+            difference=low + 0.1,
+            low=low,
+            high=low + 0.2,
+        )
+        for second, low in (("1", 0.05), ("3", -0.02))
+    ]
+    pairs = pd.DataFrame(lines).assign(seeds=3)
+    said = budgets.ours_sentence(pairs)
+    assert "for 1 of them, and not for 3" in said and "+0.080" in said and "to run 3" in said
+    assert "for all of them" in budgets.ours_sentence(pairs[:1])
+    assert "No run of ours" in budgets.ours_sentence(pairs[:0])
+    assert "3 seeds" in budgets.ours_view(pairs).iloc[0, 1]
