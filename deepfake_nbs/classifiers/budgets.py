@@ -194,7 +194,8 @@ def ours_sentence(
     for (first, equal), part in pairs.groupby(["first", "equal"], sort=False):
         above, nearest = part["low"] > 0, part.loc[part["difference"].idxmin()]
         rest = ", ".join(part["second"][~above])
-        words = "all of them" if not rest else f"{above.sum()} of them, and not for {rest}"
+        some = f"{above.sum()} of them, and not for {rest}" if above.any() else "none of them"
+        words = some if rest else "all of them"
         shown = show_value(nearest["difference"], nearest["low"], nearest["high"], sign="+")
         parts.append(f"Run {first} minus each of {len(part)} configurations of the report, with equal pixels "
                      f"in {equal}: the interval of the test AUC lies above zero for {words}; the smallest "

@@ -126,5 +126,6 @@ def test_the_sentence_names_what_ours_does_not_beat(sizes):
     said = budgets.ours_sentence(pairs)
     assert "for 1 of them, and not for 3" in said and "+0.080" in said and "to run 3" in said
     assert "for all of them" in budgets.ours_sentence(pairs[:1])
+    assert "for none of them" in budgets.ours_sentence(pairs[1:])
     assert "No run of ours" in budgets.ours_sentence(pairs[:0])
     assert "3 seeds" in budgets.ours_view(pairs).iloc[0, 1]
