@@ -106,8 +106,8 @@ WHOLE_IMAGES = (
 )
 WHOLE_FRAMES = "the classifier was trained on whole images: whole frames were classified"
 OUT_OF_DISTRIBUTION = "{} classified by a model trained on head crops; whole images are out of distribution"
-UNLIKE_TRAINING = "looks like nothing the classifier was trained on: distance {:.1f}, limit {:.1f}"
-UNLIKE_FRAMES = "{} of {} frames look like nothing the classifier was trained on"
+UNLIKE_TRAINING = "too far from the training images for a verdict: distance {:.1f}, limit {:.1f}"
+UNLIKE_FRAMES = "{} of {} frames are too far from the training images for a verdict"
 NO_DISTANCE = "the distance from the training images is not measured: the ONNX form gives no features"
 SHOWN_ONCE = (NO_DETECTOR, WHOLE_IMAGES, WHOLE_FRAMES, NO_DISTANCE)  # Of the run, not of the photograph
 
@@ -152,7 +152,7 @@ def is_unlike(
     distance: float | None,  # From the training images; None: not measured
     limit: float | None,     # None: not measured
 ) -> bool:
-    "Whether an image looks like nothing the classifier was trained on."
+    "Whether an image is farther from the training images than a verdict holds for."
     return distance is not None and limit is not None and distance > limit
 
 

@@ -130,7 +130,7 @@ def _video_notes(networks: Networks, photos: list[Photo]) -> tuple[str, ...]:
 
 
 def _video_verdict(networks: Networks, photos: list[Photo], mean: float | None) -> tuple[str | None, str]:
-    "Verdict and reason; *unsure* where most frames look like nothing the classifier was trained on."
+    "Verdict and reason; *unsure* where most frames are too far from the training images."
     if mean is None:
         return None, f"{NO_HEAD} in any frame"
     limit = networks.outliers.limit if networks.outliers else None

@@ -176,8 +176,9 @@ def ours_view(
     pairs: pd.DataFrame,  # As `ours_table` returns it, or `kept_pairs`
 ) -> pd.DataFrame:
     "The table for reading: one line a configuration of the report."
-    ends = zip(pairs["difference"], pairs["low"], pairs["high"], pairs["seeds"], strict=True)
-    shown = [f"{show_value(*one, sign='+')}, {seeds} seed{'s' * (seeds != 1)}" for *one, seeds in ends]
+    ends = zip(pairs["difference"], pairs["low"], pairs["high"], strict=True)
+    seeds = [f"{n} seed{'s' * (n != 1)}" for n in pairs["seeds"]]
+    shown = [f"{show_value(*one, sign='+')}, {n}" for one, n in zip(ends, seeds, strict=True)]
     columns = [f"run {row.first} minus it, equal pixels in {row.equal}" for row in pairs.itertuples()]
     cells = pd.DataFrame(dict(run=pairs["second"], column=columns, shown=shown))
     view = cells.pivot(index="run", columns="column", values="shown").fillna("")

@@ -48,7 +48,7 @@ def test_an_image_beyond_the_limit_is_unsure_with_the_reason(tmp_path, photos, c
     add_outliers(run, 0.1)
     beyond = give_heads(Pipeline.load(run), *boxes).check(photo)
     assert beyond.verdict == "unsure" and beyond.probability == pytest.approx(before.probability, abs=1e-6)
-    said = f"looks like nothing the classifier was trained on: distance {beyond.distance:.1f}, limit 0.1"
+    said = f"too far from the training images for a verdict: distance {beyond.distance:.1f}, limit 0.1"
     assert beyond.reason == said and beyond.to_dict()["distance"] == beyond.distance > 0.1
     assert beyond.to_dict()["distance_limit"] == pytest.approx(0.1)
     assert [head.verdict for head in beyond.heads] == (["unsure"] * 2 if crop else [None] * 2)

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from deepfake_nbs.application import cli
 from deepfake_nbs.classifiers import transfer
+from deepfake_nbs.classifiers.outliers import QUANTILE
 from deepfake_nbs.classifiers.data import draw_noise
 from deepfake_nbs.classifiers.outliers import read_outliers
 from deepfake_nbs.classifiers.training import train_run
@@ -254,3 +255,28 @@ def test_scores_by_hand():
     near = transfer.neighbour_distance(np.eye(3), np.array([[2.0, 0, 0], [-1.0, 0, 0], [0, 0, 0]]), k=2)
     assert near == pytest.approx([2**0.5, 2**0.5, 2**0.5])
     assert transfer.neighbour_distance(np.eye(2), np.eye(2), k=1) == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_the_limit_narrows_until_few_left_out_fakes_are_called_real():
+    far, near = scores(unlike=5.0), scores(unlike=0.3, seed=1)
+    assert transfer.choose_quantile({}) == transfer.choose_quantile(dict(B=far)) == QUANTILE
+    bounds = [transfer.most_called_real(near, q) for q in transfer.QUANTILES]
+    assert bounds == sorted(bounds, reverse=True), "a narrower limit never lets more through"
+    chosen = transfer.choose_quantile(dict(B=near, C=far))
+    assert bounds[transfer.QUANTILES.index(chosen)] <= transfer.MOST_CALLED_REAL < bounds[0]
+    assert transfer.QUANTILES[-1] <= chosen < QUANTILE
+    row = transfer.transfer_row(near, chosen)
+    assert row["quantile"] == chosen and row["kept_unlike"] > transfer.transfer_row(near)["kept_unlike"]
+
+
+def test_the_limit_is_chosen_on_validation_and_counts_groups():
+    frame = scores(unlike=0.0, seed=1)
+    test = frame["split"].eq("test")
+    other = frame.assign(probability=frame["probability"].where(~test, 0.0))
+    assert transfer.choose_quantile(dict(B=other)) == transfer.choose_quantile(dict(B=frame))
+    one = frame.assign(group=frame["group"].str[0])  # All left-out images are of one person
+    assert transfer.most_called_real(one, 0.5) > transfer.most_called_real(frame, 0.5)
+    assert transfer.choose_quantile(dict(B=one)) == transfer.QUANTILES[-1], "no limit is narrow enough"
+    real = frame[frame["label"].eq(0) | frame["left_out"].eq(0)]
+    assert np.isnan(transfer.most_called_real(real, 0.95))
+    assert transfer.choose_quantile(dict(B=real)) == QUANTILE, "a family without a fake has no say"
