@@ -167,7 +167,8 @@ def ours_table(
     "Our recipes beside each configuration of the report at equal pixels."
     tables = [equal_pixels_table(run, first, second, n_resamples=n_resamples)
               for first in ours for second in others]
-    found = [table[table["second"].eq(second)] for table, second in zip(tables, others * len(ours), strict=True)]
+    pairs = zip(tables, others * len(ours), strict=True)
+    found = [table[table["second"].eq(second)] for table, second in pairs]
     full = [table for table in found if len(table)]
     return pd.concat(full, ignore_index=True) if full else pd.DataFrame(columns=list(BUDGET_COLUMNS))
 
