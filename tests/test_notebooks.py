@@ -63,7 +63,7 @@ def file_of(module, package=ROOT / "deepfake_nbs"):
 
 def strip_paths(path):
     "nbdev writes where the notebook lies, relative to the module."
-    return re.sub(r"(File to edit: |# %% )\S*?nbs/", r"\1nbs/", path.read_text())
+    return re.sub(r"(File to edit: |# %% )(?:\S*/)?nbs/", r"\1nbs/", path.read_text())
 
 
 def test_cleaning_changes_nothing_and_keeps_the_parameters(tmp_path):
