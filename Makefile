@@ -44,7 +44,7 @@ export GOMP_SPINCOUNT = 2000
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help setup lock report prepare pages library test coverage bench site lab demo publish keep weights weights-runs
+.PHONY: help setup lock report prepare pages library test coverage bench site lab demo publish keep readme weights weights-runs
 
 help:
 	@echo "make report [PROFILE=smoke|mini|full] [DATA=folder]   set up, run all pages of the report in order, say where the results are"
@@ -57,6 +57,7 @@ help:
 	@echo "make publish    execute pages and library chapters with PROFILE=mini, and copy their outputs into nbs/"
 	@echo "make weights DATA=..   train the networks that the package ships, on photographs, and write them; about two hours on 2 cores"
 	@echo "make keep [PROFILE=..] [DATA=..]   keep the numbers of a finished report in papers/results"
+	@echo "make readme     write the findings, the figure and the check of README.md again from kept numbers"
 	@echo "make bench [DATA=..]   measure speed, memory and two detectors from scratch, as ratios against a peer"
 	@echo "make lock       renew requirements.lock from pyproject.toml"
 
@@ -203,6 +204,9 @@ demo: setup
 keep: setup
 	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.publishing import keep_results; print(*keep_results("$(PROFILE)", "$(DATA)"), sep="\n")'
 
+readme: setup
+	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.application.front import write_readme; print(*write_readme(), sep="\n")'
+
 # The networks that the package ships, made again from photographs. The last runs, each without a family of sources, say how
 # well they do on sources that they do not know
 weights:
@@ -217,4 +221,5 @@ publish:
 	@$(MAKE) --no-print-directory report PROFILE=mini DATA=$(DATA)
 	@$(MAKE) --no-print-directory library PROFILE=mini DATA=$(DATA)
 	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.publishing import publish; publish("mini", "$(DATA)")'
+	@$(MAKE) --no-print-directory readme
 	$(BIN)/nbdev-clean

@@ -367,7 +367,8 @@ def test_the_hook_cleans_what_is_committed_and_no_more(tmp_path):
 
 
 def test_the_readme_names_commands_and_files_that_exist():
-    text = (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text()
+    page = "\n".join(cell.source for cell in nbformat.read(ROOT / "nbs" / "using.ipynb", 4).cells)
+    text = (ROOT / "README.md").read_text() + (ROOT / "CONTRIBUTING.md").read_text() + page
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
     assert set(re.findall(r"\bmake ([a-z]+)", text)) - {"the"} <= targets
     for name in re.findall(r"nbs/([\w/]+)\.ipynb", text):

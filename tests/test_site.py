@@ -20,6 +20,7 @@ LAST = [
     "all_numbers",
     "ethics",
     "glossary",
+    "using",
 ]  # Pages without a number in their name, in reading order
 PAGES = sorted(
     (ROOT / "nbs").glob("*.ipynb"),
