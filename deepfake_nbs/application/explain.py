@@ -38,8 +38,8 @@ class HeatmapNumbers:
 
     def text(self) -> str:
         "Both numbers in one line."
-        return (f"pointing game: {self.network:.2f} with the weights of this network, {self.randomised:.2f} with "
-                f"random weights ({self.n} fakes, {self.where})")
+        own = f"pointing game: {self.network:.2f} with the weights of this network"
+        return f"{own}, {self.randomised:.2f} with random weights ({self.n} fakes, {self.where})"
 
 
 def parse_numbers(
@@ -55,9 +55,11 @@ def parse_numbers(
     try:
         values, n = [float(row["value"]) for row in own], int(own[0]["n"])
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: value or n is no number ({error}); expected what the audit leaves") from error
+        wrong = f"{path}: value or n is no number ({error})"
+        raise ValueError(f"{wrong}; expected what the audit leaves") from error
     if n < 1 or not all(is_number(value, 0, 1) for value in values):
-        raise ValueError(f"{path}: values {values}, n {n}; expected fractions from 0 to 1, of at least 1 fake")
+        expected = "expected fractions from 0 to 1, of at least 1 fake"
+        raise ValueError(f"{path}: values {values}, n {n}; {expected}")
     return HeatmapNumbers(*values, n, where)
 
 # %% ../../nbs/library/70ec_explain.ipynb #expl12
@@ -158,7 +160,8 @@ def open_explainer(
 ) -> Explainer | None:               # None where the two numbers are missing, which is said
     "Prepare heatmaps, and say how often they were right. Raises `ValueError`."
     if save is None:
-        raise ValueError("--explain writes heatmaps beside the saved evidence; expected a folder, --save FOLDER")
+        expected = "expected a folder, --save FOLDER"
+        raise ValueError(f"--explain writes heatmaps beside the saved evidence; {expected}")
     import_captum()
     FakeScore(networks.model)  # Refuses a network that gives logits alone
     numbers, reason = read_numbers(find_networks(run, run_number, model)[1], networks.classifier["weights"])

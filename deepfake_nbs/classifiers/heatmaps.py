@@ -53,8 +53,8 @@ class LastMaps(nn.Module):
         if maps.ndim != 4 or getattr(network, "output_fmt", "NCHW") not in ("NCHW", None):
             shape = " x ".join(map(str, maps.shape[1:]))
             expected = "expected channels x height x width, as a convolutional network gives them"
-            raise ValueError(f"{type(network).__name__}: no last convolutional stage, its features are {shape}; "
-                             f"{expected}")
+            found = f"{type(network).__name__}: no last convolutional stage, its features are {shape}"
+            raise ValueError(f"{found}; {expected}")
         return maps
 
 # %% ../../nbs/library/60t_heatmaps.ipynb #heat17
@@ -67,7 +67,7 @@ class FakeScore(nn.Module):
     ) -> None:
         super().__init__()
         if not has_features(model):
-            expected = "gives logits alone, as an ONNX model does; expected a network of torch (backend torch)"
+            expected = "gives logits alone, as an ONNX model does; expected a network of torch"
             raise ValueError(f"{type(model).__name__}: {expected}")
         self.model = model
         self.maps = LastMaps(model.network if isinstance(model, KernelClassifier) else model)
