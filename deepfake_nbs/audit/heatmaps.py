@@ -376,12 +376,12 @@ def summarise_heatmaps(
 
 # %% ../../nbs/library/80e_heatmaps.ipynb #hm54
 def _outcome(row: Any, control: str) -> str:
-    difference = show_value(row.value, row.low, row.high, why=row.why or " ", sign="+")
+    difference = show_value(row.value, row.low, row.high, why=row.why, sign="+")
     if row.low != row.low:
-        word = "beats" if row.value > 1e-12 else "does not beat"
-        return f"{word} {control} on these images alone ({difference})"
+        word = f"beats {control} on these images alone" if row.value > 1e-12 else f"does not beat {control}"
+        return f"{word} (difference {difference.replace(' (', ', ').rstrip(')')})"
     word = "beats" if row.low > 0 else "is worse than" if row.high < 0 else "does not beat"
-    return f"{word} {control} ({difference})"
+    return f"{word} {control} (difference {difference})"
 
 
 def heatmap_sentence(
@@ -392,7 +392,7 @@ def heatmap_sentence(
     "Whether the heatmaps of one run find the manipulated region, and whether its two controls do as well."
     part = table[table["run"].eq(run) & table["measure"].eq(measure)]
     rows = {row.heatmap: row for row in part.itertuples()}
-    shown = {key: show_value(row.value, row.low, row.high, why=row.why or " ") for key, row in rows.items()}
+    shown = {key: show_value(row.value, row.low, row.high, why=row.why) for key, row in rows.items()}
     own = rows["network"]
     what = "points into" if measure == "pointing game" else "puts into"
     of = (f"in {shown['network']} of {own.n} fakes" if measure == "pointing game"
@@ -449,8 +449,8 @@ def plot_heatmaps(
         y = np.array([runs.index(run) for run in rows["run"]]) + 0.2 * (i - 1)
         reach = np.nan_to_num(np.abs(rows[["low", "high"]].to_numpy(float).T - rows["value"].to_numpy(float)))
         ax.errorbar(rows["value"], y, xerr=reach, fmt=marker, color=colour, capsize=3, label=name)
-    ax.set(yticks=range(len(runs)), yticklabels=runs, xlim=(0, 1), xlabel=measure)
-    ax.invert_yaxis()
+    ax.set(yticks=range(len(runs)), yticklabels=runs, xlim=(-0.02, 1.02), xlabel=measure)
+    ax.set_ylim(len(runs) - 0.5, -0.5)
     ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     ax.spines[["top", "right"]].set_visible(False)
     return ax
