@@ -25,6 +25,7 @@ from PIL import Image
 
 from ..application.models import open_classifier, training_margin
 from ..application.pipeline import Pipeline, check_stream
+from ..application.portable import list_files
 from ..application.shipped import shipped_folder
 from ..classifiers.comparison import rank_runs
 from ..classifiers.data import read_splits
@@ -538,4 +539,6 @@ def write_shipped_numbers(
     table = table.astype(object).where(table.notna(), None)
     about = dict(weights=weights, data=f"test pairs of {folder.name}", copies=budget.copies,
                  tolerance=budget.tolerance, rows=table.to_dict("records"))
-    return write_json(place / NUMBERS, about)
+    path = write_json(place / NUMBERS, about)
+    list_files(place)  # files.csv holds the hash of every file
+    return path
