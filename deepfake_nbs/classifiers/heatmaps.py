@@ -74,11 +74,12 @@ class FakeScore(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         model: Any = self.model
+        network: Any = self.maps.network
         maps = self.maps(x)
         if isinstance(model, Xception):
             logits = model.fc(model.dropout(maps.mean((2, 3))))
         elif isinstance(model, KernelClassifier):
-            logits = model.decide(self.maps.network.forward_head(maps, pre_logits=True))
+            logits = model.decide(network.forward_head(maps, pre_logits=True))
         else:
             logits = model.forward_head(maps)
         return logits[:, 1] - logits[:, 0]
@@ -105,7 +106,7 @@ def heatmaps(
     attr = import_captum()
     score = FakeScore(model)
     found = attr.LayerGradCam(score, score.maps).attribute(x, relu_attributions=True).detach()
-    sizes = [tuple(x.shape[-2:])] * len(x) if sizes is None else sizes
+    sizes = [(x.shape[-2], x.shape[-1])] * len(x) if sizes is None else sizes
     pairs = zip(found, sizes, strict=True)
     large = [attr.LayerAttribution.interpolate(one[None], size, "bilinear") for one, size in pairs]
     return [scale_heatmap(one[0, 0].cpu().numpy()) for one in large]
