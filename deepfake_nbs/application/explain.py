@@ -60,7 +60,7 @@ def parse_numbers(
     if n < 1 or not all(is_number(value, 0, 1) for value in values):
         expected = "expected fractions from 0 to 1, of at least 1 fake"
         raise ValueError(f"{path}: values {values}, n {n}; {expected}")
-    return HeatmapNumbers(*values, n, where)
+    return HeatmapNumbers(values[0], values[1], n, where)
 
 # %% ../../nbs/library/70ec_explain.ipynb #expl12
 NUMBERS, TABLE = "heatmaps.json", Path("tables", "table-heatmaps.csv")

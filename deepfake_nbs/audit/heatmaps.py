@@ -242,7 +242,8 @@ def known_fakes(
     budget: HeatmapBudget,
 ) -> list[KnownFake]:                 # At most budget.fakes
     "Fakes with a known region, of as many groups as there are."
-    regions, found = KnownRegions(data), []
+    regions = KnownRegions(data)
+    found: list[KnownFake] = []
     for name in ("test", "validation"):
         if len({fake.group for fake in found}) >= MIN_GROUPS or name not in splits:
             break
