@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from .drawing import figure_png
 from .evidence import Evidence
+from .explain import Explainer
 from .pipeline import Pipeline, SimilarImages, check_stream
 from .reading import Photo
 from .report import choose_table, photo_row, video_row
@@ -92,12 +93,15 @@ def print_answer(
     answer: Photo | VideoEvidence,
     save: Path | None,   # Path of its evidence, without an ending
     as_json: bool,       # One JSON object instead of a row of the table
+    explainer: Explainer | None = None,  # Writes a heatmap beside the evidence of a photograph
 ) -> None:
     "Print the evidence of one photograph or video, and save it. Raises `OSError`, `ValueError`."
     evidence = answer.answer() if isinstance(answer, Photo) else answer
     tqdm.write(answer_line(evidence, as_json), file=sys.stdout)
     if save:
         save_evidence(evidence.to_dict(), answer.plot(), save)
+        if explainer and isinstance(answer, Photo):
+            explainer.save(answer, save)
 
 # %% ../../nbs/library/70l_checking.ipynb #application381
 def print_answers(
@@ -107,6 +111,7 @@ def print_answers(
     save: Path | None,    # Folder for the evidence
     as_json: bool,        # One JSON object a line
     progress: bool,       # Show a bar
+    explainer: Explainer | None = None,  # Writes heatmaps beside the evidence
 ) -> int:                 # How many could not be read, or not saved
     "Print the evidence of each photograph and video, and save it."
     failed, bar = 0, tqdm(answers, "photographs", n, disable=not progress, mininterval=0.5)
@@ -117,7 +122,7 @@ def print_answers(
             continue
         name = answer.name if isinstance(answer, Photo) else answer.video
         try:
-            print_answer(answer, save / evidence_name(name, number) if save else None, as_json)
+            print_answer(answer, save / evidence_name(name, number) if save else None, as_json, explainer)
         except (OSError, ValueError) as error:
             failed += 1
             tqdm.write(f"not saved: {one_line(name)}: {one_line(error)}", file=sys.stderr)
@@ -132,8 +137,9 @@ def check_and_print(
     save: Path | None,              # Folder for the evidence
     as_json: bool,                  # One JSON object a line
     progress: bool,                 # Somebody sees a bar
+    explainer: Explainer | None = None,  # Writes heatmaps beside the evidence of photographs
 ) -> int:                           # How many could not be read, or not saved
     "Check photographs and videos, and print and save what was found."
     n, n_unreadable = len(found.images) + len(found.videos) + len(found.unreadable), len(found.unreadable)
     answers = check_found(pipeline, found, gallery, whole, bool(save))
-    return print_answers(answers, n, -n_unreadable, save, as_json, progress and n >= 10)
+    return print_answers(answers, n, -n_unreadable, save, as_json, progress and n >= 10, explainer)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PURPOSE', 'app', 'LIMITS', 'RunFolder', 'Photographs', 'RunNumber', 'Network', 'KnownImages', 'Save', 'Whole', 'Json',
-           'Row', 'DataRoot', 'NewDataset', 'Fractions', 'Protocol', 'RejectLimit', 'Sources', 'Quality', 'Official',
-           'Dataset', 'Margin', 'Trained', 'Changes', 'RunName', 'Overwrite', 'LeaveOut', 'Seeds', 'Built',
+           'Explain', 'Row', 'DataRoot', 'NewDataset', 'Fractions', 'Protocol', 'RejectLimit', 'Sources', 'Quality',
+           'Official', 'Dataset', 'Margin', 'Trained', 'Changes', 'RunName', 'Overwrite', 'LeaveOut', 'Seeds', 'Built',
            'print_version', 'start', 'fail', 'read_place', 'path_argument', 'path_option', 'find_photographs',
            'run_number_of', 'watched', 'check_photographs', 'export_model', 'print_card', 'index_images',
            'print_matches', 'retrieve', 'read_fractions', 'read_names', 'print_counts', 'build', 'audit', 'crop',
@@ -149,6 +149,7 @@ Save = Annotated[
     Path | None, path_option("Folder for the evidence of each photograph, as JSON and as a figure.")]
 Whole = Annotated[bool, typer.Option("--whole", help="Classify the whole image where no head is found.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of the table.")]
+Explain = Annotated[bool, typer.Option("--explain", help="Save heatmaps too, with how often they are right.")]
 Row = Annotated[int | None, typer.Option("--row", hidden=True)]  # The name of --run-number in version 0.1
 
 # %% ../../nbs/library/70m_cli.ipynb #application364
@@ -163,18 +164,21 @@ def check_photographs(
     whole: Whole = False,
     save: Save = None,
     as_json: Json = False,
+    explain: Explain = False,
     backend: Annotated[str, typer.Option(help="torch, or onnx for a portable model.")] = "torch",
 ) -> None:
     "Detect heads and report P(fake). Exit status: 0 all checked, 1 some not read or saved, 2 usage error."
     found, number = find_photographs(photos), run_number_of(run_number, row)
     with loading():
         from deepfake_nbs.application.checking import check_and_print
+        from deepfake_nbs.application.explain import open_explainer
         from deepfake_nbs.application.gallery import Gallery
         from deepfake_nbs.application.pipeline import Pipeline
         from deepfake_nbs.application.report import choose_table, describe_networks
     try:
         pipeline = Pipeline.load(run, number, backend, model)
         known = Gallery.open(gallery, run) if gallery else None
+        explainer = open_explainer(pipeline, run, run_number, model, save) if explain else None
         if save:
             save.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
@@ -184,7 +188,7 @@ def check_photographs(
     if not as_json:
         print(choose_table().head(describe_networks(pipeline, known)))
     try:
-        failed = check_and_print(pipeline, found, known, whole, save, as_json, watched())
+        failed = check_and_print(pipeline, found, known, whole, save, as_json, watched(), explainer)
     except ValueError as error:  # A classifier that gives no numbers: nothing can be checked with it
         fail(error)
     raise typer.Exit(1 if failed else 0)
