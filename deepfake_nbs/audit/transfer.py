@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['BUDGETS', 'FEWEST', 'OTHERS', 'ALL', 'Vectors', 'FEATURES', 'WORDS', 'CELLS', 'MEASURES', 'TransferBudget',
            'transfer_budget', 'draw_images', 'add_family', 'why_empty', 'Fit', 'plan_fits', 'choose_svm',
-           'fit_and_test', 'frozen_vectors', 'word_vectors', 'left_out_predictions', 'tuned_name', 'best_xception',
+           'fit_and_test', 'frozen_vectors', 'word_vectors', 'left_out_predictions', 'best_xception',
            'known_predictions', 'Transfer', 'measure_transfer', 'transfer_cells', 'plot_matrix', 'auc_without',
            'combine_aucs', 'transfer_summary', 'show_part', 'summary_view', 'plot_summary', 'transfer_sentence',
-           'line_sentences', 'empty_sentences', 'shipped_left_out', 'shipped_left_out_sentence']
+           'line_sentences', 'data_sentence', 'empty_sentences', 'shipped_left_out', 'shipped_left_out_sentence']
 
 # %% ../../nbs/library/80b_transfer.ipynb #atr04
 from ..classifiers.transfer import PLACE, read_scores, source_families  # First: the engine
@@ -56,7 +56,7 @@ class TransferBudget:
 
 
 BUDGETS = {
-    "smoke": TransferBudget(30, 16, 96, 160, 32, 5_000, (("linear", 0.01), ("rbf", 1.0))),
+    "smoke": TransferBudget(30, 16, 96, 160, 32, 2_000, (("linear", 0.01), ("rbf", 1.0))),
     "mini": TransferBudget(200, 100, 192, 299, 256, 50_000),
     "full": TransferBudget(1000, 300, 224, 299, 256, 100_000),
 }
@@ -218,15 +218,8 @@ def left_out_predictions(
         out = frame[frame["split"].eq("test") & frame["left_out"].eq(1)]
         parts.append(out[["path", "label", "group", "probability"]].assign(
             family=name, trained=OTHERS, n_train=record["counts"]["train"],
-            classifier=tuned_name(record["config"]["row"])))
+            classifier=name_run(record["config"]["row"])))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(), unused
-
-
-def tuned_name(
-    row: int | str,  # Number of a run
-) -> str:
-    "Name of a trained network as a line of the tables."
-    return f"{name_run(row) if isinstance(row, int) else f'run {row}'}, fine-tuned"
 
 
 def best_xception(
@@ -250,7 +243,7 @@ def known_predictions(
         family = add_family(read_manifest((folder / record["dataset"]).resolve())).set_index("path")["family"]
         parts.append(test[["path", "label", "group", "probability"]].assign(
             family=test["path"].map(family), trained=ALL, n_train=record["counts"]["train"],
-            classifier=tuned_name(record["config"]["row"])))
+            classifier=name_run(record["config"]["row"])))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 # %% ../../nbs/library/80b_transfer.ipynb #atr33
@@ -516,7 +509,23 @@ def line_sentences(
         lines.append("; ".join([f"{row['classifier']}: mean AUC {', '.join(said)}", *ends]) + ".")
     return lines
 
-# %% ../../nbs/library/80b_transfer.ipynb #atr56
+# %% ../../nbs/library/80b_transfer.ipynb #atr55
+def data_sentence(
+    measured: Transfer,
+    dataset: str,            # Its folder in the run folder
+    budget: TransferBudget,  # That it was measured with
+) -> str:
+    "What was trained on and tested."
+    if measured.rows.empty:
+        return f"{dataset}: no images."
+    rows, trained = measured.rows, measured.rows["split"].eq("train")
+    test = rows[rows["split"].eq("test")]
+    names = ", ".join(sorted(rows["family"].unique()))
+    return (f"Dataset `{dataset}`, families {names}: {trained.sum()} training images (at most "
+            f"{budget.train_images} of each class of a family) for the SVMs, "
+            f"{len(test)} test images in {test['group'].nunique()} groups.")
+
+# %% ../../nbs/library/80b_transfer.ipynb #atr58
 def empty_sentences(
     cells: pd.DataFrame,  # As `transfer_cells` returns it
     measured: Transfer,
@@ -540,7 +549,7 @@ def empty_sentences(
                      f"{', '.join(which)}{command if OTHERS in ways else ''}.")
     return lines + [f"{name}: {why}." for name, why in measured.missing.items()]
 
-# %% ../../nbs/library/80b_transfer.ipynb #atr60
+# %% ../../nbs/library/80b_transfer.ipynb #atr62
 def shipped_left_out(
     record: dict[str, Any],  # training.json of the shipped networks; empty where there are none
 ) -> pd.DataFrame:           # As the record names the columns, the family first
