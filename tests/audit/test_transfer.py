@@ -171,7 +171,9 @@ def test_a_source_that_cannot_be_trained_on_is_named_and_its_cells_stay_empty(od
     assert any(line.endswith(f"cells of each matrix are empty: {why}.") for line in lines)
     summary = transfer.transfer_summary(predictions, cells)
     assert summary.loc[0, "within"] == 1
-    assert [text.get_text() for text in transfer.plot_matrix(cells).texts].count("empty") == cells["auc"].isna().sum()
+    assert [text.get_text() for text in transfer.plot_matrix(cells).texts].count("empty") == cells[
+        "auc"
+    ].isna().sum()
 
 
 def test_a_source_with_five_images_is_not_tested():
@@ -199,7 +201,9 @@ def test_a_run_without_a_dataset_is_named(tmp_path):
     summary = transfer.transfer_summary(measured.predictions, cells)
     text = transfer.transfer_sentence(summary, measured)
     assert text == "Transfer between sources: not measured; cvcs_dfd: the run folder has no such dataset."
-    assert transfer.data_sentence(measured, "cvcs_dfd", transfer.transfer_budget("smoke")).endswith("no images.")
+    assert transfer.data_sentence(measured, "cvcs_dfd", transfer.transfer_budget("smoke")).endswith(
+        "no images."
+    )
 
 
 # A run folder
@@ -280,7 +284,10 @@ def test_networks_that_were_trained_without_a_source_fill_their_cells(run):
     filled = cells.dropna(subset="auc")
     assert filled[["trained", "tested", "auc"]].to_numpy().tolist() == [[OTHERS, "A", 1.0]]
     lines = transfer.empty_sentences(cells, Transfer(rows, found, unused))
-    assert "lacks trainings on one family alone, all others, all" in lines[0] and "--leave-out-sources" in lines[0]
+    assert (
+        "lacks trainings on one family alone, all others, all" in lines[0]
+        and "--leave-out-sources" in lines[0]
+    )
     summary = transfer.transfer_summary(found, cells)
     assert summary.loc[0, "others"] == 1 and np.isnan(summary.loc[0, "difference"])
     assert "not measured" in transfer.transfer_sentence(summary, Transfer(rows, found, unused))
@@ -300,5 +307,9 @@ def test_the_shipped_networks_stand_apart():
     if not record:
         pytest.skip("this copy holds no networks")
     table = transfer.shipped_left_out(record)
-    assert table.columns[0] == "left out" and len(table.columns) <= 8 and len(table) == len(record["leave_out"])
-    assert transfer.shipped_left_out_sentence(record).startswith("The shipped network, measured on photographs")
+    assert (
+        table.columns[0] == "left out" and len(table.columns) <= 8 and len(table) == len(record["leave_out"])
+    )
+    assert transfer.shipped_left_out_sentence(record).startswith(
+        "The shipped network, measured on photographs"
+    )
