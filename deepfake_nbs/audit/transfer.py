@@ -57,7 +57,7 @@ class TransferBudget:
 
 
 BUDGETS = {
-    "smoke": TransferBudget(30, 16, 96, 160, 32, 2_000, (("linear", 0.01), ("rbf", 1.0))),
+    "smoke": TransferBudget(50, 16, 160, 128, 32, 2_000, (("linear", 0.01), ("rbf", 1.0))),
     "mini": TransferBudget(200, 100, 192, 299, 256, 50_000),
     "full": TransferBudget(1000, 300, 224, 299, 256, 100_000),
 }
@@ -195,8 +195,9 @@ def word_vectors(
 ) -> Callable[[pd.DataFrame], Vectors]:
     "Histograms of SIFT words that are clustered on the training images alone."
     def fit(train: pd.DataFrame) -> Vectors:
-        words = SiftBagOfWords(budget.n_words, image_size=budget.sift_size, cache=str(cache),
-                               max_descriptors=budget.max_descriptors).fit(image_paths(train, dataset))
+        most = dict(max_descriptors=budget.max_descriptors, n_jobs=2)
+        words = SiftBagOfWords(budget.n_words, image_size=budget.sift_size, cache=str(cache), **most)
+        words.fit(image_paths(train, dataset))
         return lambda some: words.transform(image_paths(some, dataset))
 
     return fit
