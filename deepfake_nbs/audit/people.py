@@ -56,7 +56,7 @@ def agreement_sentence(
     if agreement.empty:
         return "People and the classifier: not compared; the classifier gave no image a P(fake)."
     row = agreement.iloc[0]
-    value = show_value(*(row[f"agree{end}"] for end in ("", "_low", "_high")), why=row["agree_why"])
+    value = show_value(row["agree"], row["agree_low"], row["agree_high"], why=row["agree_why"])
     return (f"People and the classifier give the same answer for {value} of {row['n']} images (kappa "
             f"{row['kappa']:.2f}). People are wrong about {row['people_wrong']:.1%}, the classifier about "
             f"{row['ours_wrong']:.1%}, both about {row['both_wrong']:.1%}; independent errors would give "
@@ -71,7 +71,7 @@ def agreement_view(
                  expected="both wrong if independent", kappa="kappa")
     rows = []
     for row in agreement.to_dict("records"):
-        value = show_value(*(row[f"agree{end}"] for end in ("", "_low", "_high")), why=row["agree_why"])
+        value = show_value(row["agree"], row["agree_low"], row["agree_high"], why=row["agree_why"])
         numbers = {name: f"{row[key]:.3f}" if row[key] == row[key] else "" for key, name in words.items()}
         rows.append({"images": row["images"], "n": row["n"], "same answer [95 % interval]": value} | numbers)
     return pd.DataFrame(rows)

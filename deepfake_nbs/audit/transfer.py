@@ -126,7 +126,8 @@ def plan_fits(
     if len(names) > 1:
         wanted += [Fit(OTHERS, [one for one in names if one != name], [name]) for name in names]
     lost = {name: why_empty(rows[rows["family"].eq(name)], ("test",)) for name in names}
-    fits, reasons = [], {}
+    fits: list[Fit] = []
+    reasons: dict[tuple[str, str], str] = {}
     for fit in [*wanted, Fit(ALL, names, names)]:
         why = why_empty(rows[rows["family"].isin(fit.known)], ("train", "validation"))
         about = f"{' and '.join(fit.known)} cannot be trained on ({why})" if why else ""
