@@ -196,8 +196,8 @@ def word_vectors(
 ) -> Callable[[pd.DataFrame], Vectors]:
     "Histograms of SIFT words that are clustered on the training images alone."
     def fit(train: pd.DataFrame) -> Vectors:
-        most = dict(max_descriptors=budget.max_descriptors, n_jobs=2)
-        words = SiftBagOfWords(budget.n_words, image_size=budget.sift_size, cache=str(cache), **most)
+        words = SiftBagOfWords(budget.n_words, image_size=budget.sift_size, cache=str(cache), n_jobs=2,
+                               max_descriptors=budget.max_descriptors)
         words.fit(image_paths(train, dataset))
         return lambda some: words.transform(image_paths(some, dataset))
 
