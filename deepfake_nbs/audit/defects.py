@@ -170,7 +170,7 @@ def hold_norms(
 def hold_gradients_only(
     net: nn.Module,  # Changed in place
 ) -> nn.Module:      # In training mode, its batch norms too
-    "Fault: batch norms get no gradient, and go on normalising by the batch."
+    "Fault: batch norms get no gradient, and still normalise by the batch."
     return hold_norms(net).train()
 
 # %% ../../nbs/library/80a_defects.ipynb #def40
@@ -246,12 +246,14 @@ DEFECTS = dict(
     frames_shuffled=Defect("frames shuffled over splits", "section 2", BOTH, split_groups, shuffle_frames),
     bgr_pixels=Defect("BGR 0 to 255 into RGB 0 to 1", "its code", NETWORK, scale_pixels, swap_and_stretch),
     keypoints=Defect("200 keypoints, 500 in training", "its code", WORDS, equal_keypoints, unequal_keypoints),
-    unscaled=Defect("features under a Gaussian kernel unscaled", "its code", WORDS, svm_on_scaled, svm_on_raw),
+    unscaled=Defect("unscaled features under a Gaussian kernel", "its code", WORDS, svm_on_scaled,
+                    svm_on_raw),
     steep_decay=Defect("learning rate times .05 each 5 epochs", "section 5", NETWORK, decay_gently,
                        decay_steeply),
     norms_moving=Defect("batch norm frozen without effect", "its code", NETWORK, hold_norms,
                         hold_gradients_only),
-    last_epoch=Defect("last epoch read, not the best", "section 5", NETWORK, choose_on_validation, choose_last),
+    last_epoch=Defect("last epoch read, not the best", "section 5", NETWORK, choose_on_validation,
+                      choose_last),
     epoch_on_test=Defect("epoch chosen on test", "section 5 (run 8)", NETWORK, choose_on_validation,
                          choose_on_test),
     setting_on_test=Defect("configuration chosen on test", "section 5", WORDS, choose_on_validation,
@@ -261,7 +263,8 @@ DEFECTS = dict(
     accuracy=Defect("accuracy, not balanced accuracy", "Table 2", BOTH, weigh_classes, weigh_images),
     labels_in_order=Defect("labels attached in directory order", "its code", WORDS, keep_labels,
                            labels_in_order),
-    query_in_pool=Defect("query left in the pool", "its code", RETRIEVAL, pool_without_query, pool_with_query),
+    query_in_pool=Defect("query left in the pool", "its code", RETRIEVAL, pool_without_query,
+                         pool_with_query),
 )
 
 # %% ../../nbs/library/80a_defects.ipynb #def55
