@@ -19,9 +19,9 @@ from deepfake_nbs.audit.defect_systems import (
     AuditBudget,
     AuditSet,
     NetworkRuns,
+    WordRuns,
     read_audit_set,
     retrieval_hits,
-    words_numbers,
 )
 from .defects import DEFECTS, FRACTIONS, system_switches
 from ..metrics import mean_interval, show_value
@@ -54,9 +54,8 @@ def study_numbers(
     data: AuditSet,
 ) -> pd.DataFrame:  # As `switch_numbers`, of both systems
     "Measure all switches of words and network."
-    network = NetworkRuns(data)
-    return pd.concat([switch_numbers(lambda on: words_numbers(data, on), "words"),
-                      switch_numbers(network.numbers, "network")], ignore_index=True)
+    runs = WordRuns(data), NetworkRuns(data)
+    return pd.concat([switch_numbers(one.numbers, one.system) for one in runs], ignore_index=True)
 
 # %% ../../nbs/library/80ab_defect_study.ipynb #dst14
 SEEDS_AGREE = "no seed differs"

@@ -96,7 +96,7 @@ def test_sentences_say_where_an_interval_holds_0(table):
 
 def test_a_run_that_cannot_be_audited_gets_a_sentence(tmp_path):
     table, facts = study.try_study(tmp_path, AuditBudget())
-    assert table.empty and "manifest.csv" in facts["why"]
+    assert table.empty and "no such manifest" in facts["why"]
     assert study.together_sentence(table, facts).startswith("No fault was measured on these images: ")
     assert study.alone_sentence(table, "network").endswith("not measured.")
     assert study.images_sentence(facts) == "Nothing was measured."

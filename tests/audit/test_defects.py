@@ -14,7 +14,7 @@ from deepfake_nbs.audit.defects import DEFECTS
 TESTED = {}  # Switch: its test
 
 
-def tests_of(*names):
+def covers(*names):
     def keep(test):
         TESTED.update(dict.fromkeys(names, test))
         return test
@@ -42,7 +42,7 @@ def crossing(rows, split, key):
     return int(pd.Series(split).groupby(rows[key].to_numpy()).nunique().gt(1).sum())
 
 
-@tests_of("actors_shared")
+@covers("actors_shared")
 def test_actors_stand_in_several_splits_and_clips_in_one():
     rows = clips()
     honest, faulty = (split(rows, 3) for split in functions("actors_shared"))
@@ -50,7 +50,7 @@ def test_actors_stand_in_several_splits_and_clips_in_one():
     assert crossing(rows, faulty, "group") > 0 and crossing(rows, faulty, "video") == 0
 
 
-@tests_of("frames_shuffled")
+@covers("frames_shuffled")
 def test_shuffled_frames_divide_clips():
     rows = clips()
     honest, faulty = (split(rows, 3) for split in functions("frames_shuffled"))
@@ -59,7 +59,7 @@ def test_shuffled_frames_divide_clips():
     assert set(honest) == set(faulty) == {"train", "validation", "test"}
 
 
-@tests_of("bgr_pixels")
+@covers("bgr_pixels")
 def test_pixels_are_blue_first_and_up_to_255():
     pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3) * 10
     honest, faulty = (scale(pixels) for scale in functions("bgr_pixels"))
@@ -68,14 +68,14 @@ def test_pixels_are_blue_first_and_up_to_255():
     assert honest.dtype == faulty.dtype == np.float32
 
 
-@tests_of("keypoints")
+@covers("keypoints")
 def test_splits_get_another_number_of_keypoints():
     honest, faulty = (limits(500, 200) for limits in functions("keypoints"))
     assert set(honest.values()) == {500}
     assert faulty == dict(train=500, validation=200, test=200)
 
 
-@tests_of("unscaled")
+@covers("unscaled")
 def test_an_svm_on_raw_features_is_that_of_scikit_learn_without_a_scaler():
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(60, 3)) * [1, 10, 100], np.arange(60) % 2
@@ -86,7 +86,7 @@ def test_an_svm_on_raw_features_is_that_of_scikit_learn_without_a_scaler():
     assert np.abs(honest - faulty).max() > 0.1
 
 
-@tests_of("steep_decay")
+@covers("steep_decay")
 def test_the_rate_falls_to_a_twentieth_each_five_epochs():
     honest, faulty = functions("steep_decay")
     np.testing.assert_allclose([faulty(1.0, epoch, 20) for epoch in (0, 4.9, 5, 10)], [1, 1, 0.05, 0.0025])
@@ -99,7 +99,7 @@ def test_the_rate_falls_to_a_twentieth_each_five_epochs():
     assert honest(1.0, 10, 20) > 0.3
 
 
-@tests_of("norms_moving")
+@covers("norms_moving")
 def test_a_norm_that_is_frozen_without_effect_moves():
     honest, faulty = functions("norms_moving")
     x = torch.tensor([[9.0], [11.0]])
@@ -113,7 +113,7 @@ def test_a_norm_that_is_frozen_without_effect_moves():
     assert moved[honest] == 0 and moved[faulty] == pytest.approx(1)
 
 
-@tests_of("last_epoch", "epoch_on_test", "setting_on_test")
+@covers("last_epoch", "epoch_on_test", "setting_on_test")
 def test_choices_look_where_they_should_not():
     validation, test = np.array([0.5, 0.8, 0.7, 0.8]), np.array([0.9, 0.6, 0.7, 0.65])
     for name in ("last_epoch", "epoch_on_test", "setting_on_test"):
@@ -123,7 +123,7 @@ def test_choices_look_where_they_should_not():
     assert DEFECTS["setting_on_test"].faulty(validation, test) == 0
 
 
-@tests_of("other_images")
+@covers("other_images")
 def test_images_without_a_head_are_left_out():
     has_crop = np.array([True, False, True])
     honest, faulty = (choose(has_crop) for choose in functions("other_images"))
@@ -131,7 +131,7 @@ def test_images_without_a_head_are_left_out():
     np.testing.assert_array_equal(faulty, has_crop)
 
 
-@tests_of("accuracy")
+@covers("accuracy")
 def test_weights_make_accuracy_or_balanced_accuracy():
     rng = np.random.default_rng(1)
     labels, margins = np.array([0, 1, 1, 1] * 20), rng.normal(size=80)
@@ -142,7 +142,7 @@ def test_weights_make_accuracy_or_balanced_accuracy():
     np.testing.assert_allclose(defects.weigh_classes(np.ones(3)), 1)  # One class alone
 
 
-@tests_of("labels_in_order")
+@covers("labels_in_order")
 def test_labels_keep_their_number_and_lose_their_image():
     labels = np.array([0, 1, 1] * 100)
     honest, faulty = (attach(labels, 5) for attach in functions("labels_in_order"))
@@ -150,7 +150,7 @@ def test_labels_keep_their_number_and_lose_their_image():
     assert faulty.sum() == labels.sum() and 0.4 < (faulty == labels).mean() < 0.7  # By chance 5 of 9
 
 
-@tests_of("query_in_pool")
+@covers("query_in_pool")
 def test_a_query_in_its_pool_finds_itself():
     likeness = np.array([[1, 0.1, 0.8], [0.1, 1, 0.3], [0.8, 0.3, 1]])
     honest, faulty = (pool(likeness).argmax(1) for pool in functions("query_in_pool"))
