@@ -52,7 +52,7 @@ class AuditBudget:
     n_words: int = Field(128, ge=2)      # SIFT words
     hidden: int = Field(16, ge=1)        # Units of the perceptron
     epochs: int = Field(8, ge=1)         # First phase, batches of 32
-    fine_epochs: int = Field(4, ge=1)    # Second phase, batches of 4, batch norm frozen
+    fine_epochs: int = Field(2, ge=1)    # Second phase, batches of 4, batch norm frozen
 
     @property
     def side(self) -> int:  # Of the part that is looked at, pixels
@@ -303,7 +303,7 @@ class SideBySide(nn.Module):
         return torch.bmm(hidden, self.last).squeeze(2) + self.bias
 
 # %% ../../nbs/library/80aa_defect_systems.ipynb #dsy36
-RATE, FINE = 0.003, 0.2  # Learning rate of AdamW at the start, and its factor in the second phase
+RATE, FINE = 0.01, 0.2  # Learning rate of AdamW at the start, and its factor in the second phase
 
 
 def epoch_batches(
@@ -398,6 +398,6 @@ def noise_audit_set(
     own[:, 0] += shift * label
     odds = np.column_stack([1 + shift * label, np.ones((n, budget.n_words - 1))]).astype(float)
     odds /= odds.sum(1, keepdims=True)
-    words = [rng.choice(budget.n_words, 60, p=one) for one in odds]
+    words = [rng.choice(budget.n_words, 120, p=one) for one in odds]
     statistics = dict(scale_pixels=own, swap_and_stretch=np.sign(own) + 0.01 * rng.normal(size=own.shape))
     return AuditSet(rows, rng.random(n) < 0.8, words, statistics, budget)

@@ -167,7 +167,7 @@ def test_networks_side_by_side_are_networks_one_by_one():
 
 
 def test_training_learns_and_is_the_same_again(noise):
-    easy = systems.noise_audit_set(n_groups=60, shift=4.0, budget=AuditBudget(seeds=2, n_words=8, epochs=20))
+    easy = systems.noise_audit_set(n_groups=60, shift=8.0, budget=AuditBudget(seeds=2, n_words=8, epochs=20))
     numbers = systems.NetworkRuns(easy).numbers()
     assert (numbers > 0.8).all() and (systems.WordRuns(easy).numbers() > 0.75).all()
     np.testing.assert_array_equal(numbers, systems.NetworkRuns(easy).numbers())
