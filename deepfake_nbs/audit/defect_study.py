@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['COLUMNS', 'SEEDS_AGREE', 'TOGETHER', 'NUMBERS', 'SYSTEMS', 'RISE', 'FALL', 'switch_numbers', 'study_numbers',
            'seed_interval', 'defect_table', 'retrieval_row', 'run_study', 'try_study', 'defect_view', 'plot_waterfall',
-           'plot_alone', 'together_sentence', 'alone_sentence', 'query_sentence', 'images_sentence']
+           'plot_alone', 'together_sentence', 'alone_sentence', 'query_sentence', 'images_sentence', 'read_finished',
+           'compare_choices', 'choices_sentence']
 
 # %% ../../nbs/library/80ab_defect_study.ipynb #dst04
 from collections.abc import Callable
@@ -24,7 +25,9 @@ from deepfake_nbs.audit.defect_systems import (
     retrieval_hits,
 )
 from .defects import DEFECTS, FRACTIONS, system_switches
-from ..metrics import mean_interval, show_value
+from ..classifiers.tables import listed_runs
+from ..metrics import classification_metrics, mean_interval, show_value, subtract_metrics
+from ..runs import read_predictions
 
 # %% ../../nbs/library/80ab_defect_study.ipynb #dst05
 if TYPE_CHECKING:  # matplotlib loads only where a figure is drawn
@@ -295,3 +298,48 @@ def images_sentence(
     return (f"{facts['images']} images of {facts['groups']} groups, {facts['fakes']:.0%} of them fake (two "
             f"thirds in the report); {facts['seeds']} seeds, each with a split ({parts}) and a training of "
             f"its own, the same for all switches. {crops}")
+
+# %% ../../nbs/library/80ab_defect_study.ipynb #dst41
+def read_finished(
+    run: str | Path,  # Run folder
+) -> dict[str, dict[str, pd.DataFrame]]:  # By run: predictions validation, best and last (both of test)
+    "Predictions of the finished runs on the group split; none where nothing was trained."
+    out = {}
+    for name, record in listed_runs(run).items():
+        place = Path(run) / "training" / str(name)
+        if record["config"]["protocol"] == "group":
+            out[str(name)] = dict(
+                validation=read_predictions(place, "validation"), best=read_predictions(place),
+                last=read_predictions(place, checkpoint="last"))
+    return out
+
+
+def compare_choices(
+    finished: dict[str, dict[str, pd.DataFrame]],  # As `read_finished` returns it; two runs or more
+) -> pd.DataFrame:  # fault, first and second (runs), value, low, high, why, n
+    "AUC added by choosing the run on test, and by the last epoch of the run that validation chooses."
+    aucs = {name: [float(classification_metrics(one[split], 1).loc["auc", "value"])
+                   for split in ("validation", "best")] for name, one in finished.items()}
+    honest, lucky = (max(aucs, key=lambda name: aucs[name][i]) for i in (0, 1))
+    fair = finished[honest]["best"]
+    faults = dict(setting_on_test=(lucky, finished[lucky]["best"]),
+                  last_epoch=(honest, finished[honest]["last"]))
+    return pd.DataFrame([
+        dict(fault=fault, first=name, second=honest, n=len(frame), **subtract_metrics(frame, fair))
+        for fault, (name, frame) in faults.items()]).rename(columns={"difference": "value"})
+
+
+def choices_sentence(
+    finished: dict[str, dict[str, pd.DataFrame]],  # As `read_finished` returns it
+) -> str:
+    "What the two faults would add in the finished runs."
+    if len(finished) < 2:
+        return "Fewer than two runs are finished on the group split, so no choice among them is measured."
+    found = compare_choices(finished).set_index("fault")
+    shown = {name: show_value(row.value, row.low, row.high, why=row.why, sign="+")
+             for name, row in zip(found.index, found.itertuples(), strict=True)}
+    choice = found.loc["setting_on_test"]
+    return (f"Of {len(finished)} finished runs, validation chooses run {choice['second']} and the test split "
+            f"run {choice['first']}: a test AUC of {shown['setting_on_test']} more, by the choice alone. "
+            f"Reading the last epoch of run {choice['second']} instead of its best adds {shown['last_epoch']} "
+            "(intervals over groups).")

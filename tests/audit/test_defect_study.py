@@ -111,3 +111,34 @@ def test_the_waterfall_is_drawn_from_the_honest_number_to_the_faulty_one(table):
     np.testing.assert_allclose(bars[0], (0.5, 0.6))
     assert all(a[1] == pytest.approx(b[0]) for a, b in zip(bars, bars[1:], strict=False))
     assert len(study.plot_alone(table).get_yticklabels()) == len(NAMES)
+
+
+def predictions(*right):
+    "Ten groups of a real image and a fake; in those that are named, the fake has the higher probability."
+    made = [(i, label, 0.5 + (0.1 if i in right else -0.1) * label) for i in range(10) for label in (0, 1)]
+    rows = [dict(group=f"g{i}", label=label, probability=p) for i, label, p in made]
+    return pd.DataFrame(rows)
+
+
+def test_choices_among_finished_runs_by_hand():
+    finished = {
+        "3": dict(
+            validation=predictions(*range(9)), best=predictions(*range(6)), last=predictions(*range(7))
+        ),
+        "8": dict(validation=predictions(*range(5)), best=predictions(*range(8)), last=predictions()),
+    }
+    found = study.compare_choices(finished).set_index("fault")
+    assert found.loc["setting_on_test", ["first", "second"]].tolist() == ["8", "3"]
+    assert found.loc["setting_on_test", "value"] == pytest.approx(
+        0.2
+    )  # A fake that is right beats all ten real
+    assert found.loc["last_epoch", "value"] == pytest.approx(0.1)
+    text = study.choices_sentence(finished)
+    assert (
+        "Of 2 finished runs, validation chooses run 3 and the test split run 8: a test AUC of +0.200" in text
+    )
+    assert study.choices_sentence({"3": finished["3"]}).startswith("Fewer than two runs are finished")
+
+
+def test_a_folder_without_runs_has_no_finished_ones(tmp_path):
+    assert study.read_finished(tmp_path) == {}
