@@ -339,7 +339,8 @@ def choices_sentence(
     shown = {name: show_value(row.value, row.low, row.high, why=row.why, sign="+")
              for name, row in zip(found.index, found.itertuples(), strict=True)}
     choice = found.loc["setting_on_test"]
+    other = f"run {choice['first']}: a test AUC of {shown['setting_on_test']} more, by the choice alone"
+    other = "the same, so that nothing is gained" if choice["first"] == choice["second"] else other
     return (f"Of {len(finished)} finished runs, validation chooses run {choice['second']} and the test split "
-            f"run {choice['first']}: a test AUC of {shown['setting_on_test']} more, by the choice alone. "
-            f"Reading the last epoch of run {choice['second']} instead of its best adds {shown['last_epoch']} "
+            f"{other}. Reading the last epoch of run {choice['second']} instead of its best adds {shown['last_epoch']} "
             "(intervals over groups).")

@@ -137,6 +137,8 @@ def test_choices_among_finished_runs_by_hand():
     assert (
         "Of 2 finished runs, validation chooses run 3 and the test split run 8: a test AUC of +0.200" in text
     )
+    same = {name: finished["8"] for name in ("4", "8")}
+    assert "the test split the same, so that nothing is gained" in study.choices_sentence(same)
     assert study.choices_sentence({"3": finished["3"]}).startswith("Fewer than two runs are finished")
 
 

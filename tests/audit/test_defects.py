@@ -150,6 +150,14 @@ def test_labels_keep_their_number_and_lose_their_image():
     assert faulty.sum() == labels.sum() and 0.4 < (faulty == labels).mean() < 0.7  # By chance 5 of 9
 
 
+def test_the_order_of_the_directory_is_not_that_of_the_split():
+    labels = np.array([0, 1, 1] * 100)
+    rows = pd.DataFrame(dict(label=labels, source="a", group=[f"g{i}" for i in range(300)], video=""))
+    for seed in range(3):  # Both permute 300 rows: with the same seed, all real labels would be in training
+        attached, split = defects.labels_in_order(labels, seed), defects.shuffle_frames(rows, seed)
+        assert abs(attached[split == "train"].mean() - attached[split == "test"].mean()) < 0.2
+
+
 @covers("query_in_pool")
 def test_a_query_in_its_pool_finds_itself():
     likeness = np.array([[1, 0.1, 0.8], [0.1, 1, 0.3], [0.8, 0.3, 1]])
