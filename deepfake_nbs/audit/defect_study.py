@@ -229,7 +229,7 @@ def plot_alone(
     ax.axvline(0, color="grey", ls=":")
     ax.set(yticks=range(len(names)), yticklabels=[DEFECTS[name].words for name in names],
            ylim=(len(names) - 0.5, -0.5), xlabel="number with this fault alone, minus the honest one")
-    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.4, -0.14), ncols=2)
+    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.4, -0.09), ncols=2)
     return ax
 
 # %% ../../nbs/library/80ab_defect_study.ipynb #dst35
@@ -342,5 +342,5 @@ def choices_sentence(
     other = f"run {choice['first']}: a test AUC of {shown['setting_on_test']} more, by the choice alone"
     other = "the same, so that nothing is gained" if choice["first"] == choice["second"] else other
     return (f"Of {len(finished)} finished runs, validation chooses run {choice['second']} and the test split "
-            f"{other}. Reading the last epoch of run {choice['second']} instead of its best adds {shown['last_epoch']} "
-            "(intervals over groups).")
+            f"{other}. Reading the last epoch of run {choice['second']} instead of its best adds "
+            f"{shown['last_epoch']} (intervals over groups).")
