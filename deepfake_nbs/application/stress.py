@@ -9,8 +9,8 @@ __all__ = ['STRESS', 'BLOCK', 'BORDER', 'MOST_AT_ONCE', 'STAGES', 'stress_region
 # %% ../../nbs/library/70eb_stress.ipynb #str03
 import math
 import time
+from dataclasses import replace
 
-import numpy as np
 from PIL import Image
 
 from .evidence import Evidence, Stress, StressBand, StressStep, apply_stress, make_band
@@ -20,7 +20,6 @@ from .reading import Photo, Source
 from ..distortions import LADDER, MOST_WEBP, Step, check_step, distort
 from ..heads.cropping import crop_head
 from ..heads.detector import Box
-from dataclasses import replace
 
 # %% ../../nbs/library/70eb_stress.ipynb #str07
 STRESS = (
