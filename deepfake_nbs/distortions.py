@@ -139,12 +139,14 @@ class Distortion:
 LADDER = dict(
     jpeg=Distortion(compress_jpeg, (95, 85, 75, 60, 45, 30), (1, 100), "quality", "JPEG", True),
     webp=Distortion(compress_webp, (95, 85, 75, 60, 45, 30), (1, 100), "quality", "WebP", True),
-    resize=Distortion(resize_and_back, (0.75, 0.5, 0.35, 0.25), (0.01, 1), "fraction of the size", "resizing"),
+    resize=Distortion(
+        resize_and_back, (0.75, 0.5, 0.35, 0.25), (0.01, 1), "fraction of the size", "resizing"),
     screenshot=Distortion(
         resample_screenshot, (0.9, 0.75, 0.6, 0.45), (0.01, 1), "size on the screen", "screenshot"),
     blur=Distortion(blur, (0.5, 1, 2, 3), (0, 100), "pixels", "blur"),
     noise=Distortion(add_noise, (2, 4, 8, 16), (0, 255), "steps of brightness", "noise"),
-    crop=Distortion(crop_centre, (0.95, 0.9, 0.8, 0.7), (0.01, 1), "fraction of a side", "crop", local=False),
+    crop=Distortion(
+        crop_centre, (0.95, 0.9, 0.8, 0.7), (0.01, 1), "fraction of a side", "crop", local=False),
     gamma=Distortion(change_gamma, (0.8, 1.25, 0.65, 1.5, 0.5, 2.0), (0.05, 20), "exponent", "gamma"),
 )
 
@@ -189,8 +191,8 @@ def check_step(
     number = isinstance(strength, int | float) and not isinstance(strength, bool) and math.isfinite(strength)
     if not number or not low <= strength <= high or (row.whole_numbers and strength != int(strength)):
         kind = "a whole number" if row.whole_numbers else "a number"
-        raise ValueError(
-            f"distortion {name!r}: strength is {strength!r}; expected {kind} from {low:g} to {high:g} ({row.unit})")
+        expected = f"expected {kind} from {low:g} to {high:g} ({row.unit})"
+        raise ValueError(f"distortion {name!r}: strength is {strength!r}; {expected}")
     return step
 
 

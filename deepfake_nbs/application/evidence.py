@@ -284,7 +284,8 @@ def apply_stress(
     stress = evidence.stress
     if stress is None:
         return evidence
-    scored = evidence.heads if evidence.region == "head" else (evidence,)
+    one: tuple[Evidence | HeadPrediction, ...] = (evidence,)
+    scored = evidence.heads if evidence.region == "head" else one
     bands = tuple(_band_of(evidence, one, band) for one, band in zip(scored, stress.bands, strict=True))
     words = ["unsure" if flipped_steps(band) else band.verdict for band in bands]
     main, reason = bands[stress.main], ""

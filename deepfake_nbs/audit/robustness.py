@@ -101,7 +101,9 @@ class Audited:
 
 # %% ../../nbs/library/80c_robustness.ipynb #rob16
 @torch.inference_mode()
-def _network_score(squares: list[np.ndarray], network: torch.nn.Module, config: dict, device: str) -> np.ndarray:
+def _network_score(
+    squares: list[np.ndarray], network: torch.nn.Module, config: dict, device: str
+) -> np.ndarray:
     pixels = torch.from_numpy(np.stack(squares)).to(device)
     logits = network(normalise(pixels, config["mean"], config["std"]))
     return logits.float().softmax(1)[:, 1].cpu().numpy().astype(float)
@@ -148,8 +150,8 @@ def fit_words_svm(
     out, folder = Path(run) / "baselines" / "group", Path(run) / "cvcs_dfd"
     tables = read_baselines(out)
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    plan = {key: tuple(value) if isinstance(value, list) else value for key, value in record["config"].items()}
-    config = BaselineConfig(**plan)
+    plan = record["config"].items()
+    config = BaselineConfig(**{key: tuple(one) if isinstance(one, list) else one for key, one in plan})
     predictions = tables["predictions"]
     predictions = predictions[predictions["classifier"].eq(SIFT_CLASSIFIERS[0])]
     manifest = read_manifest(folder)
@@ -332,12 +334,15 @@ def robustness_view(
     table: pd.DataFrame,  # As `audit_robustness` returns it
 ) -> pd.DataFrame:        # Eight columns, in words
     "The table for reading."
-    columns = ("classifier", "distortion", "n", "AUC undistorted", "AUC", "difference", "verdicts flipped", "coverage")
+    columns = ("classifier", "distortion", "n", "AUC undistorted", "AUC", "difference", "verdicts flipped",
+               "coverage")
     if table.empty:
         return pd.DataFrame(columns=columns)
-    rows = [(row["classifier"], row["step"], row["n"], "" if row["plain"] != row["plain"] else f"{row['plain']:.2f}",
-             _shown(row, "auc"), _shown(row, "difference", "+"), _shown(row, "flips"), _shown(row, "coverage"))
-            for row in strongest_steps(table).to_dict("records")]
+    rows = []
+    for row in strongest_steps(table).to_dict("records"):
+        plain = "" if row["plain"] != row["plain"] else f"{row['plain']:.2f}"
+        shown = [_shown(row, *pair) for pair in (("auc",), ("difference", "+"), ("flips",), ("coverage",))]
+        rows.append((row["classifier"], row["step"], row["n"], plain, *shown))
     return pd.DataFrame(rows, columns=columns)
 
 # %% ../../nbs/library/80c_robustness.ipynb #rob47
@@ -355,7 +360,8 @@ def robustness_sentence(
     if steps["difference"].isna().all():
         return f"Robustness of {name}: {about} hold one class only, so there is no AUC.{absent}"
     worst = steps.loc[steps["difference"].idxmin()].to_dict()
-    change = show_value(*(worst[f"difference{end}"] for end in ("", "_low", "_high")), 3, worst["difference_why"], "+")
+    interval = (worst[f"difference{end}"] for end in ("", "_low", "_high"))
+    change = show_value(*interval, 3, worst["difference_why"], "+")
     clear = int((steps["difference_high"] < 0).sum())
     return (f"The distortion that costs {name} most is {worst['step']}: AUC {worst['auc']:.3f} instead of "
             f"{worst['plain']:.3f}, a paired difference of {change} on {about}. It is the largest of "
@@ -388,7 +394,8 @@ MEASURES = dict(auc="AUC", coverage="coverage", flips="verdicts flipped")
 def _panel(ax: "Axes", part: pd.DataFrame, measure: str, number: int, name: str) -> None:
     "The line of one classifier in one panel."
     x = np.arange(len(part)) + 0.08 * (number - 1)
-    reach = np.abs(part[[f"{measure}_low", f"{measure}_high"]].to_numpy(float).T - part[measure].to_numpy(float))
+    ends = part[[f"{measure}_low", f"{measure}_high"]].to_numpy(float).T
+    reach = np.abs(ends - part[measure].to_numpy(float))
     ax.errorbar(x, part[measure], yerr=np.nan_to_num(reach), color=COLOURS[number % len(COLOURS)], capsize=2,
                 marker=MARKERS[number % len(MARKERS)], ms=4, lw=1.2, label=name)
     ax.set_xticks(range(len(part)), ["none", *(f"{value:g}" for value in part["strength"][1:])], fontsize=7)
