@@ -150,8 +150,9 @@ def fit_words_svm(
     out, folder = Path(run) / "baselines" / "group", Path(run) / "cvcs_dfd"
     tables = read_baselines(out)
     record = json.loads((out / "run.json").read_text(encoding="utf-8"))
-    plan = record["config"].items()
-    config = BaselineConfig(**{key: tuple(one) if isinstance(one, list) else one for key, one in plan})
+    kept = record["config"].items()
+    plan: dict[str, Any] = {key: tuple(one) if isinstance(one, list) else one for key, one in kept}
+    config = BaselineConfig(**plan)
     predictions = tables["predictions"]
     predictions = predictions[predictions["classifier"].eq(SIFT_CLASSIFIERS[0])]
     manifest = read_manifest(folder)
@@ -360,8 +361,8 @@ def robustness_sentence(
     if steps["difference"].isna().all():
         return f"Robustness of {name}: {about} hold one class only, so there is no AUC.{absent}"
     worst = steps.loc[steps["difference"].idxmin()].to_dict()
-    interval = (worst[f"difference{end}"] for end in ("", "_low", "_high"))
-    change = show_value(*interval, 3, worst["difference_why"], "+")
+    value, low, high = (worst[f"difference{end}"] for end in ("", "_low", "_high"))
+    change = show_value(value, low, high, 3, worst["difference_why"], "+")
     clear = int((steps["difference_high"] < 0).sum())
     return (f"The distortion that costs {name} most is {worst['step']}: AUC {worst['auc']:.3f} instead of "
             f"{worst['plain']:.3f}, a paired difference of {change} on {about}. It is the largest of "
