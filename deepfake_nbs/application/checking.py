@@ -21,8 +21,9 @@ from .explain import Explainer
 from .pipeline import Pipeline, SimilarImages, check_stream
 from .reading import Photo
 from .report import choose_table, photo_row, video_row
+from .stress import stress_photo
 from .video import VideoEvidence, check_video
-from ..commands import one_line
+from ..commands import one_line, say
 from ..core import whole_file, write_json
 from ..files import FoundFiles
 from ..images import ImageError
@@ -41,10 +42,15 @@ def check_found(
     gallery: SimilarImages | None,  # Where similar images are looked for
     whole: bool,                    # Classify the whole image where no head is found
     keep_pixels: bool,              # The figures will be drawn
+    stress: bool = False,           # Send each photograph through the stress test
 ) -> Iterator[Answer]:
     "What is known of each photograph and video, in order; of one that cannot be read, its error."
     yield from (ImageError(path, reason) for path, reason in found.unreadable.items())
-    for photo in check_stream(pipeline, found.images, whole, gallery, keep_pixels=keep_pixels):
+    for photo in check_stream(pipeline, found.images, whole, gallery, keep_pixels=keep_pixels or stress):
+        if stress and photo.error is None:
+            stress_photo(pipeline, photo)
+            if not keep_pixels:
+                photo.let_go()
         yield photo.error or photo
     if found.videos:
         from deepfake_nbs.data.containers import VideoError
@@ -138,8 +144,11 @@ def check_and_print(
     as_json: bool,                  # One JSON object a line
     progress: bool,                 # Somebody sees a bar
     explainer: Explainer | None = None,  # Writes heatmaps beside the evidence of photographs
+    stress: bool = False,           # Send each photograph through the stress test
 ) -> int:                           # How many could not be read, or not saved
     "Check photographs and videos, and print and save what was found."
     n, n_unreadable = len(found.images) + len(found.videos) + len(found.unreadable), len(found.unreadable)
-    answers = check_found(pipeline, found, gallery, whole, bool(save))
+    if stress and found.videos:
+        say("--stress: videos are checked without the stress test")
+    answers = check_found(pipeline, found, gallery, whole, bool(save), stress)
     return print_answers(answers, n, -n_unreadable, save, as_json, progress and n >= 10, explainer)

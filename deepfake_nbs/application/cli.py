@@ -165,6 +165,7 @@ def check_photographs(
     save: Save = None,
     as_json: Json = False,
     explain: Explain = False,
+    stress: Annotated[bool, typer.Option("--stress", help="Classify again after ten distortions.")] = False,
     backend: Annotated[str, typer.Option(help="torch, or onnx for a portable model.")] = "torch",
 ) -> None:
     "Detect heads and report P(fake). Exit status: 0 all checked, 1 some not read or saved, 2 usage error."
@@ -188,7 +189,7 @@ def check_photographs(
     if not as_json:
         print(choose_table().head(describe_networks(pipeline, known)))
     try:
-        failed = check_and_print(pipeline, found, known, whole, save, as_json, watched(), explainer)
+        failed = check_and_print(pipeline, found, known, whole, save, as_json, watched(), explainer, stress)
     except ValueError as error:  # A classifier that gives no numbers: nothing can be checked with it
         fail(error)
     raise typer.Exit(1 if failed else 0)

@@ -21,6 +21,7 @@ from .examples import example_photographs
 from .gallery import Gallery
 from .models import find_run, name_run
 from .pipeline import Pipeline
+from .stress import check_stressed, stress_sentence
 from ..images import ImageError, read_image
 
 # %% ../../nbs/library/70j_demo.ipynb #application244
@@ -67,7 +68,8 @@ def evidence_html(
     n, (width, height) = len(evidence.heads), evidence.size
     found = f"{evidence.photo}, {width} x {height} pixels, {n} {'head' if n == 1 else 'heads'} found"
     why = [evidence.reason] if evidence.probability is not None and evidence.reason else []
-    lines = [_headline(evidence), *map(html.escape, [*why, found, *evidence.notes])]
+    tested = [stress_sentence(evidence)] if evidence.stress else []
+    lines = [_headline(evidence), *map(html.escape, [*why, *tested, found, *evidence.notes])]
     if evidence.matches:
         best = evidence.matches[0]
         near = f"{Path(best.path).name} ({best.label}, {best.measure} {best.similarity:.3f})"
@@ -88,6 +90,7 @@ def _controls() -> dict:
         example=widgets.Dropdown(options=examples, value="", layout={"width": "260px"}),
         similar=widgets.Checkbox(description="similar images of the gallery", **plain),
         whole=widgets.Checkbox(description="classify the whole image where no head is found", **plain),
+        stress=widgets.Checkbox(description="Stress test", **plain),
         limits=widgets.FloatRangeSlider(description="unsure", layout={"width": "420px"}, **slider),
     )
 
@@ -112,10 +115,11 @@ class DemoPage:
         self.name = ""
         controls = _controls()
         self.controls = tuple(controls.values())
-        self.upload, self.example, self.similar, self.whole, self.limits = self.controls
+        self.upload, self.example, self.similar, self.whole, self.stress, self.limits = self.controls
         self.answer = widgets.HTML()
         self.figure = widgets.Image(format="png", layout={"max_width": "100%", "display": "none"})
-        first, second = widgets.HBox([self.upload, self.example]), widgets.HBox([self.similar, self.whole])
+        first = widgets.HBox([self.upload, self.example])
+        second = widgets.HBox([self.similar, self.whole, self.stress])
         self.widget = widgets.VBox([first, second, self.limits, self.answer, self.figure])
 
     def _ipython_display_(self) -> None:
@@ -171,7 +175,10 @@ class PhotographPage(DemoPage):
             if self.similar.value and self.known is None and self.gallery:
                 self.known = Gallery.open(self.gallery, self.run)
             known = self.known if self.similar.value else None
-            found = self.pipeline.check(self.image, known, whole=self.whole.value)
+            if self.stress.value:
+                found = check_stressed(self.pipeline, self.image, known, self.whole.value)
+            else:
+                found = self.pipeline.check(self.image, known, whole=self.whole.value)
             self.evidence = replace(found, photo=self.name)
         self.show()
 
@@ -226,7 +233,7 @@ class Demo(PhotographPage):
         self.say(f"Choose a photograph. It stays on this machine.{note}")
         for control, act in {self.upload: self._uploaded, self.example: self._chosen}.items():
             control.observe(act, "value")
-        for control in (self.similar, self.whole):
+        for control in (self.similar, self.whole, self.stress):
             control.observe(lambda change: self.check(), "value")
         self.limits.observe(lambda change: self.show(), "value")
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fastcore.basics import patch
 from PIL import Image
 
-from .evidence import Evidence, Match, Thresholds
+from .evidence import Evidence, HeadPrediction, Match, StressBand, Thresholds
 from ..heads.cropping import crop_head
 from ..images import ImageError, read_image, thumbnail
 
@@ -59,8 +59,11 @@ def _draw_photograph(ax: "Axes", evidence: Evidence, image: Image.Image) -> None
     ax.set(xticks=[], yticks=[])
 
 # %% ../../nbs/library/70b_drawing.ipynb #application40
-def _draw_bar(ax: "Axes", probability: float | None, verdict: str | None, thresholds: Thresholds) -> None:
-    "A bar from 0 to 1 under an image; strokes where *real* ends and *fake* begins."
+def _draw_bar(
+    ax: "Axes", one: Evidence | HeadPrediction, thresholds: Thresholds, band: StressBand | None
+) -> None:
+    "A bar from 0 to 1 under an image; strokes where *real* ends and *fake* begins, a line over the band."
+    probability, verdict = one.probability, one.verdict
     ax.set(xticks=[], yticks=[])
     if probability is None:
         ax.set_xlabel("not classified", fontsize=8)
@@ -70,6 +73,8 @@ def _draw_bar(ax: "Axes", probability: float | None, verdict: str | None, thresh
     for word, limit in dict(real=thresholds.real_below, fake=thresholds.fake_above).items():
         if limit is not None:
             bar.axvline(limit, color=COLOURS[word], linewidth=1.5)
+    if band is not None:
+        bar.plot([band.low, band.high], [0, 0], color="black", linewidth=1.5, marker="|", markersize=6)
     bar.set(xlim=(0, 1), xticks=[], yticks=[])
     bar.set_xlabel(f"P(fake) {probability:.3f}: {verdict}", fontsize=8)
 
@@ -91,7 +96,8 @@ def _draw_heads(axes: Any, evidence: Evidence, image: Image.Image, order: list[i
         head = evidence.heads[i]
         ax.imshow(thumbnail(crop_head(image, head.box, evidence.classifier.get("margin", 0.2)), 240))
         ax.set_title(f"head {i + 1}, score {head.score:.2f}", fontsize=8)
-        _draw_bar(ax, head.probability, head.verdict, evidence.thresholds)
+        tested = evidence.stress if evidence.region == "head" else None
+        _draw_bar(ax, head, evidence.thresholds, tested.bands[i] if tested else None)
     if not order:
         axes[0].axis("off")
 
@@ -112,7 +118,8 @@ def draw_evidence(
     _draw_photograph(top[0], evidence, image)
     _draw_heads(top[1:], evidence, image, order)
     if evidence.region == "whole image":
-        _draw_bar(top[0], evidence.probability, evidence.verdict, evidence.thresholds)
+        tested = evidence.stress
+        _draw_bar(top[0], evidence, evidence.thresholds, tested.bands[tested.main] if tested else None)
     if evidence.matches:
         axes = rows[1].subplots(1, len(evidence.matches), squeeze=False)[0]
         for ax, match in zip(axes, evidence.matches, strict=True):

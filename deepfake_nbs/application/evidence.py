@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['NO_DETECTOR', 'NO_HEAD', 'WHOLE_IMAGES', 'WHOLE_FRAMES', 'OUT_OF_DISTRIBUTION', 'UNLIKE_TRAINING', 'UNLIKE_FRAMES',
-           'NO_DISTANCE', 'SHOWN_ONCE', 'JSON_NAMES', 'THRESHOLDS', 'Thresholds', 'choose_thresholds',
+           'NO_DISTANCE', 'SHOWN_ONCE', 'JSON_NAMES', 'NOT_ROBUST', 'THRESHOLDS', 'Thresholds', 'choose_thresholds',
            'calibrated_thresholds', 'HeadPrediction', 'Match', 'note_other_fakes', 'plain_data', 'is_number',
-           'is_unlike', 'give_verdict', 'Evidence', 'change_thresholds', 'read_object', 'read_rows',
-           'read_split_predictions', 'default_thresholds', 'training_thresholds', 'parse_thresholds', 'read_thresholds']
+           'is_unlike', 'give_verdict', 'StressStep', 'StressBand', 'Stress', 'make_band', 'flipped_steps', 'Evidence',
+           'with_heads', 'apply_stress', 'change_thresholds', 'read_object', 'read_rows', 'read_split_predictions',
+           'default_thresholds', 'training_thresholds', 'parse_thresholds', 'read_thresholds']
 
 # %% ../../nbs/library/70a_evidence.ipynb #application02
 import csv
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -167,6 +168,57 @@ def give_verdict(
         return None
     return "unsure" if is_unlike(distance, limit) else thresholds.verdict(probability)
 
+# %% ../../nbs/library/70a_evidence.ipynb #stress03
+@dataclass(frozen=True)
+class StressStep:
+    "What was found after one distortion."
+    step: str                      # For reading: "JPEG 30"
+    distortion: str                # Key of `distortions.LADDER`
+    strength: float                # As its row says
+    probability: float             # P(fake), calibrated
+    distance: float | None = None  # From the training images; None: not measured
+    verdict: str | None = None     # That `check` would have given
+
+
+@dataclass(frozen=True)
+class StressBand:
+    "P(fake) of one head, or of the whole image, over all distortions."
+    low: float                                     # Lowest, the undistorted image included
+    high: float                                    # Highest, likewise
+    by_distortion: dict[str, tuple[float, float]]  # The same for each distortion
+    steps: tuple[StressStep, ...]
+    verdict: str | None = None                     # Without distortion, before this test
+
+
+@dataclass(frozen=True)
+class Stress:
+    "The stress test of one photograph."
+    bands: tuple[StressBand, ...]  # One a head, in their order; or one of the whole image
+    main: int                      # The band behind the verdict
+    seconds: float                 # That the test took
+    cost: float                    # Check and test, in times of the check alone
+
+# %% ../../nbs/library/70a_evidence.ipynb #stress04
+def make_band(
+    probability: float,           # P(fake) of the undistorted head or image
+    steps: Sequence[StressStep],
+) -> StressBand:
+    "Lowest and highest P(fake), over all steps and by distortion."
+    found: dict[str, list[float]] = {}
+    for step in steps:
+        found.setdefault(step.distortion, [probability]).append(step.probability)
+    every = [probability, *(step.probability for step in steps)]
+    by_distortion = {name: (min(values), max(values)) for name, values in found.items()}
+    return StressBand(min(every), max(every), by_distortion, tuple(steps))
+
+
+def flipped_steps(
+    band: StressBand,  # With the verdicts of its steps
+) -> dict[str, str]:   # Verdict by step; empty where none is the opposite of the first
+    "Steps after which a verdict is the other one."
+    other = dict(real="fake", fake="real").get(band.verdict or "")
+    return {step.step: other for step in band.steps if other is not None and step.verdict == other}
+
 # %% ../../nbs/library/70a_evidence.ipynb #c018
 @dataclass(frozen=True)
 class Evidence:
@@ -187,10 +239,11 @@ class Evidence:
     matches: tuple[Match, ...] = ()     # Similar images of the gallery, best first
     distance: float | None = None       # Of what was classified from the training images; None: not measured
     distance_limit: float | None = None  # Beyond it the verdict is unsure
+    stress: Stress | None = None        # Of the stress test; None: it was not asked for
 
     def to_dict(self) -> dict[str, Any]:
         "Plain data for JSON."
-        return plain_data(self)
+        return {key: value for key, value in plain_data(self).items() if key != "stress" or self.stress}
 
     def with_thresholds(
         self,
@@ -199,6 +252,54 @@ class Evidence:
     ) -> "Evidence":
         "The same probabilities with other thresholds. Raises `ValueError` where they are none."
         return change_thresholds(self, real_below, fake_above)
+
+# %% ../../nbs/library/70a_evidence.ipynb #stress07
+NOT_ROBUST = "the verdict does not survive distortion: {} becomes {} at {}; P(fake) {:.3f} to {:.3f}"
+
+
+def with_heads(
+    evidence: Evidence,
+    heads: tuple[HeadPrediction, ...],  # With other verdicts
+) -> Evidence:
+    "The same evidence with other verdicts of heads, and the note on other heads that goes with them."
+    before, now = (note_other_fakes(some, evidence.main_head) for some in (evidence.heads, heads))
+    notes = (*(note for note in evidence.notes if note not in before), *now)
+    return replace(evidence, heads=heads, notes=notes)
+
+
+def _band_of(evidence: Evidence, one: Evidence | HeadPrediction, band: StressBand) -> StressBand:
+    "A band with the verdicts of the thresholds that hold."
+    given, limit = evidence.thresholds, evidence.distance_limit
+    steps = tuple(
+        replace(step, verdict=give_verdict(given, step.probability, step.distance, limit))
+        for step in band.steps
+    )
+    return replace(band, steps=steps, verdict=give_verdict(given, one.probability, one.distance, limit))
+
+# %% ../../nbs/library/70a_evidence.ipynb #stress08
+def apply_stress(
+    evidence: Evidence,  # Perhaps with a stress test
+) -> Evidence:           # Unsure, with the reason, where the verdict flips
+    "Let the stress test decide which verdicts stay."
+    stress = evidence.stress
+    if stress is None:
+        return evidence
+    one: tuple[Evidence | HeadPrediction, ...] = (evidence,)
+    scored = evidence.heads if evidence.region == "head" else one
+    bands = tuple(_band_of(evidence, one, band) for one, band in zip(scored, stress.bands, strict=True))
+    words = ["unsure" if flipped_steps(band) else band.verdict for band in bands]
+    main, reason = bands[stress.main], ""
+    flips = flipped_steps(main)
+    if flips:
+        after = next(iter(flips.values()))
+        reason = NOT_ROBUST.format(main.verdict, after, ", ".join(flips), main.low, main.high)
+    elif is_unlike(evidence.distance, evidence.distance_limit):
+        reason = UNLIKE_TRAINING.format(evidence.distance, evidence.distance_limit)
+    if evidence.region == "head":
+        pairs = zip(evidence.heads, words, strict=True)
+        evidence = with_heads(evidence, tuple(replace(head, verdict=word) for head, word in pairs))
+    tested = replace(stress, bands=bands)
+    return replace(evidence, verdict=words[stress.main], reason=reason, stress=tested)
 
 # %% ../../nbs/library/70a_evidence.ipynb #application16
 def change_thresholds(
@@ -217,11 +318,8 @@ def change_thresholds(
         return give_verdict(thresholds, one.probability, one.distance, evidence.distance_limit)
 
     heads = tuple(replace(head, verdict=verdict(head)) for head in evidence.heads)
-    before, now = (note_other_fakes(some, evidence.main_head) for some in (evidence.heads, heads))
-    notes = (*(note for note in evidence.notes if note not in before), *now)
-    return replace(
-        evidence, heads=heads, verdict=verdict(evidence), notes=notes, thresholds=thresholds
-    )
+    found = with_heads(evidence, heads)
+    return apply_stress(replace(found, verdict=verdict(evidence), thresholds=thresholds))
 
 # %% ../../nbs/library/70a_evidence.ipynb #c024
 def read_object(

@@ -19,6 +19,7 @@ from .evidence import NO_HEAD, SHOWN_ONCE, Evidence
 from .examples import Pair
 from .gallery import Gallery
 from .models import Networks, name_run
+from .stress import stress_sentence
 from .video import VideoEvidence
 from ..core import printable
 from ..files import FoundFiles
@@ -84,7 +85,7 @@ def photo_row(evidence: Evidence) -> Row:
         for match in evidence.matches
     ]
     below = _notes_below(evidence.notes, NO_HEAD, "gallery:")
-    details += [text for text in (evidence.reason, *below) if text]
+    details += [text for text in (evidence.reason, stress_sentence(evidence), *below) if text]
     return Row(evidence.probability, evidence.verdict, len(evidence.heads), evidence.photo, tuple(details))
 
 
