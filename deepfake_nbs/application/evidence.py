@@ -44,6 +44,13 @@ class Thresholds:
             return "fake"
         return "real" if self.real_below is not None and probability <= self.real_below else "unsure"
 
+    def reason(
+        self,
+        probability: float,  # P(fake), as it is shown
+    ) -> str:                # Empty: the thresholds say it
+        "Why a probability gives no verdict, for thresholds that know more than two numbers."
+        return ""
+
 # %% ../../nbs/library/70a_evidence.ipynb #c010
 def choose_thresholds(
     label: Iterable[int],              # 0 real, 1 fake
@@ -219,8 +226,11 @@ def change_thresholds(
     heads = tuple(replace(head, verdict=verdict(head)) for head in evidence.heads)
     before, now = (note_other_fakes(some, evidence.main_head) for some in (evidence.heads, heads))
     notes = (*(note for note in evidence.notes if note not in before), *now)
+    p, reason = evidence.probability, evidence.reason
+    own = p is not None and reason == evidence.thresholds.reason(p)
     return replace(
-        evidence, heads=heads, verdict=verdict(evidence), notes=notes, thresholds=thresholds
+        evidence, heads=heads, verdict=verdict(evidence), notes=notes, thresholds=thresholds,
+        reason="" if own else reason,
     )
 
 # %% ../../nbs/library/70a_evidence.ipynb #c024
