@@ -356,7 +356,7 @@ def risks_text(
 ) -> str:                    # Empty where it was not measured
     "What `check --risk` promises, and how that was kept on the test split."
     found = record.get("conformal")
-    if not found:
+    if not found or not found["risks"]:
         return ""
     table = markdown_table(risk_lines(found["risks"]))
     counts = " and ".join(f"{row['n']} {name} images of {row['groups']} groups" for name, row in found["from"].items())
