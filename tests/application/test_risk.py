@@ -29,11 +29,14 @@ def run(heads_run, tmp_path_factory):
     "A run whose classifier learned nothing, with validation predictions that say otherwise."
     place = shutil.copytree(heads_run, tmp_path_factory.mktemp("risk") / "run")
     lines = [
-        f"{i}.png,{row['label']},{row['probability']},{row['group']},validation,best" for i, row in enumerate(rows())
+        f"{i}.png,{row['label']},{row['probability']},{row['group']},validation,best"
+        for i, row in enumerate(rows())
     ]
     training = place / "training/8"
     training.mkdir(parents=True)
-    (training / "predictions.csv").write_text("\n".join(["path,label,probability,group,split,checkpoint", *lines]))
+    (training / "predictions.csv").write_text(
+        "\n".join(["path,label,probability,group,split,checkpoint", *lines])
+    )
     weights = file_sha256(place / CLASSIFIER / "model.safetensors")
     write_json(training / "run.json", dict(weights_sha256=weights))
     return place
@@ -93,15 +96,22 @@ def test_a_risk_that_cannot_be_kept_is_one_sentence(run, photos, value, words):
 def test_networks_without_scores_are_one_sentence(heads_run, photos):
     done = invoke(photos, "--run", heads_run, "--whole", "--risk", "0.1")
     said = " ".join(done.output.split())
-    assert done.exit_code == 2 and "holds neither validation predictions of this classifier nor conformal.json" in said
+    assert (
+        done.exit_code == 2
+        and "holds neither validation predictions of this classifier nor conformal.json" in said
+    )
 
 
 def test_one_class_of_validation_images(run, tmp_path, photos):
     place = shutil.copytree(run, tmp_path / "run")
     lines = (place / "training/8/predictions.csv").read_text().splitlines()
-    (place / "training/8/predictions.csv").write_text("\n".join([lines[0], *(x for x in lines if ",1," in x)]))
+    (place / "training/8/predictions.csv").write_text(
+        "\n".join([lines[0], *(x for x in lines if ",1," in x)])
+    )
     done = invoke(photos, "--run", place, "--whole", "--risk", "0.1")
-    assert done.exit_code == 2 and "0 real calibration images; expected at least 9" in " ".join(done.output.split())
+    assert done.exit_code == 2 and "0 real calibration images; expected at least 9" in " ".join(
+        done.output.split()
+    )
 
 
 def test_a_portable_model_keeps_the_scores(run, tmp_path):
@@ -158,6 +168,8 @@ def test_what_a_risk_is_worth():
     found = risk.measure_risks(test, risk.scores_of(rows(200, seed=2)))
     assert [row["risk"] for row in found] == [0.2, 0.1, 0.05]
     assert all(abs(row["all"]["value"] - (1 - row["risk"])) < 0.06 for row in found)
-    assert risk.measure_risks(test, risk.scores_of(rows(5))) == [found[0] | risk.measure_risks(test, risk.scores_of(rows(5)), (0.2,))[0]]
+    assert risk.measure_risks(test, risk.scores_of(rows(5))) == [
+        found[0] | risk.measure_risks(test, risk.scores_of(rows(5)), (0.2,))[0]
+    ]
     lines = risk.risk_lines(found)
     assert lines[1]["risk"] == "0.1" and "[" in lines[1]["real images covered"]

@@ -75,7 +75,9 @@ def test_maps_are_fitted_on_validation_alone(frame):
     other = cal.calibrate(validation, test["probability"].iloc[:5])
     assert all((maps[name][:5] == other[name]).all() for name in cal.MAPS)
     assert (np.diff(maps["isotonic"][np.argsort(test["probability"])]) >= 0).all()
-    assert cal.calibrate(validation, [0.0, 1.0])["isotonic"].tolist() == sorted(cal.calibrate(validation, [0.0, 1.0])["isotonic"])
+    assert cal.calibrate(validation, [0.0, 1.0])["isotonic"].tolist() == sorted(
+        cal.calibrate(validation, [0.0, 1.0])["isotonic"]
+    )
 
 
 def test_a_network_that_is_too_sure_is_corrected(frame):
@@ -84,7 +86,9 @@ def test_a_network_that_is_too_sure_is_corrected(frame):
     assert table.loc["as given", "change"] == 0 and table.loc["temperature", "change_high"] < 0
     assert (table["ece_low"] < table["ece"]).all() and (table["ece"] < table["ece_high"]).all()
     said = cal.error_sentence(table.reset_index())
-    assert said.startswith("The expected calibration error of run 12 (net) on 900 test images in 300 groups is 0.")
+    assert said.startswith(
+        "The expected calibration error of run 12 (net) on 900 test images in 300 groups is 0."
+    )
     assert f"{table.loc['temperature', 'ece']:.3f} [" in said and "nan" not in said
 
 
@@ -105,7 +109,10 @@ def test_the_curve_by_hand():
 
 def test_area_with_interval(frame):
     row = cal.area_table({"a": frame}).iloc[0]
-    assert row["low"] < row["area"] < row["high"] and row["area"] < row["error_0.5"] + 0.05 < row["error_1"] + 0.05
+    assert (
+        row["low"] < row["area"] < row["high"]
+        and row["area"] < row["error_0.5"] + 0.05 < row["error_1"] + 0.05
+    )
     assert cal.area_view(cal.area_table({"a": frame})).shape == (1, 6)
 
 
@@ -149,5 +156,8 @@ def test_figures_hold_every_classifier(frame):
     fig = cal.plot_reliability(cal.reliability_table(both))
     assert [ax.get_title() for ax in fig.axes] == list(both)
     ax = cal.plot_risk_coverage(both)
-    assert len(ax.lines) == 2 and json.dumps([text.get_text() for text in ax.get_legend().texts]).count("n=900") == 2
+    assert (
+        len(ax.lines) == 2
+        and json.dumps([text.get_text() for text in ax.get_legend().texts]).count("n=900") == 2
+    )
     plt.close("all")

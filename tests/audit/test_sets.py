@@ -43,7 +43,11 @@ def test_every_classifier_risk_and_kind(frame):
 def test_too_few_images_say_how_many_are_needed(frame):
     few = pd.concat([frame[:12], frame[frame["split"].eq("test")]])
     table = sets.conformal_table({"a": few}, n_splits=3)
-    assert table.loc[table["risk"].eq(0.05) & table["sets"].eq("by class"), "why"].str.contains("at least 19").all()
+    assert (
+        table.loc[table["risk"].eq(0.05) & table["sets"].eq("by class"), "why"]
+        .str.contains("at least 19")
+        .all()
+    )
     assert "too few images" in sets.conformal_view(table).to_numpy()
     assert "expected at least 9" in sets.coverage_sentence(table[table["sets"].eq("by class")])
 
@@ -65,11 +69,15 @@ def test_a_source_that_calibration_has_not_seen(frame, hard):
     assert table.loc["B", "without_value"] < table.loc["B", "with_value"] - 0.1
     assert table.loc["A", "without_value"] > 0.9
     alone = sets.by_source_table(frame)
-    assert alone["without_why"].tolist() == ["no other source"] and "undefined" in sets.shift_view(alone).to_numpy()
+    assert (
+        alone["without_why"].tolist() == ["no other source"]
+        and "undefined" in sets.shift_view(alone).to_numpy()
+    )
     few = sets.by_source_table(pd.concat([frame.groupby("split").head(4), hard], ignore_index=True))
-    assert few.set_index("source").loc["B", "without_why"].startswith("too few images") or few["without_why"].str.contains(
-        "expected real and fake"
-    ).any()
+    assert (
+        few.set_index("source").loc["B", "without_why"].startswith("too few images")
+        or few["without_why"].str.contains("expected real and fake").any()
+    )
 
 
 def test_sources_that_the_network_has_not_seen(frame, hard, tmp_path):
@@ -84,7 +92,9 @@ def test_sources_that_the_network_has_not_seen(frame, hard, tmp_path):
     row = table.iloc[0]
     assert row["family"] == "B" and row["n"] == 600 and row["left_out_value"] < 0.7 < 0.85 < row["kept_value"]
     assert sets.shift_view(table).shape == (1, 5)
-    assert f"left-out family: B {row['left_out_value']:.3f}" in sets.shift_sentence(sets.by_source_table(frame), table)
+    assert f"left-out family: B {row['left_out_value']:.3f}" in sets.shift_sentence(
+        sets.by_source_table(frame), table
+    )
 
 
 def test_sets_are_counted(frame):

@@ -37,7 +37,9 @@ def test_what_is_no_risk(risk):
         con.fit_quantiles([0, 1], [0.1, 0.9], risk)
 
 
-@pytest.mark.parametrize("label, words", [([1] * 30, "30 images, all fake"), ([0] * 30, "30 images, all real")])
+@pytest.mark.parametrize(
+    "label, words", [([1] * 30, "30 images, all fake"), ([0] * 30, "30 images, all real")]
+)
 def test_one_class_is_refused(label, words):
     with pytest.raises(ValueError, match=f"{words}; expected real and fake ones"):
         con.fit_quantiles(label, np.linspace(0, 1, 30), 0.2)
@@ -53,7 +55,9 @@ def test_thinned_scores_never_make_a_set_smaller():
     for n in (999, 1000, 1001, 2500, 12345):
         scores = rng.random(n)
         kept = con.thin_scores(scores)
-        assert len(kept) == min(n, con.MOST_SCORES) and kept[-1] == scores.max() and (np.diff(kept) >= 0).all()
+        assert (
+            len(kept) == min(n, con.MOST_SCORES) and kept[-1] == scores.max() and (np.diff(kept) >= 0).all()
+        )
         for risk in (0.3, 0.1, 0.05, 0.01):
             exact, thinned = con.conformal_quantile(scores, risk), con.conformal_quantile(kept, risk, n)
             assert exact <= thinned <= exact + 0.01 and (n > 1000 or exact == thinned)
@@ -95,7 +99,11 @@ def test_coverage_with_intervals_over_groups():
     quantiles = con.fit_quantiles(frame["label"], frame["probability"], 0.1)
     inside = con.conformal_sets(frame["probability"], quantiles)
     found = con.measure_coverage(frame, inside)
-    assert tuple(found.index) == con.COVERAGES and found.loc["all", "n"] == 600 and found.loc["all", "groups"] == 100
+    assert (
+        tuple(found.index) == con.COVERAGES
+        and found.loc["all", "n"] == 600
+        and found.loc["all", "groups"] == 100
+    )
     for name in ("all", "real", "fake", "group"):
         assert found.loc[name, "low"] < found.loc[name, "value"] < found.loc[name, "high"]
     alone = con.measure_coverage(frame.assign(group=np.arange(600)), inside)
