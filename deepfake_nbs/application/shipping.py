@@ -7,7 +7,8 @@ __all__ = ['TERMS', 'CARD_NUMBERS', 'CARD_USE', 'UNLIKE', 'CHOSEN', 'SETS_LIMIT'
            'find_training', 'predict_split', 'auc_row', 'auc_by', 'measure_test', 'count_images', 'found_heads',
            'measure_heads', 'read_leave_out', 'terms_of', 'markdown_table', 'auc_table', 'words_text', 'failures_text',
            'heads_text', 'risks_text', 'shipped_card', 'shipped_record', 'shipped_sentence', 'shipped_text',
-           'check_size', 'commit_of_code', 'risk_record', 'complete_record', 'write_shipped', 'choose_training']
+           'check_size', 'commit_of_code', 'risk_record', 'complete_record', 'write_shipped', 'choose_training',
+           'add_risks']
 
 # %% ../../nbs/library/70ha_shipping.ipynb #sg02
 from collections.abc import Iterable
@@ -360,10 +361,11 @@ def risks_text(
         return ""
     table = markdown_table(risk_lines(found["risks"]))
     counts = " and ".join(f"{row['n']} {name} images of {row['groups']} groups" for name, row in found["from"].items())
+    note = f"\n\n{found['note']}" if found.get("note") else ""
     return (f"## Verdicts at a chosen risk\n`check --risk 0.1` calls an image *real* or *fake* where its conformal set "
             f"holds that label alone, and *unsure* where it holds both or none.\nThe sets come from {counts} of the "
             "validation split; an image is covered where its set holds the right label. On the test split:\n\n"
-            f"{table}\n\nThis holds for images from the same sources. {SETS_LIMIT}\n\n")
+            f"{table}\n\nThis holds for images from the same sources. {SETS_LIMIT}{note}\n\n")
 
 
 def shipped_card(
@@ -521,3 +523,21 @@ def choose_training(
     with write_folder(place / CLASSIFIER) as new:
         copy_folder(source, new)
     return place / CLASSIFIER
+
+# %% ../../nbs/library/70ha_shipping.ipynb #rsk70c
+def add_risks(
+    out: str | Path,             # Folder of shipped networks, changed in place
+    validation: "pd.DataFrame",  # Predictions with their weights: label, probability (calibrated), group
+    test: "pd.DataFrame",        # The same of the test split
+    note: str,                   # Where these images came from, for record and card
+) -> Path:                       # The folder
+    "Keep validation scores beside shipped networks, so that a risk can be asked for. Raises `OSError`."
+    out, networks = Path(out), Networks.load(out)
+    scores, weights = scores_of(validation.to_dict("records")), file_sha256(out / CLASSIFIER / "model.safetensors")
+    write_scores(out, scores, weights, networks.thresholds.temperature, note=note)
+    record = shipped_record(out) | dict(conformal=risk_record(test, scores) | dict(note=note))
+    within = networks.outliers.quantile if networks.outliers else None
+    write_json(out / "training.json", record)
+    write_text(out / "README.md", shipped_card(record, networks.config, networks.thresholds, within))
+    list_files(out)
+    return out

@@ -172,8 +172,9 @@ def measure_maps(
         for i, measure in enumerate(MEASURES):
             limits = (-1.0, 1.0) if measure == "inside" else (0.0, 1.0)
             fewest = FEWEST.get(measure, MIN_GROUPS)
-            row |= _ends(measure, values[i], jackknife_interval(
-                values[i], left_out[:, i], size, limits, measure != "inside", fewest))
+            with np.errstate(over="ignore"):  # A value of almost 0 has wide log-odds
+                found = jackknife_interval(values[i], left_out[:, i], size, limits, measure != "inside", fewest)
+            row |= _ends(measure, values[i], found)
         first = first or (values[0], left_out[:, 0])
         change, without = values[0] - first[0], left_out[:, 0] - first[1]
         rows.append(row | _ends("change", change, jackknife_interval(change, without, size, (-1, 1), False)))
