@@ -104,10 +104,9 @@ def coverage_sentence(
     risk: float = 0.1,    # The one that is spoken of
 ) -> str:
     "Whether the sets of the first classifier keep their promise, and how many images get a verdict."
-    known = table[table["why"].eq("")] if len(table) else table
-    own = known[known["risk"].eq(risk) & known["sets"].eq("by class")] if len(known) else known
-    if own.empty:
-        why = f": {table['why'].iloc[0]}" if len(table) and table["why"].iloc[0] else ""
+    own = table[table["risk"].eq(risk) & table["sets"].eq("by class")] if len(table) else table
+    if own.empty or own["why"].iloc[0]:
+        why = f": {own['why'].iloc[0]}" if len(own) else ""
         return f"Conformal sets at risk {risk:g}: not measured{why}."
     row = own.iloc[0].to_dict()
     covered, verdict = (_show(row, name, True) for name in ("all", "verdict"))

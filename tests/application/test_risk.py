@@ -29,7 +29,8 @@ def run(heads_run, tmp_path_factory):
     "A run whose classifier learned nothing, with validation predictions that say otherwise."
     place = shutil.copytree(heads_run, tmp_path_factory.mktemp("risk") / "run")
     lines = [
-        f"{i}.png,{row['label']},{row['probability']},{row['group']},validation,best"
+        f"{i}.png,{row['label']},{row['probability']},{row['group']},{split},best"
+        for split in ("validation", "test")
         for i, row in enumerate(rows())
     ]
     training = place / "training/8"
