@@ -278,7 +278,8 @@ def heads_text(
                  f"({', '.join(heads['sources'])}; {heads['counts']['train']} frames in training), "
                  "before its matrices were rounded to float16."]
     if found:
-        shown = [{key.replace("_", " "): value for key, value in row.items()} for row in found]
+        names = ("source", "label", "n", "found", "false_heads")  # A record that was read has sorted keys
+        shown = [{key.replace("_", " "): row[key] for key in names} for row in found]
         lines += ["", "Close-ups of all splits: fraction with a head found, and further heads an image:", "",
                   markdown_table(shown)]
     return "\n".join(lines)
