@@ -57,7 +57,7 @@ class RiskThresholds(Thresholds):
 
 def set_limits(
     quantiles: Quantiles,
-) -> tuple[float | None, float | None, bool]:  # real up to, fake from (None: never); sets in between hold both
+) -> tuple[float | None, float | None, bool]:  # real up to, fake from (None: never); both in between
     "Where sets hold one label."
     real_to, fake_from = quantiles.real, 1 - quantiles.fake
     both = fake_from <= real_to
@@ -75,7 +75,7 @@ class ClassScores:
 
 
 def scores_of(
-    rows: Iterable[dict[str, Any]],  # Of validation images: label, probability (as the network gave it), group
+    rows: Iterable[dict[str, Any]],  # Of validation images: label, probability (before scaling), group
     temperature: float = 1.0,        # Of the run; 1 where probabilities are calibrated already
 ) -> dict[str, ClassScores]:         # real and fake
     "Scores of validation predictions."
@@ -117,7 +117,8 @@ def write_scores(
     "Keep the scores of a network beside it."
     kept = {name: dict(n=one.n, groups=one.groups, scores=list(one.scores)) for name, one in scores.items()}
     about = "1 - P(label) of validation images, sorted; P(fake) as it is shown, with this temperature"
-    write_json(folder / CONFORMAL, dict(about=about, weights=weights, temperature=temperature, **kept, **more))
+    record = dict(about=about, weights=weights, temperature=temperature, **kept, **more)
+    write_json(folder / CONFORMAL, record)
 
 
 def _parse_class(value: Any, where: str) -> ClassScores:
@@ -142,9 +143,11 @@ def read_scores(
     if not kept:
         return None
     if kept.get("weights") != weights:
-        raise ValueError(f"{path}: scores of other weights, {str(kept.get('weights'))[:12]}; expected {weights[:12]}")
-    if not is_number(kept.get("temperature")) or not math.isclose(kept["temperature"], temperature, rel_tol=1e-6):
-        said = f"scores at temperature {kept.get('temperature')!r}"
+        said = f"scores of other weights, {str(kept.get('weights'))[:12]}"
+        raise ValueError(f"{path}: {said}; expected {weights[:12]}")
+    scaled = kept.get("temperature")
+    if not is_number(scaled) or not math.isclose(scaled, temperature, rel_tol=1e-6):
+        said = f"scores at temperature {scaled!r}"
         raise ValueError(f"{path}: {said}; expected {temperature}, that of the thresholds")
     return {name: _parse_class(kept.get(name), f"{path}: {name}") for name in ("real", "fake")}
 
@@ -163,7 +166,8 @@ def find_scores(
     kept = read_scores(run / CONFORMAL, weights, temperature)
     if kept is None:
         missing = f"holds neither validation predictions of this classifier nor {CONFORMAL}"
-        raise FileNotFoundError(f"{run}: {missing}, so no risk can be kept; name a run folder that has them (--run)")
+        way_out = "so no risk can be kept; name a run folder that has them (--run)"
+        raise FileNotFoundError(f"{run}: {missing}, {way_out}")
     return kept
 
 # %% ../../nbs/library/70aa_risk.ipynb #rsk32

@@ -361,11 +361,13 @@ def risks_text(
     if not found or not found["risks"]:
         return ""
     table = markdown_table(risk_lines(found["risks"]))
-    counts = " and ".join(f"{row['n']} {name} images of {row['groups']} groups" for name, row in found["from"].items())
+    each = found["from"].items()
+    counts = " and ".join(f"{row['n']} {name} images of {row['groups']} groups" for name, row in each)
     note = f"\n\n{found['note']}" if found.get("note") else ""
-    return (f"## Verdicts at a chosen risk\n`check --risk 0.1` calls an image *real* or *fake* where its conformal set "
-            f"holds that label alone, and *unsure* where it holds both or none.\nThe sets come from {counts} of the "
-            "validation split; an image is covered where its set holds the right label. On the test split:\n\n"
+    return ("## Verdicts at a chosen risk\n`check --risk 0.1` calls an image *real* or *fake* where its "
+            "conformal set holds that label alone, and *unsure* where it holds both or none.\nThe sets come "
+            f"from {counts} of the validation split; an image is covered where its set holds the right label. "
+            "On the test split:\n\n"
             f"{table}\n\nThis holds for images from the same sources. {SETS_LIMIT}{note}\n\n")
 
 
@@ -534,7 +536,8 @@ def add_risks(
 ) -> Path:                       # The folder
     "Keep validation scores beside shipped networks, so that a risk can be asked for. Raises `OSError`."
     out, networks = Path(out), Networks.load(out)
-    scores, weights = scores_of(validation.to_dict("records")), file_sha256(out / CLASSIFIER / "model.safetensors")
+    scores = scores_of(validation.to_dict("records"))
+    weights = file_sha256(out / CLASSIFIER / "model.safetensors")
     write_scores(out, scores, weights, networks.thresholds.temperature, note=note)
     record = shipped_record(out) | dict(conformal=risk_record(test, scores) | dict(note=note))
     within = networks.outliers.quantile if networks.outliers else None

@@ -161,7 +161,7 @@ def error_by_chance(
 def measure_maps(
     validation: pd.DataFrame,  # Predictions: label, probability
     test: pd.DataFrame,        # Predictions: label, probability, group
-) -> pd.DataFrame:  # A row a map: each of MEASURES with _low, _high, _why, and change (of ece); chance, n, groups
+) -> pd.DataFrame:  # A row a map: MEASURES and change (of ece) with _low, _high, _why; chance, n, groups
     "Calibration on test images before and after each map, with 95 % intervals over groups."
     rows, first = [], None
     for name, p in calibrate(validation, test["probability"]).items():
@@ -173,7 +173,8 @@ def measure_maps(
             limits = (-1.0, 1.0) if measure == "inside" else (0.0, 1.0)
             fewest = FEWEST.get(measure, MIN_GROUPS)
             with np.errstate(over="ignore"):  # A value of almost 0 has wide log-odds
-                found = jackknife_interval(values[i], left_out[:, i], size, limits, measure != "inside", fewest)
+                odds = measure != "inside"
+                found = jackknife_interval(values[i], left_out[:, i], size, limits, odds, fewest)
             row |= _ends(measure, values[i], found)
         first = first or (values[0], left_out[:, 0])
         change, without = values[0] - first[0], left_out[:, 0] - first[1]
@@ -182,7 +183,8 @@ def measure_maps(
 
 
 def _ends(name: str, value: float, found: tuple[float, float, str]) -> dict[str, Any]:
-    return {name: float(value)} | dict(zip((f"{name}_low", f"{name}_high", f"{name}_why"), found, strict=True))
+    ends = (f"{name}_low", f"{name}_high", f"{name}_why")
+    return {name: float(value)} | dict(zip(ends, found, strict=True))
 
 # %% ../../nbs/library/80d_calibration.ipynb #aca30
 def calibration_table(
@@ -206,16 +208,19 @@ def calibration_view(
              "reliability": "reliability", "resolution": "resolution"}
     rows = []
     for row in table.to_dict("records"):
-        shown = {title: _show(row, name, 3 if "[" in title else 4, "[" in title) for title, name in names.items()}
+        shown = {title: _show(row, name, 3 if "[" in title else 4, "[" in title)
+                 for title, name in names.items()}
         chance = {"error by chance": f"{row['chance']:.3f}"}
-        rows.append({"classifier": row["classifier"], "probabilities": row["map"], "n": row["n"]} | shown | chance)
+        first = {"classifier": row["classifier"], "probabilities": row["map"], "n": row["n"]}
+        rows.append(first | shown | chance)
     return pd.DataFrame(rows, columns=["classifier", "probabilities", "n", *names, "error by chance"])
 
 
 def _show(row: dict[str, Any], name: str, digits: int, interval: bool) -> str:
     if not interval:
         return f"{row[name]:.{digits}f}"
-    return show_value(*(row[key] for key in (name, f"{name}_low", f"{name}_high")), digits, row[f"{name}_why"])
+    numbers = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
+    return show_value(*numbers, digits, row[f"{name}_why"])
 
 
 def left_out_sentence(
@@ -242,8 +247,8 @@ def error_sentence(
     first = rows["temperature"]
     return (f"The expected calibration error of {own['classifier'].iloc[0]} on {first['n']} test images in "
             f"{first['groups']} groups is {before}, and {after} after temperature scaling, a difference of "
-            f"{change}; isotonic regression leaves {steps}. A classifier whose P(fake) is right would show about "
-            f"{first['chance']:.3f} by chance alone.")
+            f"{change}; isotonic regression leaves {steps}. A classifier whose P(fake) is right would show "
+            f"about {first['chance']:.3f} by chance alone.")
 
 # %% ../../nbs/library/80d_calibration.ipynb #aca36
 def reliability_table(
@@ -263,7 +268,8 @@ def reliability_table(
                 found = mean_interval(part[["label"]].to_numpy(float), part["group"], (0, 1))
                 fakes, low, high, why = (column[0] for column in found)
                 rows.append((name, kind, int(one), len(part), p[place == one].mean(), fakes, low, high, why))
-    return pd.DataFrame(rows, columns=["classifier", "map", "bin", "n", "mean", "fakes", "low", "high", "why"])
+    columns = ["classifier", "map", "bin", "n", "mean", "fakes", "low", "high", "why"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def plot_reliability(
@@ -273,7 +279,8 @@ def plot_reliability(
     import matplotlib.pyplot as plt
 
     names = list(table["classifier"].unique())
-    fig, axes = plt.subplots(1, len(names), figsize=(3.4 * len(names), 3.6), layout="constrained", squeeze=False, sharey=True)
+    how = dict(figsize=(3.4 * len(names), 3.6), layout="constrained", squeeze=False, sharey=True)
+    fig, axes = plt.subplots(1, len(names), **how)
     looks = dict(zip(MAPS, (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^")), strict=True))
     for ax, name in zip(axes[0], names, strict=True):
         ax.plot([0, 1], [0, 1], color="grey", ls=":", lw=1)
@@ -327,7 +334,8 @@ def area_table(
         low, high, why = jackknife_interval(area, np.array(without), np.bincount(block))
         errors = {f"error_{part:g}": curve[max(0, round(part * len(p)) - 1), 1] for part in (1, 0.8, 0.5)}
         groups = int(test["group"].nunique())
-        rows.append(dict(classifier=name, n=len(p), groups=groups, area=area, low=low, high=high, why=why) | errors)
+        row = dict(classifier=name, n=len(p), groups=groups, area=area, low=low, high=high, why=why)
+        rows.append(row | errors)
     columns = ["classifier", "n", "groups", "area", "low", "high", "why", "error_1", "error_0.8", "error_0.5"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -344,8 +352,10 @@ def plot_risk_coverage(
     for (name, frame), (colour, marker, line) in zip(known.items(), looks, strict=False):
         test = frame[frame["split"].eq("test")]
         curve = risk_coverage(test["label"], test["probability"])
-        ax.plot(*curve.T, color=colour, ls=line, marker=marker, markevery=0.1, ms=4, label=f"{name} (n={len(test)})")
-    ax.set(xlabel="fraction of images that get an answer", ylabel="error among these", xlim=(0, 1.01), ylim=(0, None))
+        look = dict(color=colour, ls=line, marker=marker, markevery=0.1, ms=4)
+        ax.plot(*curve.T, **look, label=f"{name} (n={len(test)})")
+    ax.set(xlabel="fraction of images that get an answer", ylabel="error among these")
+    ax.set(xlim=(0, 1.01), ylim=(0, None))
     ax.legend(fontsize=8, frameon=False)
     return ax
 

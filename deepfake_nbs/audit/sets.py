@@ -41,7 +41,7 @@ def coverage_row(
     risk: float,               # Fraction of images whose set may miss the right label
     by_class: bool = True,     # A quantile for each class
     n_splits: int = 100,       # Divisions by group; 0: none
-) -> dict[str, Any]:  # risk, n, groups, COVERAGES with _low, _high, _why; splits, splits_low, splits_high; why
+) -> dict[str, Any]:  # risk, n, groups, why; COVERAGES with _low, _high, _why; splits with _low, _high
     "Coverage on test images, or why it cannot be measured."
     row = dict(risk=risk, n=len(test), groups=int(test["group"].astype(str).nunique()), why="")
     try:
@@ -72,7 +72,8 @@ def conformal_table(
         for kind, by_class in KINDS.items():
             rows += [dict(classifier=name, sets=kind) | coverage_row(*parts, risk, by_class, n_splits)
                      for risk in risks]
-    return pd.DataFrame(rows, columns=None if rows else ["classifier", "sets", "risk", "n", "groups", "why", "all"])
+    empty = ["classifier", "sets", "risk", "n", "groups", "why", "all"]
+    return pd.DataFrame(rows, columns=None if rows else empty)
 
 
 def conformal_view(
@@ -113,9 +114,10 @@ def coverage_sentence(
     splits = "" if row["splits"] != row["splits"] else (
         f" Over random divisions of validation and test by group the mean is {row['splits']:.3f}, "
         f"{abs(row['splits'] - 1 + risk) * 100:.1f} points from the promise.")
-    return (f"At risk {risk:g} the conformal sets of {row['classifier']} hold the right label for {covered} of "
-            f"{row['n']} test images in {row['groups']} groups, {1 - risk:g} was promised: {row['real']:.3f} of the "
-            f"real and {row['fake']:.3f} of the fake ones. {verdict} of the images get a verdict.{splits}")
+    return (f"At risk {risk:g} the conformal sets of {row['classifier']} hold the right label for "
+            f"{covered} of {row['n']} test images in {row['groups']} groups, {1 - risk:g} was promised: "
+            f"{row['real']:.3f} of the real and {row['fake']:.3f} of the fake ones. {verdict} of the "
+            f"images get a verdict.{splits}")
 
 # %% ../../nbs/library/80da_sets.ipynb #acs18
 def by_source_table(
@@ -141,7 +143,7 @@ def by_source_table(
 def left_out_table(
     run: str | os.PathLike,  # Run folder
     risk: float = 0.1,       # Fraction of images whose set may miss the right label
-) -> pd.DataFrame:  # family, n, groups, kept_ and left_out_ value, low, high, why; real, fake, verdict (left out)
+) -> pd.DataFrame:  # family, n, groups, kept_ and left_out_ value, low, high, why; real, fake, verdict
     "Coverage of known and of left-out sources by networks that were trained without these."
     rows = []
     for family, frame in read_scores(run).items():
@@ -186,7 +188,8 @@ def shift_sentence(
     known = sources.dropna(subset="without_value")
     if len(known):
         worst = known.loc[known["without_value"].astype(float).idxmin()]
-        low = show_value(*(worst[f"without_{key}"] for key in ("value", "low", "high")), why=worst["without_why"])
+        numbers = (worst[f"without_{key}"] for key in ("value", "low", "high"))
+        low = show_value(*numbers, why=worst["without_why"])
         parts.append(f"Where a source is left out of calibration alone, the lowest coverage is {low}, on "
                      f"{worst['source']} ({worst['n']} test images); {1 - risk:g} was promised.")
     if left.empty:
@@ -194,10 +197,12 @@ def shift_sentence(
         parts.append(f"Coverage on a source that the network was not trained on: not measured in this run "
                      f"folder; {command} trains these networks.")
     else:
-        cells = [f"{row.family} {row.left_out_value:.3f}" for row in left.dropna(subset="left_out_value").itertuples()]
+        measured = left.dropna(subset="left_out_value").itertuples()
+        cells = [f"{row.family} {row.left_out_value:.3f}" for row in measured]
         kept = left["kept_value"].astype(float)
         parts.append(f"Networks that were trained without a family of sources cover {kept.min():.3f} to "
-                     f"{kept.max():.3f} of the images of known sources, and of the left-out family: {', '.join(cells)}.")
+                     f"{kept.max():.3f} of the images of known sources, and of the left-out family: "
+                     f"{', '.join(cells)}.")
     return " ".join(parts)
 
 # %% ../../nbs/library/80da_sets.ipynb #acs27
@@ -214,8 +219,9 @@ def plot_coverage(
     for shift, (name, (colour, marker)) in zip((-0.2, 0, 0.2), looks.items(), strict=True):
         promise = 1 - part["risk"]
         reach = np.abs(part[[f"{name}_low", f"{name}_high"]].to_numpy(float).T - part[name].to_numpy(float))
-        ax.errorbar(part[name].astype(float) - promise, part.index + shift, xerr=np.nan_to_num(reach), fmt=marker,
-                    ms=4, lw=1, capsize=2, color=colour, label=f"{name} images")
+        above = part[name].astype(float) - promise
+        look = dict(fmt=marker, ms=4, lw=1, capsize=2, color=colour)
+        ax.errorbar(above, part.index + shift, xerr=np.nan_to_num(reach), **look, label=f"{name} images")
     ax.axvline(0, color="grey", ls=":")
     labels = [f"{row.classifier}, {1 - row.risk:g}" for row in part.itertuples()]
     ax.set(yticks=part.index, yticklabels=labels, xlabel="coverage minus what was promised")

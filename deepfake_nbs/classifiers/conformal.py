@@ -47,7 +47,7 @@ def thinned_ranks(
 
 
 def conformal_quantile(
-    scores: Iterable[float],  # 1 - P(right label) of calibration images, or some of these as `thin_scores` keeps them
+    scores: Iterable[float],  # 1 - P(right label) of calibration images, all or as `thin_scores` keeps them
     risk: float,              # Fraction that may be missed
     n: int | None = None,     # Calibration images, where scores were thinned
     kind: str = "",           # Which images, for the message: "real"
@@ -140,15 +140,16 @@ def _mean_row(values: np.ndarray, group: "pd.Series") -> dict:
 def measure_coverage(
     test: "pd.DataFrame",  # Predictions: label, group
     inside: np.ndarray,    # Sets of the same images, as `conformal_sets` returns them
-) -> "pd.DataFrame":       # A row for each of COVERAGES: value, low, high (95 %), why there is none, n, groups
-    "How often sets hold the right label: all, real and fake images, a group; and how often they hold one or none."
+) -> "pd.DataFrame":       # A row for each of COVERAGES: value, low, high (95 %), why, n, groups
+    "How often sets hold the right label (of all images, a class, a group), and how often one label or none."
     import pandas as pd
 
     fake, group = test["label"].to_numpy() == 1, test["group"].astype(str).reset_index(drop=True)
     covered, size = np.where(fake, inside[:, 1], inside[:, 0]), inside.sum(1)
     each = pd.Series(covered, dtype=float).groupby(group.to_numpy()).mean()
     parts = dict(all=(covered, group), real=(covered[~fake], group[~fake]), fake=(covered[fake], group[fake]),
-                 group=(each.to_numpy(), each.index.to_series()), verdict=(size == 1, group), empty=(size == 0, group))
+                 group=(each.to_numpy(), each.index.to_series()), verdict=(size == 1, group),
+                 empty=(size == 0, group))
     return pd.DataFrame({name: _mean_row(*parts[name]) for name in COVERAGES}).T.rename_axis("coverage")
 
 # %% ../../nbs/library/60r_conformal.ipynb #cnf38
