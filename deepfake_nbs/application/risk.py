@@ -123,8 +123,9 @@ def write_scores(
 
 def _parse_class(value: Any, where: str) -> ClassScores:
     "Scores of one class of a file."
-    items = value if isinstance(value, dict) else {}
-    n, groups, scores = (items.get(key) for key in ("n", "groups", "scores"))
+    items: dict[str, Any] = value if isinstance(value, dict) else {}
+    parts: list[Any] = [items.get(key) for key in ("n", "groups", "scores")]
+    n, groups, scores = parts
     counted = all(type(count) is int and count >= 0 for count in (n, groups))
     known = isinstance(scores, list) and all(is_number(score, 0, 1) for score in scores)
     if not counted or not known or scores != sorted(scores) or not min(n, 1) <= len(scores) <= n:
@@ -198,7 +199,7 @@ def risk_lines(
 ) -> list[dict[str, Any]]:       # A row a risk, for a table
     "Coverage of each class and verdicts at each risk, in words."
     def cell(row: dict[str, Any]) -> str:
-        return show_value(*(row[key] for key in ("value", "low", "high")), why=row["why"])
+        return show_value(row["value"], row["low"], row["high"], why=row["why"])
 
     columns = {"real images covered": "real", "fake images covered": "fake", "get a verdict": "verdict"}
     return [{"risk": f"{row['risk']:g}", "promised": f"{1 - row['risk']:g}"} |

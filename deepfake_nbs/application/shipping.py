@@ -366,8 +366,8 @@ def risks_text(
     note = f"\n\n{found['note']}" if found.get("note") else ""
     return ("## Verdicts at a chosen risk\n`check --risk 0.1` calls an image *real* or *fake* where its "
             "conformal set holds that label alone, and *unsure* where it holds both or none.\nThe sets come "
-            f"from {counts} of the validation split; an image is covered where its set holds the right label. "
-            "On the test split:\n\n"
+            f"from {counts} of the validation split; an image is covered where its set holds the right "
+            "label. On the test split:\n\n"
             f"{table}\n\nThis holds for images from the same sources. {SETS_LIMIT}{note}\n\n")
 
 
