@@ -146,7 +146,7 @@ def read_scores(
     if kept.get("weights") != weights:
         said = f"scores of other weights, {str(kept.get('weights'))[:12]}"
         raise ValueError(f"{path}: {said}; expected {weights[:12]}")
-    scaled = kept.get("temperature")
+    scaled: Any = kept.get("temperature")
     if not is_number(scaled) or not math.isclose(scaled, temperature, rel_tol=1e-6):
         said = f"scores at temperature {scaled!r}"
         raise ValueError(f"{path}: {said}; expected {temperature}, that of the thresholds")

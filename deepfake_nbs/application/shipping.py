@@ -528,6 +528,15 @@ def choose_training(
     return place / CLASSIFIER
 
 # %% ../../nbs/library/70ha_shipping.ipynb #rsk70c
+def _with_nan(value: Any) -> Any:
+    "A record as it was measured: JSON has no NaN, so that a missing end of an interval was kept as null."
+    if isinstance(value, dict):
+        return {key: _with_nan(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_with_nan(one) for one in value]
+    return float("nan") if value is None else value
+
+
 def add_risks(
     out: str | Path,             # Folder of shipped networks, changed in place
     validation: "pd.DataFrame",  # Predictions with their weights: label, probability (calibrated), group
@@ -539,7 +548,7 @@ def add_risks(
     scores = scores_of(validation.to_dict("records"))
     weights = file_sha256(out / CLASSIFIER / "model.safetensors")
     write_scores(out, scores, weights, networks.thresholds.temperature, note=note)
-    record = shipped_record(out) | dict(conformal=risk_record(test, scores) | dict(note=note))
+    record = _with_nan(shipped_record(out)) | dict(conformal=risk_record(test, scores) | dict(note=note))
     within = networks.outliers.quantile if networks.outliers else None
     write_json(out / "training.json", record)
     write_text(out / "README.md", shipped_card(record, networks.config, networks.thresholds, within))
