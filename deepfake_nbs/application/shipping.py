@@ -464,7 +464,7 @@ def risk_record(
     scores: dict[str, ClassScores],  # Of the validation split, with the same weights
 ) -> dict[str, Any]:                 # from (n and groups of each class), risks (as `measure_risks`)
     "What `check --risk` was worth on the test split."
-    counts = {name: dict(n=one.n, groups=one.groups) for name, one in scores.items()}
+    counts: Any = {name: dict(n=one.n, groups=one.groups) for name, one in scores.items()}
     return {"from": counts, "risks": measure_risks(test, scores)}
 
 

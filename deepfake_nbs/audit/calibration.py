@@ -219,8 +219,7 @@ def calibration_view(
 def _show(row: dict[str, Any], name: str, digits: int, interval: bool) -> str:
     if not interval:
         return f"{row[name]:.{digits}f}"
-    numbers = (row[key] for key in (name, f"{name}_low", f"{name}_high"))
-    return show_value(*numbers, digits, row[f"{name}_why"])
+    return show_value(row[name], row[f"{name}_low"], row[f"{name}_high"], digits, row[f"{name}_why"])
 
 
 def left_out_sentence(
@@ -242,9 +241,9 @@ def error_sentence(
     own = table[table["classifier"].eq(table["classifier"].iloc[0])].set_index("map")
     rows = own.to_dict("index")
     before, after, steps = (_show(rows[name], "ece", 3, True) for name in MAPS)
-    change = show_value(*(rows["temperature"][key] for key in ("change", "change_low", "change_high")),
-                        why=rows["temperature"]["change_why"], sign="+")
     first = rows["temperature"]
+    change = show_value(first["change"], first["change_low"], first["change_high"], why=first["change_why"],
+                        sign="+")
     return (f"The expected calibration error of {own['classifier'].iloc[0]} on {first['n']} test images in "
             f"{first['groups']} groups is {before}, and {after} after temperature scaling, a difference of "
             f"{change}; isotonic regression leaves {steps}. A classifier whose P(fake) is right would show "
@@ -279,7 +278,7 @@ def plot_reliability(
     import matplotlib.pyplot as plt
 
     names = list(table["classifier"].unique())
-    how = dict(figsize=(3.4 * len(names), 3.6), layout="constrained", squeeze=False, sharey=True)
+    how: dict[str, Any] = dict(figsize=(3.4 * len(names), 3.6), layout="constrained", squeeze=False, sharey=True)
     fig, axes = plt.subplots(1, len(names), **how)
     looks = dict(zip(MAPS, (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^")), strict=True))
     for ax, name in zip(axes[0], names, strict=True):
@@ -352,7 +351,7 @@ def plot_risk_coverage(
     for (name, frame), (colour, marker, line) in zip(known.items(), looks, strict=False):
         test = frame[frame["split"].eq("test")]
         curve = risk_coverage(test["label"], test["probability"])
-        look = dict(color=colour, ls=line, marker=marker, markevery=0.1, ms=4)
+        look: dict[str, Any] = dict(color=colour, ls=line, marker=marker, markevery=0.1, ms=4)
         ax.plot(*curve.T, **look, label=f"{name} (n={len(test)})")
     ax.set(xlabel="fraction of images that get an answer", ylabel="error among these")
     ax.set(xlim=(0, 1.01), ylim=(0, None))

@@ -70,8 +70,8 @@ def conformal_table(
             continue
         parts = [frame[frame["split"].eq(split)].reset_index(drop=True) for split in ("validation", "test")]
         for kind, by_class in KINDS.items():
-            rows += [dict(classifier=name, sets=kind) | coverage_row(*parts, risk, by_class, n_splits)
-                     for risk in risks]
+            rows += [dict(classifier=name, sets=kind)
+                     | coverage_row(parts[0], parts[1], risk, by_class, n_splits) for risk in risks]
     empty = ["classifier", "sets", "risk", "n", "groups", "why", "all"]
     return pd.DataFrame(rows, columns=None if rows else empty)
 
@@ -97,7 +97,7 @@ def conformal_view(
 def _show(row: dict[str, Any], name: str, interval: bool) -> str:
     if not interval:
         return "" if row[name] != row[name] else f"{row[name]:.3f}"
-    return show_value(*(row[key] for key in (name, f"{name}_low", f"{name}_high")), why=row[f"{name}_why"])
+    return show_value(row[name], row[f"{name}_low"], row[f"{name}_high"], why=row[f"{name}_why"])
 
 # %% ../../nbs/library/80da_sets.ipynb #acs14
 def coverage_sentence(
@@ -172,8 +172,7 @@ def shift_view(
     name = "family" if "family" in table else "source"
     rows = []
     for row in table.to_dict("records"):
-        cells = [show_value(*(row[f"{one}_{key}"] for key in ("value", "low", "high")), why=row[f"{one}_why"])
-                 for one in (first, second)]
+        cells = [_show(row | {one: row[f"{one}_value"]}, one, True) for one in (first, second)]
         rows.append((row[name], row["n"], row["groups"], *cells))
     return pd.DataFrame(rows, columns=[name, "n", "groups", titles[first], titles[second]])
 
@@ -188,8 +187,7 @@ def shift_sentence(
     known = sources.dropna(subset="without_value")
     if len(known):
         worst = known.loc[known["without_value"].astype(float).idxmin()]
-        numbers = (worst[f"without_{key}"] for key in ("value", "low", "high"))
-        low = show_value(*numbers, why=worst["without_why"])
+        low = _show(worst.to_dict() | dict(without=worst["without_value"]), "without", True)
         parts.append(f"Where a source is left out of calibration alone, the lowest coverage is {low}, on "
                      f"{worst['source']} ({worst['n']} test images); {1 - risk:g} was promised.")
     if left.empty:
@@ -220,7 +218,7 @@ def plot_coverage(
         promise = 1 - part["risk"]
         reach = np.abs(part[[f"{name}_low", f"{name}_high"]].to_numpy(float).T - part[name].to_numpy(float))
         above = part[name].astype(float) - promise
-        look = dict(fmt=marker, ms=4, lw=1, capsize=2, color=colour)
+        look: dict[str, Any] = dict(fmt=marker, ms=4, lw=1, capsize=2, color=colour)
         ax.errorbar(above, part.index + shift, xerr=np.nan_to_num(reach), **look, label=f"{name} images")
     ax.axvline(0, color="grey", ls=":")
     labels = [f"{row.classifier}, {1 - row.risk:g}" for row in part.itertuples()]
