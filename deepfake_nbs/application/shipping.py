@@ -481,7 +481,8 @@ def complete_record(
 
     limit = networks.outliers.limit if networks.outliers else float("inf")
     test = predict_split(training, networks)
-    measured = dict(test=measure_test(test, networks.thresholds, limit), conformal=risk_record(test, scores))
+    measured: dict[str, Any] = dict(test=measure_test(test, networks.thresholds, limit))
+    measured |= dict(conformal=risk_record(test, scores))
     measured |= dict(images=count_images(read_manifest(training / record["dataset"])))
     more = dict(heads=measure_heads(run), found_heads=found_heads(run))
     more |= dict(leave_out=read_leave_out(run, training.name))

@@ -278,8 +278,8 @@ def plot_reliability(
     import matplotlib.pyplot as plt
 
     names = list(table["classifier"].unique())
-    how: dict[str, Any] = dict(figsize=(3.4 * len(names), 3.6), layout="constrained", squeeze=False, sharey=True)
-    fig, axes = plt.subplots(1, len(names), **how)
+    how: dict[str, Any] = dict(figsize=(3.4 * len(names), 3.6), layout="constrained", sharey=True)
+    fig, axes = plt.subplots(1, len(names), squeeze=False, **how)
     looks = dict(zip(MAPS, (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^")), strict=True))
     for ax, name in zip(axes[0], names, strict=True):
         ax.plot([0, 1], [0, 1], color="grey", ls=":", lw=1)
