@@ -167,6 +167,8 @@ def check_photographs(
     explain: Explain = False,
     stress: Annotated[bool, typer.Option("--stress", help="Classify again after ten distortions.")] = False,
     backend: Annotated[str, typer.Option(help="torch, or onnx for a portable model.")] = "torch",
+    risk: Annotated[float | None, typer.Option(
+        help="Verdicts that miss at most this fraction of real images, and of fake ones: 0.1.")] = None,
 ) -> None:
     "Detect heads and report P(fake). Exit status: 0 all checked, 1 some not read or saved, 2 usage error."
     found, number = find_photographs(photos), run_number_of(run_number, row)
@@ -177,7 +179,7 @@ def check_photographs(
         from deepfake_nbs.application.pipeline import Pipeline
         from deepfake_nbs.application.report import choose_table, describe_networks
     try:
-        pipeline = Pipeline.load(run, number, backend, model)
+        pipeline = Pipeline.load(run, number, backend, model, risk)
         known = Gallery.open(gallery, run) if gallery else None
         explainer = open_explainer(pipeline, run, run_number, model, save) if explain else None
         if save:

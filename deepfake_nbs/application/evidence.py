@@ -45,6 +45,13 @@ class Thresholds:
             return "fake"
         return "real" if self.real_below is not None and probability <= self.real_below else "unsure"
 
+    def reason(
+        self,
+        probability: float,  # P(fake), as it is shown
+    ) -> str:                # Empty: the thresholds say it
+        "Why a probability gives no verdict, for thresholds that know more than two numbers."
+        return ""
+
 # %% ../../nbs/library/70a_evidence.ipynb #c010
 def choose_thresholds(
     label: Iterable[int],              # 0 real, 1 fake
@@ -318,7 +325,9 @@ def change_thresholds(
         return give_verdict(thresholds, one.probability, one.distance, evidence.distance_limit)
 
     heads = tuple(replace(head, verdict=verdict(head)) for head in evidence.heads)
-    found = with_heads(evidence, heads)
+    p, reason = evidence.probability, evidence.reason
+    own = p is not None and reason == evidence.thresholds.reason(p)
+    found = replace(with_heads(evidence, heads), reason="" if own else reason)
     return apply_stress(replace(found, verdict=verdict(evidence), thresholds=thresholds))
 
 # %% ../../nbs/library/70a_evidence.ipynb #c024

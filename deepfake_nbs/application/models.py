@@ -29,6 +29,7 @@ from deepfake_nbs.application.evidence import (
     read_thresholds,
     training_thresholds,
 )
+from .risk import find_scores, risk_thresholds
 from .shipped import shipped_folder, shipped_line, shipped_networks
 from deepfake_nbs.core import (
     expand_home,
@@ -363,13 +364,14 @@ class Networks:
         run_number: int | None = None,    # Of Table 1; by default the run that was chosen on validation
         backend: str = "torch",           # torch, or onnx for a portable model
         model: str | Path | None = None,  # Training folder instead, as `find_model` takes it
+        risk: float | None = None,        # Verdicts from conformal sets at this risk; None: from thresholds
     ) -> Self:
         "Load a run's networks. Raises `FileNotFoundError` or `ValueError` naming what is missing or broken."
-        return cls(**_load_parts(run, run_number, backend, model))
+        return cls(**_load_parts(run, run_number, backend, model, risk))
 
 # %% ../../nbs/library/70c_models.ipynb #application76
 def _load_parts(
-    run: str | Path | None, run_number: int | None, backend: str, model: str | Path | None
+    run: str | Path | None, run_number: int | None, backend: str, model: str | Path | None, risk: float | None
 ) -> dict[str, Any]:
     "Everything that `Networks` takes."
     if backend not in ("torch", "onnx"):
@@ -384,6 +386,9 @@ def _load_parts(
     weights = file_sha256(place / "model.safetensors")
     own = training_thresholds(place.parent, weights) if model is not None else None
     thresholds = own if model is not None else read_thresholds(run, weights, config["threshold"])
+    if risk is not None:
+        temperature = thresholds.temperature if thresholds else 1.0
+        thresholds = risk_thresholds(find_scores(place, run, weights, temperature), risk, temperature)
     if detector:
         fold_batch_norms(detector.model)
     return dict(

@@ -34,6 +34,7 @@ from deepfake_nbs.application.evidence import (
     Evidence,
     HeadPrediction,
     Match,
+    Thresholds,
     give_verdict,
     is_unlike,
     note_other_fakes,
@@ -184,11 +185,15 @@ def _predictions(networks: Networks, photo: Photo, scored: bool) -> tuple[HeadPr
     return tuple(map(HeadPrediction, boxes, scores, known, verdicts, far))
 
 
-def _reason(photo: Photo, distance: float | None, limit: float | None) -> str:
-    "Why there is no verdict, or why it is unsure whatever the probability is."
-    if not photo.probabilities:
+def _reason(
+    thresholds: Thresholds, probability: float | None, distance: float | None, limit: float | None
+) -> str:
+    "Why there is no verdict, or why it is unsure."
+    if probability is None:
         return f"{NO_HEAD}, and the whole image is classified only when asked"
-    return UNLIKE_TRAINING.format(distance, limit) if is_unlike(distance, limit) else ""
+    if is_unlike(distance, limit):
+        return UNLIKE_TRAINING.format(distance, limit)
+    return thresholds.reason(probability)
 
 # %% ../../nbs/library/70e_pipeline.ipynb #c040
 def make_evidence(
@@ -212,7 +217,7 @@ def make_evidence(
         region=region,
         probability=probability,
         verdict=give_verdict(networks.thresholds, probability, distance, limit),
-        reason=_reason(photo, distance, limit),
+        reason=_reason(networks.thresholds, probability, distance, limit),
         heads=heads,
         main_head=main,
         notes=_notes(networks, heads, main, region),

@@ -8,6 +8,7 @@ __all__ = ['CARD', 'SYNTHETIC', 'RESEARCH', 'write_card', 'read_card', 'write_on
 
 # %% ../../nbs/library/70h_portable.ipynb #application202
 import os
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from deepfake_nbs.application.models import (
     open_classifier,
     training_margin,
 )
+from .risk import find_scores, write_scores
 from ..checkpoints import read_state
 from deepfake_nbs.core import (
     copy_folder,
@@ -101,7 +103,8 @@ A predicted probability of fake is not a verdict.
 `models/classifier`: safetensors, ONNX where it was written (input `pixels`: {layout};
 output `logits`: real, fake), and their configuration.
 `models/head_detector`, where the run has one.
-`preprocessing.json`, `models/thresholds.json`, `training.json`, and `files.csv` with the sha256 of each file.
+`preprocessing.json`, `models/thresholds.json`, `training.json`, `conformal.json` where the training left
+validation predictions (for `check --risk`), and `files.csv` with the sha256 of each file.
 """
 SYNTHETIC = "Trained on synthetic portraits only; its scores on photographs of people are meaningless."
 RESEARCH = (
@@ -254,6 +257,9 @@ def fill_portable(
     preprocessing = _preprocessing(config, place)
     write_json(new / PREPROCESSING, preprocessing)
     write_json(new / THRESHOLDS, {written: asdict(thresholds)})
+    with suppress(FileNotFoundError):  # Without validation predictions no risk can be kept
+        scores = find_scores(source, place, weights, thresholds.temperature)
+        write_scores(new, scores, written, thresholds.temperature)
     write_json(new / "training.json", record)
     if onnx:
         network = open_classifier(new / CLASSIFIER)[0]

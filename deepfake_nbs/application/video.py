@@ -138,7 +138,7 @@ def _video_verdict(networks: Networks, photos: list[Photo], mean: float | None) 
     n_unlike = sum(is_unlike(distance, limit) for distance in far)
     if n_unlike > len(far) / 2:
         return "unsure", UNLIKE_FRAMES.format(n_unlike, len(far))
-    return networks.thresholds.verdict(mean), ""
+    return networks.thresholds.verdict(mean), networks.thresholds.reason(mean)
 
 
 def _distribution(known: list[float]) -> dict[str, Any]:

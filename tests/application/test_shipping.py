@@ -14,9 +14,11 @@ from PIL import Image
 from deepfake_nbs.application import shipping
 from deepfake_nbs.application.models import CLASSIFIER, untrained_run
 from deepfake_nbs.application.pipeline import Pipeline
+from deepfake_nbs.application.risk import CONFORMAL
 from deepfake_nbs.application.shipped import shipped_auc
 from deepfake_nbs.application.shipping import (
     auc_by,
+    add_risks,
     choose_training,
     measure_test,
     predict_again,
@@ -128,6 +130,46 @@ def test_leave_out_is_on_the_card_where_it_was_measured(trained, tmp_path):
     card, said = (out / "README.md").read_text(), json.loads((out / "training.json").read_text())
     assert "chance level" in card and "| DFDC | " in card
     assert [row["left out"] for row in said["leave_out"]] == ["DFDC"]
+
+
+def test_validation_scores_are_shipped(trained, written):
+    kept, validation = (
+        json.loads((written / CONFORMAL).read_text()),
+        read_predictions(trained / "training/12", "validation"),
+    )
+    assert kept["weights"] == file_sha256(written / CLASSIFIER / "model.safetensors")
+    assert kept["real"]["n"] + kept["fake"]["n"] == len(validation)
+    limits = Pipeline.load(written, risk=0.5).thresholds
+    assert limits.risk == 0.5 and f"{kept['real']['n']} real and {kept['fake']['n']} fake" in limits.origin
+    assert (
+        json.loads((written / "training.json").read_text())["conformal"]["from"]["real"]["n"]
+        == kept["real"]["n"]
+    )
+
+
+def test_scores_can_be_added_later(written, tmp_path):
+    out, rng = shutil.copytree(written, tmp_path / "out"), np.random.default_rng(0)
+    (out / CONFORMAL).unlink()
+    frames = [
+        pd.DataFrame(dict(label=np.arange(120) % 2, probability=rng.random(120), group=np.arange(120) // 4))
+        for _ in range(2)
+    ]
+    before = file_sha256(out / CLASSIFIER / "model.safetensors")
+    add_risks(out, *frames, "The images are noise.")
+    card, said = (out / "README.md").read_text(), json.loads((out / "training.json").read_text())["conformal"]
+    assert (
+        "## Verdicts at a chosen risk" in card
+        and "The images are noise." in card
+        and "| 0.05 | 0.95 |" in card
+    )
+    assert "60 real images of 30 groups and 60 fake images of 30 groups" in card
+    assert [row["risk"] for row in said["risks"]] == [0.2, 0.1, 0.05] and said[
+        "note"
+    ] == "The images are noise."
+    listed = dict(line.split(",") for line in (out / "files.csv").read_text().splitlines())
+    assert all(file_sha256(out / name) == digest for name, digest in listed.items()) and CONFORMAL in listed
+    assert file_sha256(out / CLASSIFIER / "model.safetensors") == before
+    assert Pipeline.load(out, risk=0.05).thresholds.risk == 0.05
 
 
 def test_the_network_of_a_training_becomes_that_of_its_run(trained, tmp_path, monkeypatch):
