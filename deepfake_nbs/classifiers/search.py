@@ -322,8 +322,9 @@ def trial_record(
     best = history[best_epoch(history, validation_rank) - 1]
     return run_record(
         asdict(config), config.seed, str(training.learner.dls.device), trial=trial.number,
-        identity=dict(identity), best_epoch=best["epoch"], validation_auc=best["validation_auc"], epochs=len(history), pruned=early,
-        wall_seconds=progress.wall_seconds, train_seconds=progress.train_seconds)
+        identity=dict(identity), best_epoch=best["epoch"], validation_auc=best["validation_auc"],
+        epochs=len(history), pruned=early, wall_seconds=progress.wall_seconds,
+        train_seconds=progress.train_seconds)
 
 # %% ../../nbs/library/60u_search.ipynb #hps20a45
 def train_trial(

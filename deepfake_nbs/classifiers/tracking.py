@@ -27,13 +27,8 @@ def read_history(
     if not path.is_file():
         expected = "expected the folder of a training, such as training/8, after its first epoch"
         raise FileNotFoundError(f"{path}: no such file; {expected}")
-    frame = read_table(path)
-    if "epoch" not in frame:
-        raise ValueError(f"{path}: lacks the column 'epoch'; expected the history of a training")
-    try:
-        return frame.astype(float).to_dict("records")
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}; expected numbers alone") from error
+    columns = read_table(path, required=("epoch",)).columns
+    return read_table(path, numbers=tuple(columns)).to_dict("records")
 
 
 def read_settings_of(
