@@ -20,7 +20,9 @@ def make_run(place, finished=True):
     folder.mkdir(parents=True)
     HISTORY.to_csv(folder / "history.csv", index=False)
     if finished:
-        (folder / "run.json").write_text(json.dumps(dict(commit="abc", config=dict(net="xception", epochs=2))))
+        (folder / "run.json").write_text(
+            json.dumps(dict(commit="abc", config=dict(net="xception", epochs=2)))
+        )
     return folder
 
 
