@@ -393,7 +393,7 @@ def work_together(
     others = [spawn.Process(target=work_on, args=(*where, jobs)) for _ in range(jobs - 1)]
     for process in others:
         process.start()
-    work_on(*where, jobs=jobs)
+    work_on(*where, jobs)
     for process in others:
         process.join()
     if failed := sum(process.exitcode != 0 for process in others):

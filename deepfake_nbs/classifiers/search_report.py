@@ -66,8 +66,8 @@ def start_auc(
     "Validation AUC of the configuration itself, as a trial."
     wanted = base_values(study_base(study))
     complete = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
-    values = [trial.value for trial in complete if trial.params == wanted]
-    return float(values[0]) if values else float("nan")
+    values = [trial.value for trial in complete if trial.params == wanted and trial.value is not None]
+    return values[0] if values else float("nan")
 
 # %% ../../nbs/library/60ua_search_report.ipynb #hpr20a17
 OUTCOMES = dict(COMPLETE="complete", PRUNED="pruned", FAIL="failed", RUNNING="runs", WAITING="waits")
