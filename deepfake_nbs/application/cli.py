@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from .studies import add_commands
 from ..commands import is_first_process, loading, one_line, say
 from ..core import expand_home, printable
 from ..pages import run_notebook
@@ -595,3 +596,6 @@ def run_page(
         said = f"{Path(notebook).name}: stopped, nothing was promoted; the same command starts it again."
         print(f"{line_end}{said}", file=sys.stderr)
         raise typer.Exit(128 + (stopped.args[0] if stopped.args else signal.SIGINT)) from None
+
+
+add_commands(app)
