@@ -219,13 +219,13 @@ def plot_alone(
     rows = table[table["system"].isin(["words", "network"]) & table["switch"].ne(TOGETHER)]
     names = [name for name in DEFECTS if name in set(rows["switch"])]
     _, ax = plt.subplots(figsize=(8, 0.4 * len(names) + 1.5), layout="constrained")
-    for system, look, shift in (("words", dict(color="#0072b2", fmt="o"), -0.15),
-                                ("network", dict(color="#d55e00", fmt="s"), 0.15)):
+    looks = ("words", "#0072b2", "o", -0.15), ("network", "#d55e00", "s", 0.15)
+    for system, colour, marker, shift in looks:
         own = rows[rows["system"].eq(system)]
         ends, values = own[["alone_low", "alone_high"]].to_numpy(float).T, own["alone"].to_numpy(float)
         places = [names.index(name) + shift for name in own["switch"]]
         ax.errorbar(values, places, xerr=np.nan_to_num(np.abs(ends - values)), capsize=3,
-                    label=SYSTEMS[system], **look)
+                    label=SYSTEMS[system], color=colour, fmt=marker)
     ax.axvline(0, color="grey", ls=":")
     ax.set(yticks=range(len(names)), yticklabels=[DEFECTS[name].words for name in names],
            ylim=(len(names) - 0.5, -0.5), xlabel="number with this fault alone, minus the honest one")

@@ -229,7 +229,8 @@ AFTER_TRAINING = frozenset({"last_epoch", "epoch_on_test", "setting_on_test", "o
 class SystemRuns:
     "Trainings of one system by the switches that change them, each done once."
 
-    system, choices = "", ("",)  # Name; switches that concern the choice of an epoch or a setting
+    system: str = ""
+    choices: tuple[str, ...] = ()  # Switches that concern the choice of an epoch or a setting
 
     def __init__(
         self,
