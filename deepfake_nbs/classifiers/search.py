@@ -390,10 +390,11 @@ def work_together(
 ) -> None:
     "Work on a study in several processes. Raises `RuntimeError` where one of the others ended early."
     spawn = multiprocessing.get_context("spawn")
-    others = [spawn.Process(target=work_on, args=(*where, jobs)) for _ in range(jobs - 1)]
+    arguments = (*where, jobs)
+    others = [spawn.Process(target=work_on, args=arguments) for _ in range(jobs - 1)]
     for process in others:
         process.start()
-    work_on(*where, jobs)
+    work_on(*arguments)
     for process in others:
         process.join()
     if failed := sum(process.exitcode != 0 for process in others):
