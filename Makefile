@@ -123,13 +123,21 @@ $(DONE)/03_image_retrieval.ipynb: $(INPUTS) $(RUN)/cvcs_dfd/dataset.json $(DONE)
 $(DONE)/04_baselines.ipynb: $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/01_datasets.ipynb $(FOUND_HEADS)
 $(DONE)/06a_classifiers.ipynb: $(RUN)/settings.json $(DONE)/04_baselines.ipynb $(if $(TOGETHER),$(RUN)/training/together.txt) $(foreach row,$(ROWS),$(DONE)/06_training_run-$(row).ipynb)
 $(DONE)/05_architectures.ipynb: $(RUN)/settings.json | $(DONE)/04_baselines.ipynb
+# Pages of the audit read what the pages above left; 06c shows searches, which `deepfake-nbs search` makes
+$(DONE)/06c_search.ipynb: $(RUN)/settings.json $(wildcard $(RUN)/search/*.log) | $(DONE)/06a_classifiers.ipynb
+$(DONE)/09a_defects.ipynb: $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) $(DONE)/06a_classifiers.ipynb
+$(DONE)/09b_transfer.ipynb: $(RUN)/settings.json $(DONE)/06a_classifiers.ipynb $(FOUND_HEADS)
+$(DONE)/09c_robustness.ipynb: $(RUN)/settings.json $(DONE)/04_baselines.ipynb $(DONE)/06a_classifiers.ipynb
+$(DONE)/09d_calibration.ipynb: $(RUN)/settings.json $(DONE)/06a_classifiers.ipynb
+$(DONE)/09e_heatmaps.ipynb: $(RUN)/settings.json $(DONE)/06a_classifiers.ipynb
+AUDIT := $(patsubst %,$(DONE)/%.ipynb,06c_search 09a_defects 09b_transfer 09c_robustness 09d_calibration 09e_heatmaps)
 # It shows kept numbers, of no run of this report
 $(DONE)/06b_photographs.ipynb: $(wildcard papers/results/*) | $(DONE)/06a_classifiers.ipynb
 $(DONE)/07_our_faces.ipynb $(DONE)/08_demo.ipynb: $(DONE)/06a_classifiers.ipynb $(DONE)/03_image_retrieval.ipynb $(FOUND_HEADS)
 $(DONE)/ethics.ipynb: $(DONE)/06a_classifiers.ipynb | $(DONE)/08_demo.ipynb
 $(DONE)/all_numbers.ipynb: $(DONE)/01_datasets.ipynb $(FOUND_HEADS) $(DONE)/03_image_retrieval.ipynb $(DONE)/04_baselines.ipynb $(DONE)/06a_classifiers.ipynb $(DONE)/07_our_faces.ipynb $(wildcard papers/results/*)
 $(DONE)/conclusions.ipynb: $(DONE)/all_numbers.ipynb
-$(DONE)/index.ipynb: $(DONE)/all_numbers.ipynb $(DONE)/conclusions.ipynb | $(DONE)/05_architectures.ipynb $(DONE)/06b_photographs.ipynb $(DONE)/08_demo.ipynb $(DONE)/ethics.ipynb
+$(DONE)/index.ipynb: $(DONE)/all_numbers.ipynb $(DONE)/conclusions.ipynb | $(DONE)/05_architectures.ipynb $(DONE)/06b_photographs.ipynb $(DONE)/08_demo.ipynb $(DONE)/ethics.ipynb $(AUDIT)
 
 # The dataset's marker is older than the page that checked it when nothing had to be rebuilt
 $(RUN)/cvcs_dfd/dataset.json: $(DONE)/01_datasets.ipynb ;

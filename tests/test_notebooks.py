@@ -269,37 +269,51 @@ NUMBERS = {"all_numbers", "conclusions", "index"}  # Of every page before them
 PHOTOGRAPHS = {"07_our_faces", "08_demo", *NUMBERS}  # Of the networks of a run
 RETRIEVED = {"03_image_retrieval", *PHOTOGRAPHS}
 SHIPPED = "06b_photographs"  # It shows the networks of the package, through the module that measures them
-CHOSEN = {"06a_classifiers", "ethics", *RETRIEVED}  # One feature of retrieval is the classifier of page 06a
-NETWORKS = {"05_architectures", "06b_photographs", *RUNS, *CHOSEN}
+AUDIT = {"09a_defects", "09b_transfer", "09c_robustness", "09d_calibration", "09e_heatmaps"}
+SHOWS_SHIPPED = {SHIPPED, "09b_transfer", "09d_calibration"}
+# One feature of retrieval is the classifier of page 06a, and the audit is of its runs
+CHOSEN = {"06a_classifiers", "ethics", *RETRIEVED, *AUDIT}
+NETWORKS = {"05_architectures", "06b_photographs", "06c_search", *RUNS, *CHOSEN}
 
 
 @pytest.mark.parametrize(
     "touched, expected",
     [
         # A module: the pages that import it, at whatever distance, and those that read what these pages left
-        ("deepfake_nbs/application/pipeline.py", {SHIPPED, *PHOTOGRAPHS}),
+        ("deepfake_nbs/application/pipeline.py", {"09e_heatmaps", *SHOWS_SHIPPED, *PHOTOGRAPHS}),
         ("deepfake_nbs/retrieval/index.py", RETRIEVED),
         ("deepfake_nbs/retrieval/report.py", RETRIEVED),
         ("deepfake_nbs/baselines/study.py", {"04_baselines", "06b_photographs", *CHOSEN}),
         ("deepfake_nbs/baselines/label_order.py", {"04_baselines", *CHOSEN}),
         ("deepfake_nbs/classifiers/training.py", NETWORKS),
         ("deepfake_nbs/classifiers/run_report.py", {*RUNS, *CHOSEN}),
-        ("deepfake_nbs/heads/training.py", {"02_head_detection", SHIPPED, *PHOTOGRAPHS}),
-        ("deepfake_nbs/heads/report.py", {"02_head_detection", SHIPPED, *PHOTOGRAPHS}),
+        (
+            "deepfake_nbs/heads/training.py",
+            {"02_head_detection", "09e_heatmaps", *SHOWS_SHIPPED, *PHOTOGRAPHS},
+        ),
+        ("deepfake_nbs/heads/report.py", {"02_head_detection", *SHOWS_SHIPPED, *PHOTOGRAPHS}),
         ("deepfake_nbs/data/build.py", {"01_datasets", *NUMBERS}),
         # A notebook: it, and what reads what it left; the datasets themselves were found unchanged
         ("nbs/01_datasets.ipynb", {"01_datasets", *NUMBERS}),
-        ("nbs/02_head_detection.ipynb", {"02_head_detection", *PHOTOGRAPHS}),
+        ("nbs/02_head_detection.ipynb", {"02_head_detection", "09b_transfer", *PHOTOGRAPHS}),
         ("nbs/06_training_run.ipynb", {*RUNS, *CHOSEN}),
         ("nbs/06a_classifiers.ipynb", CHOSEN),
         ("nbs/06b_photographs.ipynb", {"06b_photographs"}),
         # A chapter of the library is read by no page: its module is, once it was exported
         ("nbs/library/40b_index.ipynb", set()),
         # What a run was given
-        (f"{RUN}/inputs.csv", {"01_datasets", "02_head_detection", *RETRIEVED}),
+        (f"{RUN}/inputs.csv", {"01_datasets", "02_head_detection", "09b_transfer", *RETRIEVED}),
         (
             f"{RUN}/settings.json",
-            {"01_datasets", "02_head_detection", "04_baselines", "05_architectures", *RUNS, *CHOSEN},
+            {
+                "01_datasets",
+                "02_head_detection",
+                "04_baselines",
+                "05_architectures",
+                "06c_search",
+                *RUNS,
+                *CHOSEN,
+            },
         ),
         (f"{RUN}/cvcs_dfd/dataset.json", {"02_head_detection", "04_baselines", *RUNS, *CHOSEN}),
         (f"{RUN}/cvcs_cropped_dfd/dataset.json", {"04_baselines", *RUNS, *CHOSEN}),
@@ -320,8 +334,11 @@ def test_a_report_that_is_done_runs_nothing_again(project):
     [
         ("nbs/library/40b_index.ipynb", {"40b_index"}),
         ("deepfake_nbs/application/demo.py", {"70j_demo"}),
-        ("deepfake_nbs/baselines/label_order.py", {"50e_label_order"}),
-        ("deepfake_nbs/heads/report.py", {"30g_report", "70ha_shipping"}),
+        (
+            "deepfake_nbs/baselines/label_order.py",
+            {"50e_label_order", "80a_defects", "80aa_defect_systems", "80ab_defect_study"},
+        ),
+        ("deepfake_nbs/heads/report.py", {"30g_report", "70ha_shipping", "70n_front"}),
     ],
 )
 def test_a_chapter_of_the_library_runs_again_when_what_it_uses_changed(project, touched, expected):
