@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -28,10 +28,6 @@ from ..classifiers.systems import chance_levels, plot_systems, systems_caption, 
 from ..classifiers.tables import check_arithmetic, printed_table2
 from ..core import project_root, run_folder, write_text
 from ..files import read_table
-
-# %% ../../nbs/library/70n_front.ipynb #front04
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 # %% ../../nbs/library/70n_front.ipynb #front08
 TRAININGS = "photographs-real-trainings.csv"
@@ -168,10 +164,10 @@ def draw_systems(
     import matplotlib.pyplot as plt
 
     with matplotlib.rc_context({"svg.hashsalt": "systems"}):
-        ax: Axes = plot_systems(front.systems, front.levels)
+        plot_systems(front.systems, front.levels)
         facts = {"Date": None, "Creator": None, "Description": f"numbers {systems_fingerprint(front)}"}
-        ax.figure.savefig(path, format="svg", metadata=facts)
-        plt.close(ax.figure)
+        plt.savefig(path, format="svg", metadata=facts)
+        plt.close()
     return Path(path)
 
 # %% ../../nbs/library/70n_front.ipynb #front26
