@@ -181,7 +181,7 @@ def _bar(progress: str | None, total: int | None) -> Iterator[Callable[[], Any]]
         return
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=progress) as bar:
+    with tqdm(total=total, desc=progress, mininterval=2) as bar:
         yield bar.update
 
 # %% ../nbs/library/00d_parallel.ipynb #ground39
