@@ -11,7 +11,7 @@ __all__ = ['TERMS', 'CARD_NUMBERS', 'CARD_USE', 'UNLIKE', 'CHOSEN', 'SETS_LIMIT'
            'add_risks']
 
 # %% ../../nbs/library/70ha_shipping.ipynb #sg02
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -216,6 +216,7 @@ def terms_of(
 # %% ../../nbs/library/70ha_shipping.ipynb #sg31
 def markdown_table(
     rows: list[dict[str, Any]],  # Of the same keys, which are the names of the columns
+    first: Sequence[str] = (),   # Columns that come first: those of a record that was read are sorted
 ) -> str:
     "A table in Markdown; numbers with three digits after the point."
     def cell(value: Any) -> str:
@@ -223,7 +224,7 @@ def markdown_table(
             return "" if value != value else f"{value:.3f}"
         return str(value).replace("|", "\\|")
 
-    names = list(rows[0])
+    names = list(dict.fromkeys([*(name for name in first if name in rows[0]), *rows[0]]))
     body = (" | ".join(cell(row[name]) for name in names) for row in rows)
     return "\n".join(f"| {line} |" for line in (" | ".join(names), " | ".join("---" for _ in names), *body))
 
@@ -262,8 +263,9 @@ def failures_text(
     if not record["leave_out"]:
         return "How well they do on a source that they were not trained on was not measured."
     said = "A network of the same recipe, trained without a source and tested on it"
-    first = [dict(sorted(row.items(), key=lambda pair: pair[0] != "left out")) for row in record["leave_out"]]
-    return f"{said} (AUC near 0.5 is chance level):\n\n{markdown_table(first)}"
+    columns = ("left out", "n", "AUC of the kept sources [95 % interval]", "AUC left out [95 % interval]",
+               "AUC when trained with it", "fakes called real", "the same with the rule")
+    return f"{said} (AUC near 0.5 is chance level):\n\n{markdown_table(record['leave_out'], columns)}"
 
 
 def heads_text(
@@ -388,7 +390,8 @@ def shipped_card(
         **{key: config[key] for key in ("net", "image_size", "trained_on")}, **words,
         row=name_run(config["row"], config.get("name", "")), parameters=f"{record['parameters']:,}",
         fed="heads, cropped with a margin," if config["crop"] else "whole images",
-        images=markdown_table(record["images"]), n=test["n"], groups=test["groups"],
+        images=markdown_table(record["images"], ("source", "label", "train", "validation", "test")),
+        n=test["n"], groups=test["groups"],
         origin="random" if origin == "none" else IMAGENET.format(origin),
         auc=show_value(auc["value"], auc["low"], auc["high"], why=auc["why"]), risks=risks_text(record),
         error=test["calibration_error"], words=words_text(test), thresholds=thresholds.origin,
