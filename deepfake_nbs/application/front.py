@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['TRAININGS', 'READERS', 'STEPS', 'FIGURE', 'LISTED', 'PORTRAIT', 'FrontPage', 'read_front', 'boxes_markdown',
            'findings_boxes', 'pipeline_svg', 'systems_fingerprint', 'drawn_fingerprint', 'draw_systems',
-           'replace_block', 'findings_list', 'fill_readme', 'check_block', 'write_readme', 'about_line']
+           'replace_block', 'audit_list', 'findings_list', 'fill_readme', 'check_block', 'write_readme', 'about_line']
 
 # %% ../../nbs/library/70n_front.ipynb #front03
 import hashlib
@@ -21,13 +21,16 @@ from typing import Any
 import pandas as pd
 
 from .evidence import read_object
+from .shipped import shipped_folder
 from .shipping import shipped_record
 from ..classifiers.findings import conclusions_table, measured_sets
 from ..classifiers.key_findings import Finding, key_findings, short_verdicts
 from ..classifiers.systems import chance_levels, plot_systems, systems_caption, systems_table
 from ..classifiers.tables import check_arithmetic, printed_table2
 from ..core import project_root, run_folder, write_text
+from ..distortions import LADDER
 from ..files import read_table
+from ..metrics import show_value
 
 # %% ../../nbs/library/70n_front.ipynb #front08
 TRAININGS = "photographs-real-trainings.csv"
@@ -183,6 +186,39 @@ def replace_block(
     before, after = text.partition(start)[0], text.partition(end)[2]
     return f"{before}{start}\n{content}\n{end}{after}"
 
+# %% ../../nbs/library/70n_front.ipynb #front29h
+def _spread(values: list[float]) -> str:
+    return f"{min(values):.2f} to {max(values):.2f}"
+
+
+def audit_list(
+    shipped: dict[str, Any],    # As `shipping.shipped_record` reads it; empty where none is shipped
+    heatmaps: dict[str, Any],   # heatmaps.json beside the shipped networks; empty where it is absent
+) -> str:                       # Markdown, five lines
+    "The pages of the audit, each with what it measured on the shipped networks."
+    said = dict.fromkeys(("transfer", "calibration", "heatmaps"), "")
+    if rows := shipped.get("leave_out"):
+        aucs = [float(row["AUC left out [95 % interval]"].split()[0]) for row in rows]
+        said["transfer"] = f": AUC {_spread(aucs)} on a family of sources that was left out of training"
+    if risks := shipped.get("conformal", {}).get("risks"):
+        one = next(row for row in risks if row["risk"] == 0.1)
+        said["calibration"] = (f": where risk 0.1 is asked for, the right label is in the set of "
+                               f"{show_value(one['all']['value'], one['all']['low'], one['all']['high'])} of "
+                               f"{one['all']['n']} test photographs")
+    pointing = {row["heatmap"]: row for row in heatmaps.get("rows", []) if row["measure"] == "pointing game"}
+    if pointing:
+        own = pointing["network"]
+        said["heatmaps"] = (f": Grad-CAM points into the altered region of "
+                            f"{show_value(own['value'], own['low'], own['high'])} of {own['n']} fakes, with random "
+                            f"weights of {pointing['randomised copy']['value']:.3f}, and the middle of the crop "
+                            f"alone of {pointing['centre prior']['value']:.3f}")
+    lines = [("Defects, priced", "09a_defects", ": each known fault of the original's evaluation is a switch"),
+             ("Transfer", "09b_transfer", said["transfer"]),
+             ("Robustness", "09c_robustness", f": {len(LADDER)} kinds of distortion, and `check --stress` for yours"),
+             ("Calibration and abstention", "09d_calibration", said["calibration"]),
+             ("Heatmaps that can fail", "09e_heatmaps", said["heatmaps"])]
+    return "\n".join(f"- [{title}](nbs/{page}.ipynb){text}." for title, page, text in lines)
+
 # %% ../../nbs/library/70n_front.ipynb #front28
 LISTED = (0, 1, 2, 4, 5)  # Findings of the README; that on the conclusions is a count, and stands on the site
 
@@ -200,6 +236,7 @@ def fill_readme(
 ) -> str:
     "The README with its generated blocks as they should be."
     text = replace_block(text, "findings", findings_list(front.findings))
+    text = replace_block(text, "audit", audit_list(front.shipped, read_object(shipped_folder() / "heatmaps.json")))
     caption = systems_caption(front.systems, front.levels).partition(" Hollow")[0]
     return replace_block(text, "caption", f"*{caption}*")
 
