@@ -56,8 +56,9 @@ def read_front(
     run = Path("no run") if kept else run_folder(profile, data)
     sets = {name: claims for name, (_, claims) in measured_sets(run, profile, data).items() if len(claims)}
     table2 = printed_table2()
-    tables = {name: conclusions_table(claims, table2, check_arithmetic(table2)) for name, claims in sets.items()}
-    trainings = read_table(project_root() / "papers" / "results" / TRAININGS, numbers=("measured", "low", "high"))
+    arithmetic, kept_numbers = check_arithmetic(table2), project_root() / "papers" / "results" / TRAININGS
+    tables = {name: conclusions_table(claims, table2, arithmetic) for name, claims in sets.items()}
+    trainings = read_table(kept_numbers, numbers=("measured", "low", "high"))
     shipped = shipped_record()
     return FrontPage(key_findings(sets, tables, shipped, trainings.set_index("id")), systems_table(sets),
                      chance_levels(sets), short_verdicts(tables), shipped)
@@ -68,7 +69,8 @@ def boxes_markdown(
     word: str = "Evidence",             # Text of the link
 ) -> str:                               # Markdown with `div`s of the classes boxes and box
     "Boxes beside each other on a wide screen, one below the other on a telephone."
-    parts = [f'<div class="box">\n\n**{title}**\n\n{text} [{word}]({link})\n\n</div>' for title, text, link in boxes]
+    parts = [f'<div class="box">\n\n**{title}**\n\n{text} [{word}]({link})\n\n</div>'
+             for title, text, link in boxes]
     return '<div class="boxes">\n' + "\n".join(parts) + "\n</div>"
 
 
@@ -111,7 +113,8 @@ def _step(number: int, title: str, text: str, link: str) -> str:
         to = f"M{end} {high + 4} v{_GAP / 2 - 4} H{wide / 2} v{_GAP / 2 - 6}"
     arrow = f'<path d="{to}" class="arrow" marker-end="url(#head)"/>' if number else ""
     middle = x + wide / 2
-    return (f'{arrow}<a href="{html.escape(link)}"><rect x="{x}" y="{y}" width="{wide}" height="{high}" rx="6"/>'
+    box = f'<rect x="{x}" y="{y}" width="{wide}" height="{high}" rx="6"/>'
+    return (f'{arrow}<a href="{html.escape(link)}">{box}'
             f'<text x="{middle}" y="{y + 25}" class="title">{html.escape(title)}</text>'
             f'<text x="{middle}" y="{y + 44}">{html.escape(text)}</text></a>')
 
@@ -120,8 +123,10 @@ _DRAWN = """<svg class="pipeline" viewBox="-2 -2 {wide} {high}" role="group" ari
  style="max-width: 640px; width: 100%" xmlns="http://www.w3.org/2000/svg">
 <defs><marker id="head" viewBox="0 0 8 8" refX="6" refY="4" markerWidth="7" markerHeight="7" orient="auto">
 <path d="M0 0L8 4L0 8z" fill="#555"/></marker></defs>
-<style>.pipeline rect {{ fill: #eef4fa; stroke: #0072B2; }} .pipeline a:hover rect, .pipeline a:focus rect {{ fill: #d6e6f4; }}
-.pipeline text {{ font: 11px sans-serif; text-anchor: middle; fill: #222; }} .pipeline text.title {{ font: bold 15px sans-serif; }}
+<style>.pipeline rect {{ fill: #eef4fa; stroke: #0072B2; }}
+.pipeline a:hover rect, .pipeline a:focus rect {{ fill: #d6e6f4; }}
+.pipeline text {{ font: 11px sans-serif; text-anchor: middle; fill: #222; }}
+.pipeline text.title {{ font: bold 15px sans-serif; }}
 .pipeline .arrow {{ fill: none; stroke: #555; stroke-width: 1.5; }}</style>
 {steps}
 </svg>"""
@@ -207,14 +212,14 @@ def audit_list(
                                f"{one['all']['n']} test photographs")
     pointing = {row["heatmap"]: row for row in heatmaps.get("rows", []) if row["measure"] == "pointing game"}
     if pointing:
-        own = pointing["network"]
-        said["heatmaps"] = (f": Grad-CAM points into the altered region of "
-                            f"{show_value(own['value'], own['low'], own['high'])} of {own['n']} fakes, with random "
-                            f"weights of {pointing['randomised copy']['value']:.3f}, and the middle of the crop "
-                            f"alone of {pointing['centre prior']['value']:.3f}")
-    lines = [("Defects, priced", "09a_defects", ": each known fault of the original's evaluation is a switch"),
+        own, copy, centre = (pointing[name] for name in ("network", "randomised copy", "centre prior"))
+        value = show_value(own["value"], own["low"], own["high"])
+        said["heatmaps"] = (f": Grad-CAM points into the altered region of {value} of {own['n']} fakes, with "
+                            f"random weights of {copy['value']:.3f}, and the middle of the crop alone of "
+                            f"{centre['value']:.3f}")
+    lines = [("Defects, priced", "09a_defects", ": each known fault of the evaluation is a switch"),
              ("Transfer", "09b_transfer", said["transfer"]),
-             ("Robustness", "09c_robustness", f": {len(LADDER)} kinds of distortion, and `check --stress` for yours"),
+             ("Robustness", "09c_robustness", f": {len(LADDER)} kinds of distortion, and `check --stress`"),
              ("Calibration and abstention", "09d_calibration", said["calibration"]),
              ("Heatmaps that can fail", "09e_heatmaps", said["heatmaps"])]
     return "\n".join(f"- [{title}](nbs/{page}.ipynb){text}." for title, page, text in lines)
@@ -236,7 +241,8 @@ def fill_readme(
 ) -> str:
     "The README with its generated blocks as they should be."
     text = replace_block(text, "findings", findings_list(front.findings))
-    text = replace_block(text, "audit", audit_list(front.shipped, read_object(shipped_folder() / "heatmaps.json")))
+    heatmaps = read_object(shipped_folder() / "heatmaps.json")
+    text = replace_block(text, "audit", audit_list(front.shipped, heatmaps))
     caption = systems_caption(front.systems, front.levels).partition(" Hollow")[0]
     return replace_block(text, "caption", f"*{caption}*")
 
@@ -253,7 +259,8 @@ def check_block(
     command = [sys.executable, "-c", main, "check", PORTRAIT]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     if done.returncode or not done.stdout:
-        raise RuntimeError(f"{PORTRAIT}: the check ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+        said = done.stderr.strip()[-300:]
+        raise RuntimeError(f"{PORTRAIT}: the check ended with {done.returncode}: {said}")
     printed = "\n".join(line.rstrip() for line in (done.stderr + done.stdout).strip().splitlines())
     return f"```\n$ .venv/bin/deepfake-nbs check {PORTRAIT}\n{printed}\n```"
 
@@ -262,7 +269,7 @@ def write_readme(
     root: Path | None = None,  # The project
     check: bool = True,        # Also run the check whose output it shows; needs the shipped networks
 ) -> list[Path]:               # README.md and its figure
-    "Write the README's generated blocks and its figure again, from kept results; the figure only if a number changed."
+    "Write the README's generated blocks again, and its figure where a number changed."
     root, front = root or project_root(), read_front(kept=True)
     readme, figure = root / "README.md", root / FIGURE
     text = fill_readme(readme.read_text(encoding="utf-8"), front)

@@ -33,7 +33,8 @@ def impossible_finding() -> Finding:
     "Which runs of the report's Table 2 describe no test set, and which another one."
     arithmetic = check_arithmetic(printed_table2())
     never, other = impossible_runs(arithmetic), other_test_sets(arithmetic)
-    sentence = f"No test set gives the accuracy, precision and recall that the report prints for {join_runs(never)}"
+    sentence = ("No test set gives the accuracy, precision and recall that the report prints for "
+                f"{join_runs(never)}")
     if len(other):
         common, odd = arithmetic.drop(index=other.index), other[["real_low", "real_high"]].mean(axis=1)
         usual = f"{common['real_low'].min():.2f} to {common['real_high'].max():.2f}"
@@ -43,18 +44,20 @@ def impossible_finding() -> Finding:
 
 # %% ../../nbs/library/60s_key_findings.ipynb #key15
 def constant_finding(
-    sets: dict[str, pd.DataFrame],  # Measured claims by name of the data, as `verdicts.read_measured` returns them
+    sets: dict[str, pd.DataFrame],  # Measured claims (`verdicts.read_measured`) by name of the data
 ) -> Finding:
-    "The published SVM beside a classifier that answers fake for every image, and our SVM beside chance level."
+    "The published SVM beside a classifier that answers fake for every image, and the SVM rebuilt."
     published = published_values()
     low, high = implied_majority(published)
-    same = low - 0.005 <= float(published["baselines-svm-accuracy"]) <= high + 0.005
-    sentence = (f"The published accuracy of SIFT words under an SVM, {published['baselines-svm-accuracy']}, is "
-                f"{'that' if same else 'not that'} of answering *fake* for every image ({low:.3f} to {high:.3f}); "
-                f"the random forest, {published['baselines-forest-accuracy']}, is below it")
+    svm, forest = (published[f"baselines-{name}-accuracy"] for name in ("svm", "forest"))
+    same = low - 0.005 <= float(svm) <= high + 0.005
+    sentence = (f"The published accuracy of SIFT words under an SVM, {svm}, is {'that' if same else 'not that'} "
+                f"of answering *fake* for every image ({low:.3f} to {high:.3f}); the random forest, {forest}, "
+                "is below it")
     ours = {name: claims.loc["baselines-group-svm-balanced_accuracy"] for name, claims in sets.items()
             if "baselines-group-svm-balanced_accuracy" in claims.index}
-    parts = [f"{show_value(one['measured'], one['low'], one['high'])} on {name}" for name, one in ours.items()]
+    parts = [f"{show_value(one['measured'], one['low'], one['high'])} on {name}"
+             for name, one in ours.items()]
     if parts:
         sentence += f". Rebuilt, the SVM has balanced accuracy {' and '.join(parts)}"
     return Finding("The SVM baseline equals “always fake”", f"{sentence}.", "04_baselines")
@@ -72,7 +75,8 @@ def leakage_finding(
             seeds = f"{row.seeds:.0f} seed{'s' * (row.seeds != 1)}"
             parts.append(f"{shown} on {name} (run {row.run}, {seeds}, {row.touched:.0%} of its test images "
                          "have a relative in training)")
-    sentence = f"Where {SPLIT_WORDS['published']}, as in the report, the test AUC changes by {'; '.join(parts)}."
+    where = SPLIT_WORDS["published"]
+    sentence = f"Where {where}, as in the report, the test AUC changes by {'; '.join(parts)}."
     nothing = "The same training on a split that shuffles frames was not measured yet."
     return Finding("What a leaking split is worth", sentence if parts else nothing, "06b_photographs")
 
@@ -87,8 +91,9 @@ def conclusions_finding(
         against = counts.get("contradicted", 0) + counts.get("impossible", 0)
         parts.append(f"{counts.get('reproduced', 0)} are reproduced and {against} contradicted on {name}")
     total = max((len(table) for table in tables.values()), default=0)
-    sentence = f"Of {total} conclusions, {'; '.join(parts)}; the others cannot be told from chance, or from a lower budget."
-    return Finding("Which conclusions hold", sentence if parts else "Nothing was measured yet.", "conclusions")
+    sentence = (f"Of {total} conclusions, {'; '.join(parts)}; the others are open, as their intervals hold zero, "
+                "or were not measured at the report's budget.")
+    return Finding("Which conclusions hold", sentence if parts else "Nothing was measured.", "conclusions")
 
 # %% ../../nbs/library/60s_key_findings.ipynb #key28
 def pretrained_finding(
@@ -98,17 +103,17 @@ def pretrained_finding(
     "AUC of the shipped network on photographs, and its difference to the best configuration of the report."
     title = "Pretraining is what the report misses"
     if not shipped:
-        return Finding(title, "This copy holds no networks that were trained on photographs.", "06b_photographs")
+        return Finding(title, "This copy holds no networks trained on photographs.", "06b_photographs")
     auc, n = shipped["test"]["auc"], shipped["test"]["n"]
     value = show_value(auc["value"], auc["low"], auc["high"], why=auc["why"])
-    sentence = f"A small network that starts from ImageNet weights (run 12) reaches AUC {value} on {n} photographs"
+    sentence = f"A small network that starts from ImageNet (run 12) reaches AUC {value} on {n} photographs"
     report = trainings[trainings.index.str.fullmatch(r"trained-[1-9]-.*auc")]
     if len(report):
         best = report["measured"].astype(float).idxmax()
         pair = trainings.loc[best.replace("trained-", "trained-12-minus-", 1)]
         difference = show_value(pair["measured"], pair["low"], pair["high"], sign="+")
-        sentence += (f" of people it was not trained on, {difference} more than the best of {len(report)} of the "
-                     f"report's configurations there (run {best.split('-')[1]})")
+        sentence += (f" of people it was not trained on, {difference} more than the best of {len(report)} of "
+                     f"the report's configurations there (run {best.split('-')[1]})")
     return Finding(title, f"{sentence}.", "06b_photographs")
 
 # %% ../../nbs/library/60s_key_findings.ipynb #key32
@@ -122,9 +127,10 @@ def transfer_finding(
     aucs = [float(row["AUC left out [95 % interval]"].split()[0]) for row in rows]
     without = [float(row["fakes called real"]) for row in rows]
     ruled = [float(row["the same with the rule"]) for row in rows]
-    sentence = (f"On a family of sources that was left out of its training, the same network has AUC {min(aucs):.2f} to "
-                f"{max(aucs):.2f}. Up to {max(without):.0%} of those fakes would be called real; as the application "
-                f"answers *unsure* to images unlike its training, it calls {min(ruled):.1%} to {max(ruled):.1%} real")
+    sentence = (f"On a family of sources that was left out of its training, the same network has AUC "
+                f"{min(aucs):.2f} to {max(aucs):.2f}. Up to {max(without):.0%} of those fakes would be called "
+                "real; as the application answers *unsure* to images unlike its training, it calls "
+                f"{min(ruled):.1%} to {max(ruled):.1%} real")
     return Finding(title, f"{sentence}.", "06b_photographs")
 
 # %% ../../nbs/library/60s_key_findings.ipynb #key35
@@ -153,5 +159,6 @@ def short_verdicts(
     words = pd.DataFrame({name: table["verdict"].to_numpy() for name, table in tables.items()})
     clear = 2 * words.isin(DECIDED).sum(axis=1) + words.ne("not measured").sum(axis=1)
     kept = clear.sort_values(ascending=False, kind="stable").index[:most].sort_values()
-    view = pd.DataFrame({"conclusion of the report": first["claim"].to_numpy(), "section": first["section"].to_numpy()})
+    columns = dict(claim="conclusion of the report", section="section")
+    view = first[list(columns)].rename(columns=columns).reset_index(drop=True)
     return view.join(words).loc[kept].reset_index(drop=True)

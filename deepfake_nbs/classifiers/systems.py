@@ -23,14 +23,15 @@ if TYPE_CHECKING:
 NETWORKS = {"timm:tf_efficientnet_lite0": "EfficientNet-Lite0", "light_midway": "LightMidway"}
 
 
-def system_ids() -> pd.DataFrame:  # By name of the system: published id ("" for ours), measured id, run (0 for none)
+def system_ids() -> pd.DataFrame:  # By system: published ("" for ours), measured (ids), run (0: none)
     "The classifiers of the report in its order, then ours."
     rows = [("SIFT words, SVM", "baselines-svm-accuracy", "baselines-group-svm-accuracy", 0),
             ("SIFT words, random forest", "baselines-forest-accuracy", "baselines-group-forest-accuracy", 0)]
     report = read_table1()[["net", "crop"]].to_dict("index")
     for number, recipe in (report | OUR_RUNS).items():
         net = NETWORKS.get(recipe["net"], recipe["net"].capitalize())
-        what = f"{net}{', SVM' if recipe.get('head') == 'svm' else ''}, {'heads' if recipe['crop'] else 'whole'}"
+        images, svm = "heads" if recipe["crop"] else "whole", recipe.get("head") == "svm"
+        what = f"{net}{', SVM' if svm else ''}, {images}"
         id = f"table2-{number}-test_accuracy"
         rows.append((f"Run {number}: {what}", id if number in report else "", id, int(number)))
     return pd.DataFrame(rows, columns=["system", "published", "measured", "run"]).set_index("system")
@@ -40,7 +41,7 @@ PUBLISHED = "published"
 
 
 def chance_levels(
-    sets: dict[str, pd.DataFrame],  # Measured claims by name of the data, as `verdicts.read_measured` returns them
+    sets: dict[str, pd.DataFrame],  # Measured claims (`verdicts.read_measured`) by name of the data
 ) -> dict[str, float]:  # Accuracy by "published" and name of the data; only those that are known
     "Accuracy of always naming the more frequent class."
     low, high = implied_majority(published_values())
@@ -82,7 +83,8 @@ def _draw_set(ax: "Axes", part: pd.DataFrame, y: np.ndarray, style: tuple[str, s
     for learned in (True, False):
         at = part["learned"].to_numpy() == learned
         face, name = (colour, label) if learned else ("white", None)
-        ax.scatter(part["value"][at], y[at], marker=marker, s=26, color=face, edgecolors=colour, zorder=3, label=name)
+        ax.scatter(part["value"][at], y[at], marker=marker, s=26, color=face, edgecolors=colour, zorder=3,
+                   label=name)
 
 # %% ../../nbs/library/60ra_systems.ipynb #sys23
 def plot_systems(
@@ -101,7 +103,7 @@ def plot_systems(
         _draw_set(ax, part, part["system"].map(places).to_numpy(float) + (i - 1) * 0.22, style, label)
         if name in levels:
             ax.axvline(levels[str(name)], color=style[0], ls=":", lw=1, zorder=0)
-    ax.set(yticks=range(len(systems)), yticklabels=systems, xlabel="accuracy on the test images", xlim=(0.4, 1))
+    ax.set(yticks=range(len(systems)), yticklabels=systems, xlabel="accuracy on test images", xlim=(0.4, 1))
     ax.set_ylim(len(systems) - 0.4, -0.6)
     ax.grid(axis="y", color="#e8e8e8", lw=0.6)
     ax.legend(fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.4, -0.09), ncols=3)
@@ -115,6 +117,7 @@ def systems_caption(
     "What the forest plot shows, and how many networks did not learn."
     dots = ", ".join(f"{value:.3f} ({name})" for name, value in levels.items())
     ours = table[table["data"].ne(PUBLISHED)]
-    hollow = [f"{(~part['learned']).sum()} of {len(part)} on {name}" for name, part in ours.groupby("data", sort=False)]
+    hollow = [f"{(~part['learned']).sum()} of {len(part)} on {name}"
+              for name, part in ours.groupby("data", sort=False)]
     text = f"Dotted: accuracy of always naming the more frequent class, {dots}."
     return text + (f" Hollow: the classifier did not learn ({'; '.join(hollow)})." if hollow else "")
