@@ -51,9 +51,9 @@ def constant_finding(
     low, high = implied_majority(published)
     svm, forest = (published[f"baselines-{name}-accuracy"] for name in ("svm", "forest"))
     same = low - 0.005 <= float(svm) <= high + 0.005
-    sentence = (f"The published accuracy of SIFT words under an SVM, {svm}, is {'that' if same else 'not that'} "
-                f"of answering *fake* for every image ({low:.3f} to {high:.3f}); the random forest, {forest}, "
-                "is below it")
+    word = "that" if same else "not that"
+    sentence = (f"The published accuracy of SIFT words under an SVM, {svm}, is {word} of answering *fake* for "
+                f"every image ({low:.3f} to {high:.3f}); the random forest, {forest}, is below it")
     ours = {name: claims.loc["baselines-group-svm-balanced_accuracy"] for name, claims in sets.items()
             if "baselines-group-svm-balanced_accuracy" in claims.index}
     parts = [f"{show_value(one['measured'], one['low'], one['high'])} on {name}"
@@ -91,8 +91,8 @@ def conclusions_finding(
         against = counts.get("contradicted", 0) + counts.get("impossible", 0)
         parts.append(f"{counts.get('reproduced', 0)} are reproduced and {against} contradicted on {name}")
     total = max((len(table) for table in tables.values()), default=0)
-    sentence = (f"Of {total} conclusions, {'; '.join(parts)}; the others are open, as their intervals hold zero, "
-                "or were not measured at the report's budget.")
+    sentence = (f"Of {total} conclusions, {'; '.join(parts)}; the others are open: their intervals hold zero, "
+                "or they were not measured at the report's budget.")
     return Finding("Which conclusions hold", sentence if parts else "Nothing was measured.", "conclusions")
 
 # %% ../../nbs/library/60s_key_findings.ipynb #key28
@@ -128,8 +128,8 @@ def transfer_finding(
     without = [float(row["fakes called real"]) for row in rows]
     ruled = [float(row["the same with the rule"]) for row in rows]
     sentence = (f"On a family of sources that was left out of its training, the same network has AUC "
-                f"{min(aucs):.2f} to {max(aucs):.2f}. Up to {max(without):.0%} of those fakes would be called "
-                "real; as the application answers *unsure* to images unlike its training, it calls "
+                f"{min(aucs):.2f} to {max(aucs):.2f}. Up to {max(without):.0%} of those fakes would be "
+                "called real; as the application answers *unsure* to images unlike its training, it calls "
                 f"{min(ruled):.1%} to {max(ruled):.1%} real")
     return Finding(title, f"{sentence}.", "06b_photographs")
 
