@@ -52,8 +52,8 @@ def constant_finding(
     svm, forest = (published[f"baselines-{name}-accuracy"] for name in ("svm", "forest"))
     same = low - 0.005 <= float(svm) <= high + 0.005
     word = "that" if same else "not that"
-    sentence = (f"The published accuracy of SIFT words under an SVM, {svm}, is {word} of answering *fake* for "
-                f"every image ({low:.3f} to {high:.3f}); the random forest, {forest}, is below it")
+    sentence = (f"The published accuracy of SIFT words under an SVM, {svm}, is {word} of answering *fake* "
+                f"for every image ({low:.3f} to {high:.3f}); the random forest, {forest}, is below it")
     ours = {name: claims.loc["baselines-group-svm-balanced_accuracy"] for name, claims in sets.items()
             if "baselines-group-svm-balanced_accuracy" in claims.index}
     parts = [f"{show_value(one['measured'], one['low'], one['high'])} on {name}"
@@ -91,8 +91,8 @@ def conclusions_finding(
         against = counts.get("contradicted", 0) + counts.get("impossible", 0)
         parts.append(f"{counts.get('reproduced', 0)} are reproduced and {against} contradicted on {name}")
     total = max((len(table) for table in tables.values()), default=0)
-    sentence = (f"Of {total} conclusions, {'; '.join(parts)}; the others are open: their intervals hold zero, "
-                "or they were not measured at the report's budget.")
+    sentence = (f"Of {total} conclusions, {'; '.join(parts)}; the others are open: their intervals hold "
+                "zero, or they were not measured at the report's budget.")
     return Finding("Which conclusions hold", sentence if parts else "Nothing was measured.", "conclusions")
 
 # %% ../../nbs/library/60s_key_findings.ipynb #key28
