@@ -19,7 +19,10 @@ LAST = [
     "conclusions",
     "all_numbers",
     "ethics",
+    "model_card",
+    "reproduce_one_number",
     "glossary",
+    "path",
     "using",
 ]  # Pages without a number in their name, in reading order
 PAGES = sorted(
