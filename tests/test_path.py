@@ -76,3 +76,11 @@ def test_the_solutions_run_in_one_process():
 def test_a_solution_is_short_and_fits_a_page(number, code):
     lines = code.strip().splitlines()
     assert len(lines) <= 16 and max(map(len, lines)) <= 110, number
+
+
+def test_environments_for_a_browser_install_what_make_setup_does():
+    post_build = ROOT / ".binder" / "postBuild"
+    assert os.access(post_build, os.X_OK) and "requirements.lock" in post_build.read_text(encoding="utf-8")
+    assert (ROOT / ".binder" / "runtime.txt").read_text(encoding="utf-8") == "python-3.11\n"
+    made = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8"))
+    assert made["postCreateCommand"] == "make setup"
