@@ -1713,6 +1713,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                         'deepfake_nbs/classifiers/numbers.py'),
                                                   'deepfake_nbs.classifiers.numbers.add_verdicts': ( 'library/numbers.html#add_verdicts',
                                                                                                      'deepfake_nbs/classifiers/numbers.py'),
+                                                  'deepfake_nbs.classifiers.numbers.filtered_html': ( 'library/numbers.html#filtered_html',
+                                                                                                      'deepfake_nbs/classifiers/numbers.py'),
                                                   'deepfake_nbs.classifiers.numbers.is_setting': ( 'library/numbers.html#is_setting',
                                                                                                    'deepfake_nbs/classifiers/numbers.py'),
                                                   'deepfake_nbs.classifiers.numbers.networks_sentence': ( 'library/numbers.html#networks_sentence',

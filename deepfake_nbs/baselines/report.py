@@ -34,8 +34,7 @@ def metrics_table(
     index: tuple[str, ...] = ("classifier",),  # Columns that name a line
 ) -> pd.DataFrame:           # One line a classifier; cells "value [low, high]"
     "The table for a page."
-    text = [f"{row.value:.3f} {show_interval(row.low, row.high, 2, row.why)}" if row.value == row.value
-            else "undefined" for row in metrics.itertuples()]
+    text = [show_value(row.value, row.low, row.high, why=row.why) for row in metrics.itertuples()]
     cells = metrics.assign(cell=text)
     lines = cells[list(index)].drop_duplicates()
     wide = cells.pivot(index=list(index), columns="metric", values="cell")[list(names)]
