@@ -33,12 +33,14 @@ def distinguish_lines(
     lines = [line for line in ax.get_lines() if line.get_marker() not in ("None", "", None)
              and line.get_linestyle() not in ("None", "", " ")]
     for i, line in enumerate(lines, first):
-        look = line_look(i)
-        line.set(color=look["color"], marker=look["marker"])
+        line.set(**line_look(i))
     old = ax.get_legend()
     if old is not None:
-        for shown, line in zip(old.get_lines(), ax.get_legend_handles_labels()[0], strict=True):
-            shown.set(color=line.get_color(), marker=line.get_marker())
+        handles = {str(line.get_label()): line for line in lines}
+        for shown, text in zip(old.get_lines(), old.get_texts(), strict=True):
+            if text.get_text() in handles:
+                line = handles[text.get_text()]
+                shown.set(color=line.get_color(), marker=line.get_marker())
     return first + len(lines)
 
 # %% ../nbs/library/00j_figures.ipynb #fgs20

@@ -369,7 +369,7 @@ def label_order_sentence(
     return (
         f"From precision and recall of run 8 after its eighth epoch, a fraction of {low:.4f} to {high:.4f} "
         "of the report's test images is fake, if the same images were used here: always predicting *fake* "
-        f"has that accuracy. The report prints {', '.join(parts)}. So the SVM, and the forest of the later "
+        f"has that accuracy. *The report states* {', '.join(parts)}. So the SVM, and the forest of the later "
         "version, are near the fraction of the larger class without being equal to it, and the forest of "
         "this version is not near it. This proves nothing: a weak classifier scores so too. But one mistake, "
         "which is easy to make, has exactly this result."

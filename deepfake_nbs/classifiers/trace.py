@@ -126,7 +126,8 @@ def agrees(
     again: pd.Series,   # As `recompute` returns it
 ) -> bool:
     "Whether the kept number is that of the predictions, to the digits kept."
-    return abs(float(trace.row["measured"]) - round(float(again["value"]), CLAIM_DIGITS)) < 10**-CLAIM_DIGITS / 2
+    value = round(float(again["value"]), CLAIM_DIGITS)
+    return abs(float(trace.row["measured"]) - value) < 10**-CLAIM_DIGITS / 2
 
 # %% ../../nbs/library/60mb_trace.ipynb #trc27
 def trace_sentence(
@@ -134,7 +135,7 @@ def trace_sentence(
     again: pd.Series | None,  # As `recompute` returns it; None where there are no predictions
 ) -> str:
     "What was published, what was measured, and whether the predictions give it."
-    published = f"The report states {trace.published} for" if trace.published else "The report states nothing for"
+    published = f"*The report states* {trace.published or 'nothing'} for"
     if not trace.row.get("measured"):
         return f"{published} `{trace.claim}`. This run has not measured it, so there is nothing to follow."
     kept = float(trace.row["measured"])
@@ -161,8 +162,9 @@ def steps_table(
     for folder, record, predictions in zip(trace.folders, trace.records, trace.predictions, strict=True):
         at = folder.relative_to(run).as_posix()
         commit = record["commit"] + (" with uncommitted changes" if record["dirty"] else "")
-        rows.append(("record", f"{at}/run.json", f"commit {commit}, seed {record['seed']}, {record['device']}"))
-        rows.append(("predictions", f"{at}/predictions.csv", f"{len(predictions)} {trace.source.split} images"))
+        made = f"commit {commit}, seed {record['seed']}, {record['device']}"
+        images = f"{len(predictions)} {trace.source.split} images"
+        rows += [("record", f"{at}/run.json", made), ("predictions", f"{at}/predictions.csv", images)]
     return pd.DataFrame(rows, columns=["step", "file", "what it says"])
 
 
@@ -174,5 +176,5 @@ def predictions_view(
     empty = pd.DataFrame(columns=["path", "label", "probability", "group"])
     rows = trace.predictions[0] if trace.predictions else empty
     rows = rows.groupby("label", sort=True).head(n // 2)[["path", "label", "probability", "group"]]
-    rows = rows.assign(label=rows["label"].map({0: "real", 1: "fake"}), probability=rows["probability"].round(3))
+    rows = rows.assign(label=rows["label"].map({0: "real", 1: "fake"}))
     return rows.rename(columns=dict(path="image", probability="P(fake)"))
