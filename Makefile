@@ -131,13 +131,15 @@ $(DONE)/09c_robustness.ipynb: $(RUN)/settings.json $(DONE)/04_baselines.ipynb $(
 $(DONE)/09d_calibration.ipynb: $(RUN)/settings.json $(DONE)/06a_classifiers.ipynb
 $(DONE)/09e_heatmaps.ipynb: $(RUN)/settings.json $(DONE)/06a_classifiers.ipynb
 AUDIT := $(patsubst %,$(DONE)/%.ipynb,06c_search 09a_defects 09b_transfer 09c_robustness 09d_calibration 09e_heatmaps)
+$(DONE)/model_card.ipynb: $(wildcard deepfake_nbs/weights/photographs/*) | $(DONE)/ethics.ipynb
+$(DONE)/reproduce_one_number.ipynb: $(RUN)/settings.json $(DONE)/04_baselines.ipynb $(DONE)/06a_classifiers.ipynb
 # It shows kept numbers, of no run of this report
 $(DONE)/06b_photographs.ipynb: $(wildcard papers/results/*) | $(DONE)/06a_classifiers.ipynb
 $(DONE)/07_our_faces.ipynb $(DONE)/08_demo.ipynb: $(DONE)/06a_classifiers.ipynb $(DONE)/03_image_retrieval.ipynb $(FOUND_HEADS)
 $(DONE)/ethics.ipynb: $(DONE)/06a_classifiers.ipynb | $(DONE)/08_demo.ipynb
 $(DONE)/all_numbers.ipynb: $(DONE)/01_datasets.ipynb $(FOUND_HEADS) $(DONE)/03_image_retrieval.ipynb $(DONE)/04_baselines.ipynb $(DONE)/06a_classifiers.ipynb $(DONE)/07_our_faces.ipynb $(wildcard papers/results/*)
 $(DONE)/conclusions.ipynb: $(DONE)/all_numbers.ipynb
-$(DONE)/index.ipynb: $(DONE)/all_numbers.ipynb $(DONE)/conclusions.ipynb | $(DONE)/05_architectures.ipynb $(DONE)/06b_photographs.ipynb $(DONE)/08_demo.ipynb $(DONE)/ethics.ipynb $(AUDIT)
+$(DONE)/index.ipynb: $(DONE)/all_numbers.ipynb $(DONE)/conclusions.ipynb | $(DONE)/05_architectures.ipynb $(DONE)/06b_photographs.ipynb $(DONE)/08_demo.ipynb $(DONE)/ethics.ipynb $(AUDIT) $(DONE)/model_card.ipynb $(DONE)/reproduce_one_number.ipynb
 
 # The dataset's marker is older than the page that checked it when nothing had to be rebuilt
 $(RUN)/cvcs_dfd/dataset.json: $(DONE)/01_datasets.ipynb ;

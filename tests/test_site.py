@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import importlib.util
 import json
 import re
 import shutil
@@ -19,7 +20,10 @@ LAST = [
     "conclusions",
     "all_numbers",
     "ethics",
+    "model_card",
+    "reproduce_one_number",
     "glossary",
+    "path",
     "using",
 ]  # Pages without a number in their name, in reading order
 PAGES = sorted(
@@ -522,6 +526,213 @@ def test_the_page_does_without_them_and_without_a_run(all_numbers):
     assert space["claims"]["real measured"].eq("").all() and any("Not yet run" in text for text in shown)
 
 
+# Pages of the report
+
+
+REPORT = [path for path in PAGES if path.stem not in ("index", "08_demo", "using", "path", "glossary")]
+report_pages = pytest.mark.parametrize("path", REPORT, ids=lambda path: path.stem)
+LEAKS = (  # What a program says to itself, and a page should not say to a reader
+    r"<urlopen error|\[Errno|PosixPath\(|WindowsPath\(|\bnp\.(?:float|int|bool|str)\w*\(| object at 0x[0-9a-f]+"
+    r"|In JupyterLab, (?:where|any|set)|set `?profile`? to"
+)
+NUMBER = r"(?<![\w./:-])(?:0?\.\d{2,}|\d+(?:\.\d+)? ?%)(?![\w-])"
+SETTINGS = {
+    "95 %": "level of every interval",
+    ".05": "level of a test",
+}  # Typed numbers that nothing measured
+MOST_TABLES, MOST_WORDS, MOST_COLUMNS = 5, 2000, 8
+LONGER = {  # Pages above a limit: tables, words, and the reason
+    "03_image_retrieval": (7, MOST_WORDS, "two tasks, each without and with distortions"),
+    "06a_classifiers": (
+        15,
+        2400,
+        "original tables 1 and 2 in two readings, and the comparisons that they lack",
+    ),
+}
+
+
+def rendered(text):
+    "Text of a cell that a reader sees: without code, links' targets, comments and settings' names."
+    return re.sub(r"\]\([^)]*\)|<!--.*?-->|^\|.*\|$", "]", without_code(text), flags=re.M | re.S)
+
+
+def typed_numbers(text, published):
+    "Measured numbers that are typed in prose: fractions of two digits or more, and percentages."
+    allowed = published | {known.lstrip("0") for known in SETTINGS}
+    return [found for found in re.findall(NUMBER, rendered(text)) if found.lstrip("0") not in allowed]
+
+
+def published_numbers():
+    rows = [*read_rows(ROOT / "papers/original/claims.csv").values()]
+    return {row["published"].lstrip("0") for row in rows}
+
+
+def captions_of(path):
+    return [
+        cell["source"] for cell in code(path) if re.search(r"^#\| (?:fig|tbl)-cap:", cell["source"], re.M)
+    ]
+
+
+@pytest.mark.parametrize(
+    "text, found",
+    [
+        ("The AUC is 0.873 on photographs.", ["0.873"]),
+        ("It is right for 83 % of the images, and for 7.5% of the others.", ["83 %", "7.5%"]),
+        ("With a 95 % interval; the report states .6756, decay 0.05 [DOI](10.12/0.777).", []),
+        ("Chance level is 0.5, and `0.123` is code; section 5.2, version 0.2.0.", []),
+    ],
+)
+def test_a_typed_number_is_found(text, found):
+    assert typed_numbers(text, {".6756", ".05"}) == found
+
+
+@report_pages
+def test_no_measured_number_is_typed_in_prose(path):
+    "A published value is no measurement of ours; it may be repeated as it is printed."
+    texts = [cell["source"] for cell in cells(path) if cell["cell_type"] == "markdown"]
+    texts += [re.sub(r"^(?!#\|).*$", "", source, flags=re.M) for source in captions_of(path)]
+    for text in texts:
+        typed = typed_numbers(text, published_numbers())
+        assert not typed, (
+            f"{path.name}: {typed} typed in prose; expected a sentence that a tested function makes from files: "
+            f"{text[:80]!r}"
+        )
+
+
+@report_pages
+def test_figures_of_the_original_report_are_called_original(path):
+    texts = [rendered(cell["source"]) for cell in cells(path) if cell["cell_type"] == "markdown"]
+    for text in [*texts, *captions_of(path)]:
+        found = re.search(r"(?<!riginal )\b[Ff]igures? \d|^#\| tbl-cap: \"Table \d|^#+ Table \d", text, re.M)
+        assert not found, f"{path.name}: {found[0]!r}; expected 'original figure 3', 'original table 2'"
+
+
+@every_notebook
+def test_it_shows_nothing_that_a_program_says_to_itself(path):
+    if path.parent.name == "library":
+        pytest.skip("a chapter may show what a value looks like")
+    shown = [cell["source"] for cell in cells(path) if cell["cell_type"] == "markdown"]
+    for text in [*shown, *outputs(path, "stream", "text/html", "text/markdown")]:
+        found = re.search(LEAKS, text)
+        assert not found, f"{path.name}: {text[max(found.start() - 60, 0) : found.end() + 40]!r}"
+
+
+def tables_of(path):
+    "Label and HTML of every table that the page shows."
+    for cell in code(path):
+        label = directives(cell["source"]).get("label", "")
+        for output in cell.get("outputs", []):
+            html = "".join(output.get("data", {}).get("text/html", ""))
+            if "<table" in html:
+                yield label, html
+
+
+@report_pages
+def test_its_tables_have_a_label_and_fit_a_page(path):
+    for label, html in tables_of(path):
+        assert label.startswith("tbl-"), f"{path.name}: a table without a label: {html[:80]!r}"
+        line = re.search(r"<tbody>.*?</tr>", html, flags=re.S)
+        columns = len(re.findall(r"<t[dh]\b", line[0])) if line else 0
+        if path.stem != "all_numbers":  # One long table that one can search
+            assert columns <= MOST_COLUMNS, f"{path.name}: {label} has {columns} columns"
+
+
+@report_pages
+def test_every_image_that_it_shows_has_alt_text(path):
+    for cell in code(path):
+        kinds = [kind for output in cell.get("outputs", []) for kind in output.get("data", {})]
+        if any(kind.startswith("image/") for kind in kinds):
+            assert directives(cell["source"]).get("fig-alt"), f"{path.name}: cell {cell['id']}"
+
+
+@report_pages
+def test_a_page_is_short(path):
+    n_tables = sum(label.startswith("tbl-") for label in labels(path))
+    n_words = len(re.findall(r"\w+", prose(path)))
+    most_tables, most_words, _ = LONGER.get(path.stem, (MOST_TABLES, MOST_WORDS, ""))
+    assert n_tables <= most_tables, f"{path.name}: {n_tables} tables; expected at most {most_tables}"
+    assert n_words <= most_words, f"{path.name}: {n_words} words; expected at most {most_words}"
+
+
+def test_only_what_makes_a_figure_or_a_table_is_folded_on_a_page():
+    for path in REPORT:
+        for cell in code(path):
+            if "parameters" in cell["metadata"].get("tags", []):
+                continue
+            found = directives(cell["source"])
+            assert {"label", "echo", "include"} & set(found), (
+                f"{path.name}: cell {cell['id']} only glues; expected '#| echo: false'"
+            )
+
+
+# Identity of the site
+
+
+def test_the_site_has_an_identity_and_its_pages_need_no_network():
+    website = CONFIG["website"]
+    assert website["open-graph"] and (ROOT / website["favicon"]).is_file()
+    footer = json.dumps(website["page-footer"])
+    version = re.search(r'^version = "([^"]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)[
+        1
+    ]
+    assert "Apache" in footer and f"version {version}" in footer
+    for path in NOTEBOOKS:
+        for text in outputs(path, "text/html"):
+            assert not re.search(r"<(?:script|link)[^>]+https?://", text), (
+                f"{path.name}: loads a file from elsewhere"
+            )
+
+
+def test_addresses_of_site_and_repository_come_from_one_place():
+    "Where the site stands is not known here: the workflow writes both addresses into a profile that is not committed."
+    text = (ROOT / "_quarto.yml").read_text(encoding="utf-8")
+    assert "site-url" not in CONFIG["website"] and "repo-url" not in CONFIG["website"]
+    workflow = (ROOT / ".github/workflows/site.yml").read_text(encoding="utf-8")
+    assert "_quarto-published.yml" in workflow and "site-url: " in workflow and "repo-url: " in workflow
+    assert "_quarto-published.yml" in text
+
+
+def after_render():
+    spec = importlib.util.spec_from_file_location("after_render", ROOT / ".ci" / "after_render.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_scripts_that_pages_would_fetch_from_elsewhere_are_taken_out(tmp_path):
+    fetch = "https://cdnjs.cloudflare.com/ajax/libs/"
+    kept = '<script src="site_libs/quarto.js"></script>'
+    page = tmp_path / "nbs" / "page.html"
+    page.parent.mkdir()
+    page.write_text(
+        f'<head>{kept}<script src="{fetch}require.js/2.3.6/require.min.js" integrity="sha512-a" crossorigin="anonymous"></script>\n'
+        f'<script src="{fetch}jquery/3.5.1/jquery.min.js" data-relocate-top="true"></script>\n'
+        "<script type=\"application/javascript\">define('jquery', [],function() {return window.jQuery;})</script></head>"
+    )
+    after_render().main(tmp_path)
+    assert page.read_text().replace("\n", "") == f"<head>{kept}</head>"
+
+
+def test_a_redirect_works_without_scripts(tmp_path):
+    page = tmp_path / "index.html"
+    page.write_text(
+        '<html><head><script>var redirects = {"":"nbs/index.html"};window.location.replace(redirects[""]);</script></head>'
+        "<body></body></html>"
+    )
+    after_render().main(tmp_path)
+    assert '<noscript><a href="nbs/index.html">' in page.read_text()
+    after_render().main(tmp_path)
+    assert page.read_text().count("<noscript>") == 1
+    assert CONFIG["project"]["post-render"] == "python3 .ci/after_render.py"
+
+
+def test_quarto_is_pinned():
+    workflow = (ROOT / ".github/workflows/site.yml").read_text(encoding="utf-8")
+    assert re.search(
+        r"quarto-dev/quarto-actions/setup@v\d+\n\s+with:\n\s+version: [\"']?\d+\.\d+\.\d+", workflow
+    )
+
+
 # The workflows
 
 
@@ -547,8 +758,8 @@ def test_it_renders_without_a_warning(tmp_path):
     if shutil.which("quarto") is None:
         pytest.skip("quarto is not on PATH: rendering was not tried; the checks above read the sources only")
     site = tmp_path / "project"
-    for name in ("nbs", "papers"):
-        shutil.copytree(ROOT / name, site / name)
+    for name in ("nbs", "papers", ".ci", "deepfake_nbs"):
+        shutil.copytree(ROOT / name, site / name, ignore=shutil.ignore_patterns("weights", "__pycache__"))
     for name in ("_quarto.yml", "README.md", "LICENSE", "CITATION.cff", "CONTRIBUTING.md"):
         shutil.copy(ROOT / name, site / name)
     (site / "data").mkdir()
@@ -562,5 +773,6 @@ def test_it_renders_without_a_warning(tmp_path):
         assert rendered.is_file(), f"{page}: no page was made"
         html = rendered.read_text(encoding="utf-8")
         assert not re.search(r"^\s*(<p>)?:::", html, flags=re.M), f"{page}: a literal ':::'"
+        assert not re.search(r"<script[^>]+src=\"https?://", html), f"{page}: loads a script from elsewhere"
         assert "?@fig-" not in html and "?@tbl-" not in html, f"{page}: an unresolved cross-reference"
     assert (site / CONFIG["project"]["output-dir"] / "index.html").is_file(), "the site has no front page"

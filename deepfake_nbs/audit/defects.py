@@ -246,7 +246,7 @@ class Defect(NamedTuple):
 BOTH, WORDS, NETWORK, RETRIEVAL = ("words", "network"), ("words",), ("network",), ("retrieval",)
 DEFECTS = dict(
     actors_shared=Defect("actors stand in several splits", "its code", BOTH, split_groups, share_actors),
-    frames_shuffled=Defect("frames shuffled over splits", "section 2", BOTH, split_groups, shuffle_frames),
+    frames_shuffled=Defect("frames shuffled over splits", "its code", BOTH, split_groups, shuffle_frames),
     bgr_pixels=Defect("BGR 0 to 255 into RGB 0 to 1", "its code", NETWORK, scale_pixels, swap_and_stretch),
     keypoints=Defect("200 keypoints, 500 in training", "its code", WORDS, equal_keypoints, unequal_keypoints),
     unscaled=Defect("unscaled features under a Gaussian kernel", "its code", WORDS, svm_on_scaled,

@@ -34,8 +34,7 @@ def metrics_table(
     index: tuple[str, ...] = ("classifier",),  # Columns that name a line
 ) -> pd.DataFrame:           # One line a classifier; cells "value [low, high]"
     "The table for a page."
-    text = [f"{row.value:.3f} {show_interval(row.low, row.high, 2, row.why)}" if row.value == row.value
-            else "undefined" for row in metrics.itertuples()]
+    text = [show_value(row.value, row.low, row.high, why=row.why) for row in metrics.itertuples()]
     cells = metrics.assign(cell=text)
     lines = cells[list(index)].drop_duplicates()
     wide = cells.pivot(index=list(index), columns="metric", values="cell")[list(names)]
@@ -370,7 +369,7 @@ def label_order_sentence(
     return (
         f"From precision and recall of run 8 after its eighth epoch, a fraction of {low:.4f} to {high:.4f} "
         "of the report's test images is fake, if the same images were used here: always predicting *fake* "
-        f"has that accuracy. The report prints {', '.join(parts)}. So the SVM, and the forest of the later "
+        f"has that accuracy. *The report states* {', '.join(parts)}. So the SVM, and the forest of the later "
         "version, are near the fraction of the larger class without being equal to it, and the forest of "
         "this version is not near it. This proves nothing: a weak classifier scores so too. But one mistake, "
         "which is easy to make, has exactly this result."

@@ -9,7 +9,6 @@ __all__ = ['CROP_COLUMNS', 'EPOCH_COLUMNS', 'method_table', 'common_images', 'pa
 
 # %% ../../nbs/library/60g_comparison.ipynb #comp03
 import os
-from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +17,7 @@ import pandas as pd
 
 from ..core import copy_folder
 from ..data.manifest import read_manifest
+from ..figures import auc_limits, line_look
 from ..files import write_folder
 from ..metrics import classification_metrics, paired_metrics, paired_seed_metrics
 from ..runs import read_predictions, read_run
@@ -153,9 +153,11 @@ def plot_epochs(
     from matplotlib.ticker import MaxNLocator
 
     _, ax = plt.subplots(figsize=(7, 4), layout="constrained")
-    for (name, history), marker in zip(histories.items(), cycle("osD^v<>*X"), strict=False):
-        ax.plot(history["epoch"], history[column], marker=marker, ms=4, label=name)
+    for i, (name, history) in enumerate(histories.items()):
+        ax.plot(history["epoch"], history[column], ms=4, label=name, **line_look(i))
     ax.set(xlabel="epoch", ylabel=column.replace("_", " ").replace("auc", "AUC"))
+    if column.endswith("auc"):
+        ax.set_ylim(*auc_limits(value for history in histories.values() for value in history[column]))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     ax.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return ax

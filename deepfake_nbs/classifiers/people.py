@@ -74,7 +74,7 @@ def people_sentence(
     ends = ("", "_low", "_high", "_why")
     both = {name: [first[f"{name}{end}"] for end in ends] for name in ("ours", "people")}
     auc = {name: show_value(value, low, high, why=why) for name, (value, low, high, why) in both.items()}
-    parts = [f"{row.method} {row.ours:.2f} and {row.people:.2f}" for row in table[1:].itertuples()]
+    parts = [f"{row.method} {row.ours:.3f} and {row.people:.3f}" for row in table[1:].itertuples()]
     missing = first["n_missing"]
     left = f" {missing} images in which no head was found are left out." if missing else ""
     return (f"On {first['n']} images of the study the classifier has an AUC of {auc['ours']}, people "

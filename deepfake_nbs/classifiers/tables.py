@@ -21,7 +21,7 @@ from ..core import list_folder, project_root
 from ..data.manifest import SPLITS
 from ..engine import SCHEDULES
 from ..files import read_table
-from ..metrics import classification_metrics, seed_metrics, show_interval
+from ..metrics import classification_metrics, seed_metrics, show_value
 from ..runs import RECORD, TrainingError, latest_checkpoint, read_predictions, read_run
 from .recipes import OUR_RUNS, read_table1, read_table2, table_config
 from .seeds import same_but_seed
@@ -303,9 +303,8 @@ def format_result(
     published = "" if np.isnan(value["published"]) else f"{value['published']:.3g}: "
     if value["status"] != "run":
         return f"{published}{value['status']}"
-    if np.isnan(value["measured"]):
-        return f"{published}undefined"
-    return f"{published}{value['measured']:.3f} {show_interval(value['low'], value['high'], 2, value['why'])}"
+    shown = show_value(value["measured"], value["low"], value["high"], why=value["why"])
+    return f"{published}{shown}"
 
 
 def show_results(

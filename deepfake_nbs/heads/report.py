@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from ..core import file_sha256, open_readable, project_root, set_seed
+from ..figures import line_look
 from ..files import read_table
 from .data import HeadImages, HeadSet
 from .detector import HeadBox
@@ -460,10 +461,11 @@ def plot_precision_recall(
     import matplotlib.pyplot as plt
 
     ax = ax or plt.subplots(figsize=(4.6, 3.6), layout="constrained")[1]
-    for name, one in matches.items():
+    for i, (name, one) in enumerate(matches.items()):
         hits = one.hits[OVERLAPS.index(overlap)]
         precision, recall, _ = precision_recall(one.scores, hits, float(one.n_heads.sum()))
-        ax.plot(recall, precision, drawstyle="steps-post", label=f"{name}: AP {one.ap(overlap):.3f}")
+        look = dict(drawstyle="steps-post", markevery=0.2, ms=4, ls=("-", "--", "-.", ":")[i % 4], **line_look(i))
+        ax.plot(recall, precision, label=f"{name}: AP {one.ap(overlap):.3f}", **look)
     ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
     ax.legend(fontsize=8, loc="lower left")
     return ax

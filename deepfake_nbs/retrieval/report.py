@@ -11,6 +11,7 @@ __all__ = ['REPORTED', 'ranking_table', 'show_ranking', 'show_distortions', 'mea
            'index_sentence', 'limits_sentence', 'figure_4_rows', 'plot_results', 'plot_recall']
 
 # %% ../../nbs/library/40e_report.ipynb #40e_imp
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..claims import CLAIM_COLUMNS
+from ..figures import line_look
 from ..images import read_image, thumbnail
 from ..metrics import mean_interval, show_value
 from .evaluation import RECALL_AT, RetrievalTask
@@ -73,7 +75,8 @@ def show_distortions(
 ) -> "pd.DataFrame":        # One row a combination, one column a distortion: "value [low, high]"
     "One measure under every distortion, for reading."
     rows = table[table["measure"].eq(measure)]
-    index = ["n", "pool", "feature", "similarity"]
+    rows = rows.assign(pool=[f"{pool} (n={n})" for pool, n in zip(rows["pool"], rows["n"], strict=True)])
+    index = ["pool", "feature", "similarity"]
     wide = rows.assign(text=_shown(rows)).pivot_table(
         index=index, columns="distortion", values="text", aggfunc="first", sort=False
     )
@@ -247,7 +250,8 @@ def missing_sentence(
     missing: dict[str, str],       # Why others are not
 ) -> str:                          # Markdown
     "Which features are missing, and what that means for the report's combinations."
-    reasons = {name: why.removeprefix(f"{name}: ") for name, why in missing.items()}
+    plain = {name: re.sub(r"<urlopen error (?:\[Errno -?\d+\] )?(.*?)>", r"\1", why) for name, why in missing.items()}
+    reasons = {name: why.removeprefix(f"{name}: ") for name, why in plain.items()}
     text = "\n".join(f"- **{name} is missing**: {why}." for name, why in reasons.items())
     if "resnet18" in features:
         return text
@@ -502,7 +506,7 @@ def plot_recall(
         recall = (part["first_hit_rank"].to_numpy()[:, None] <= ks).mean(0)
         style = "--" if (feature, similarity) in REPORTED else "-"
         marker = dict(cosine="o", euclidean="s", whitened="*")[similarity]
-        color, every = f"C{features.index(feature)}", [k - 1 for k in marks]
+        color, every = line_look(features.index(feature))["color"], [k - 1 for k in marks]
         label = f"{feature} {similarity}"
         ax.plot(ks, recall, style, color=color, marker=marker, markevery=every, label=label)
     ax.set(xscale="log", xlabel="k", ylabel="recall@k", ylim=(0, 1.02), xticks=ticks, xticklabels=ticks)

@@ -30,7 +30,7 @@ def test_people_and_a_classifier_are_scored_on_the_same_images(tmp_path):
     assert table["ours"].tolist() == pytest.approx([0.75, 0.5, 1.0])
     assert table["n"].tolist() == [60, 40, 40]
     text = people.people_sentence(table.reset_index())
-    assert "On 60 images of the study" in text and "StyleGAN2 1.00 and 0.00" in text
+    assert "On 60 images of the study" in text and "StyleGAN2 1.000 and 0.000" in text
 
 
 def test_images_without_a_head_are_left_out_for_both_and_counted(tmp_path):

@@ -155,7 +155,11 @@ def test_only_the_published_settings_make_a_run_comparable():
             view["verdict"].tolist() == ["not comparable" if change else "compatible"] and view.shape[1] == 8
         )
     assert views.accuracy_view(make_results("not run", measured=NOTHING), {}, table1).iloc[0, 2] == "not run"
-    assert views.precision_view(make_results()).iloc[0].tolist() == [8, *["0.86: 0.850 [0.80, 0.90]"] * 4, 88]
+    assert views.precision_view(make_results()).iloc[0].tolist() == [
+        8,
+        *["0.86: 0.850 [0.800, 0.900]"] * 4,
+        88,
+    ]
     idle = views.accuracy_view(make_results().assign(seeds=3, learned="no"), {8: RECORD}, table1).iloc[0]
     assert idle[["n (test)", "verdict"]].tolist() == ["88, 3 seeds", "did not learn"]
     never = views.accuracy_view(make_results().assign(learned="no"), {8: RECORD}, table1, [8])

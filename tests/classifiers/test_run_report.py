@@ -60,7 +60,7 @@ def test_the_accuracy_stands_beside_the_more_frequent_class():
     assert "the accuracy is 0.75" in sentence and "(n=4)" in sentence
     assert (
         "more frequent class every time would score 0.750" in sentence
-        and "which is what the report read, gives 0.250" in sentence
+        and "whose results the report states, gives 0.250" in sentence
     )
     assert "would score 0.750" in accuracy_sentence(test.assign(label=1 - test.label), test, 1)
 
