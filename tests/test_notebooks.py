@@ -270,9 +270,9 @@ PHOTOGRAPHS = {"07_our_faces", "08_demo", *NUMBERS}  # Of the networks of a run
 RETRIEVED = {"03_image_retrieval", *PHOTOGRAPHS}
 SHIPPED = "06b_photographs"  # It shows the networks of the package, through the module that measures them
 AUDIT = {"09a_defects", "09b_transfer", "09c_robustness", "09d_calibration", "09e_heatmaps"}
-SHOWS_SHIPPED = {SHIPPED, "09b_transfer", "09d_calibration"}
+SHOWS_SHIPPED = {SHIPPED, "09b_transfer", "09d_calibration", "model_card"}
 # One feature of retrieval is the classifier of page 06a, and the audit is of its runs
-CHOSEN = {"06a_classifiers", "ethics", *RETRIEVED, *AUDIT}
+CHOSEN = {"06a_classifiers", "ethics", "reproduce_one_number", *RETRIEVED, *AUDIT}
 NETWORKS = {"05_architectures", "06b_photographs", "06c_search", *RUNS, *CHOSEN}
 
 

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -281,10 +282,8 @@ def write_readme(
 # %% ../../nbs/library/70n_front.ipynb #front36
 def about_line() -> str:  # Markdown
     "Authors, version, licence and date of the numbers."
-    from deepfake_nbs import __version__
-
     record = project_root() / "papers" / "results" / "mini-miniature.json"
     finished = read_object(record).get("finished", "")[:10] if record.is_file() else ""
     date = f" · numbers of {finished}" if finished else ""
-    return (f"*The deepfake_nbs contributors · version {__version__}{date} · Apache License 2.0 · "
+    return (f"*The deepfake_nbs contributors · version {version('deepfake_nbs')}{date} · Apache License 2.0 · "
             "[how to cite](#how-to-cite)*")
