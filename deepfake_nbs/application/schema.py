@@ -69,7 +69,7 @@ def _part(name: str) -> dict[str, str]:
 
 # %% ../../nbs/library/70kb_schema.ipynb #schema16
 _FRACTION = dict(minimum=0, maximum=1)
-_P = typed("number", "predicted probability of fake, calibrated; null: nothing was classified", True, **_FRACTION)
+_P = typed("number", "predicted probability of fake; null: nothing was classified", True, **_FRACTION)
 _VERDICT = typed("string", "null: nothing was classified", True, enum=["real", "fake", "unsure"])
 _BOX = listed(typed("number"), 4, "x0, y0, x1, y1 in pixels of the upright image")
 _DISTANCE = typed("number", "from the training images; null: not measured", True)
@@ -88,9 +88,11 @@ _THRESHOLDS = keyed("where real ends and fake begins", dict(
     both=typed("boolean", "with --risk: unsure means real or fake, not neither"),
 ), optional=("risk", "both"))
 _CLASSIFIER = keyed("the network that gave the numbers", dict(
-    net=typed("string"), row=typed("integer", "run of Table 1; 0: none"), crop=typed("boolean", "takes heads"),
-    trained_on=typed("string"), version=typed("string", "of deepfake_nbs that wrote it"), name=typed("string"),
-    weights=typed("string", "first 12 digits of the hash"), margin=typed("number", "around a head, of its box"),
+    net=typed("string"), row=typed("integer", "run of Table 1; 0: none"), name=typed("string"),
+    crop=typed("boolean", "takes heads, not whole images"), trained_on=typed("string"),
+    version=typed("string", "of deepfake_nbs that wrote it"),
+    weights=typed("string", "first 12 digits of the hash"),
+    margin=typed("number", "border around a head, as a fraction of its box"),
 ))
 
 # %% ../../nbs/library/70kb_schema.ipynb #schema20
