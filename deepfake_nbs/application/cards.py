@@ -97,7 +97,8 @@ def gauge_svg(
     left, right = _at(0 if real is None else real), _at(1 if fake is None else fake)
     zones = [_zone(_at(0), left, COLOURS["real_tint"]), _zone(left, right, COLOURS["unsure_tint"]),
              _zone(right, _at(1), COLOURS["fake_tint"])]
-    frame = f'<rect x="{_LEFT}" y="22" width="{_WIDE}" height="16" fill="none" stroke="{COLOURS["control"]}"/>'
+    edge = f'fill="none" stroke="{COLOURS["control"]}"'
+    frame = f'<rect x="{_LEFT}" y="22" width="{_WIDE}" height="16" {edge}/>'
     x, colour = _at(probability), COLOURS[verdict if verdict in ("real", "fake") else "unsure"]
     pointer = f'<path d="M{x} 36l-7 -13h14z" fill="{colour}" stroke="{COLOURS["page"]}"/>'
     style = f'font-size="14" font-weight="700" text-anchor="middle" fill="{colour}"'
@@ -105,7 +106,8 @@ def gauge_svg(
     line = ""
     if band is not None:
         low, high = _at(band.low), _at(band.high)
-        line = f'<path d="M{low} 25v10M{low} 30H{high}M{high} 25v10" stroke="{COLOURS["text"]}" stroke-width="2"/>'
+        path = f"M{low} 25v10M{low} 30H{high}M{high} 25v10"
+        line = f'<path d="{path}" stroke="{COLOURS["text"]}" stroke-width="2"/>'
     marks = _limit(real, "real to", 54) + _limit(fake, "fake from", 68)
     said = escape(gauge_text(probability, thresholds, band))
     return (f'<svg class="dn-gauge" viewBox="0 0 300 74" role="img" aria-label="{said}"><title>{said}</title>'
@@ -116,13 +118,13 @@ def verdict_sentence(
     evidence: Evidence | VideoEvidence,
 ) -> str:
     "The verdict and what it rests on."
-    video = isinstance(evidence, VideoEvidence)
-    p = evidence.mean if isinstance(evidence, VideoEvidence) else evidence.probability
-    what = "video" if isinstance(evidence, VideoEvidence) else evidence.region
-    number = f"The mean of its frames, P(fake) {p:.3f}," if video and p is not None else f"P(fake) {p or 0:.3f}"
-    limits = evidence.thresholds
+    if isinstance(evidence, VideoEvidence):
+        p, what, mean = evidence.mean, "video", "the mean of its frames, "
+    else:
+        p, what, mean = evidence.probability, evidence.region, ""
     if p is None or evidence.verdict is None:
         return f"Nothing was classified: {evidence.reason}."
+    number, limits = f"{mean}P(fake) {p:.3f}", evidence.thresholds
     if evidence.verdict == "unsure" and evidence.reason:
         return f"The network gives no verdict: {evidence.reason}."
     if evidence.verdict == "fake":
@@ -176,12 +178,13 @@ def boxes_html(
 ) -> str:
     "The photograph with numbered boxes."
     width, height = evidence.size
-    n, unit = len(evidence.heads), max(width, height) / 40
+    n, unit = len(evidence.heads), max(width, height) / 28
     found = f"{n} {'head' if n == 1 else 'heads'} found"
     drawn = "".join(_box_svg(i + 1, evidence.heads[i], unit) for i in shown_heads(evidence))
     name = escape(Path(evidence.photo).name)
     return (f'<figure class="dn-photo"><span class="dn-frame"><img src="{image_uri(image)}" '
-            f'alt="Photograph {name}, {found}"><svg viewBox="0 0 {width} {height}" aria-hidden="true">{drawn}</svg>'
+            f'alt="Photograph {name}, {found}">'
+            f'<svg viewBox="0 0 {width} {height}" aria-hidden="true">{drawn}</svg>'
             f"</span><figcaption>{name}, {width} x {height} pixels, {found}</figcaption></figure>")
 
 # %% ../../nbs/library/70ib_cards.ipynb #cards26
@@ -194,7 +197,7 @@ def head_card(
     head = evidence.heads[i]
     main = " (main head)" if i == evidence.main_head and len(evidence.heads) > 1 else ""
     crop = crop_head(image, head.box, evidence.classifier.get("margin", 0.2))
-    picture = f'<img class="dn-crop" src="{image_uri(crop, 152)}" alt="">'
+    small = f'<img class="dn-crop" src="{image_uri(crop, 152)}" alt="">'
     lines = [f"<h4>Head {i + 1}{main}</h4>"]
     if head.probability is None:
         lines.append("<p>shown, not classified</p>")
@@ -207,7 +210,7 @@ def head_card(
         lines.append(gauge_svg(head.probability, evidence.thresholds, head.verdict, band))
     score = f"detector score {head.score:.2f}"
     far = "" if head.distance is None else f", distance {head.distance:.1f}"
-    return f'<li class="dn-card">{picture}{"".join(lines)}<p class="dn-small">{score}{far}</p></li>'
+    return f'<li class="dn-card">{small}{"".join(lines)}<p class="dn-small">{score}{far}</p></li>'
 
 # %% ../../nbs/library/70ib_cards.ipynb #cards27
 def heads_html(
@@ -225,7 +228,8 @@ def heads_html(
     if not shown:
         return ""
     cards = "".join(head_card(evidence, i, image) for i in shown)
-    rest = Counter(head.verdict or "not classified" for i, head in enumerate(evidence.heads) if i not in shown)
+    others = [head for i, head in enumerate(evidence.heads) if i not in shown]
+    rest = Counter(head.verdict or "not classified" for head in others)
     words = ", ".join(f"{n} {word}" for word, n in rest.most_common())
     more = f'<p class="dn-small">{rest.total()} more heads: {words}</p>' if rest else ""
     return f'<ul class="dn-cards" aria-label="Heads">{cards}</ul>{more}'
@@ -240,8 +244,8 @@ def why_rows(
     fake = "never" if limits.fake_above is None else f"from {limits.fake_above:.3f}"
     rows = [("Limits", f"real {real}, fake {fake}, otherwise unsure; {limits.origin}")]
     if isinstance(limits, RiskThresholds):
-        rows.append(("Risk", f"at most {limits.risk:g} of real images and of fake ones get the wrong verdict, "
-                             "where images are like those of validation"))
+        wrong = f"at most {limits.risk:g} of real images and of fake ones get the wrong verdict"
+        rows.append(("Risk", f"{wrong}, where images are like those of validation"))
     same = "not needed" if limits.temperature == 1 else "fitted on validation images"
     rows.append(("Calibration", f"logits divided by the temperature {limits.temperature:.2f} ({same})"))
     if isinstance(evidence, Evidence):
@@ -303,10 +307,10 @@ def stress_html(
         f"<td>{escape(step.verdict or '-')}</td></tr>" for step in band.steps
     )
     head = '<tr><th scope="col">Distortion</th><th scope="col">P(fake)</th><th scope="col">verdict</th></tr>'
-    table = f'<div class="dn-scroll" tabindex="0" role="group" aria-label="Stress test"><table><caption>P(fake) of the main head or of the image'
-    return (f"<h4>Stress test</h4><p>{escape(stress_sentence(evidence))}. {escape(held)}</p><details>"
-            f"<summary>Every distortion</summary>{table}</caption><thead>{head}</thead><tbody>{rows}</tbody>"
-            "</table></div></details>")
+    said = escape(f"{stress_sentence(evidence).removeprefix('stress test: ')}. {held}")
+    return (f"<h4>Stress test</h4><p>{said}</p><details><summary>Every distortion</summary><table>"
+            f"<caption>P(fake) of what the verdict rests on</caption><thead>{head}</thead>"
+            f"<tbody>{rows}</tbody></table></details>")
 
 
 def heatmap_html(
@@ -340,7 +344,8 @@ def model_html(
     if not card:
         return ""
     text = f'<div class="dn-model" tabindex="0" role="region" aria-label="Model card">{escape(card)}</div>'
-    return f"<details><summary>Model card: what the networks learned from, where they fail</summary>{text}</details>"
+    words = "Model card: what the networks learned from, where they fail"
+    return f"<details><summary>{words}</summary>{text}</details>"
 
 # %% ../../nbs/library/70ib_cards.ipynb #cards43
 def photo_html(
@@ -387,9 +392,10 @@ def frames_svg(
              (("real", "up to", limits.real_below), ("fake", "from", limits.fake_above)) if value is not None]
     lines += [level(film.mean, muted, "2 2", f"mean {film.mean:.2f}")] if film.mean is not None else []
     axis = f'<path d="M44 {top}V{top + high}H{wide - 16}" fill="none" stroke="{muted}"/>'
-    ends = "".join(f'<text x="38" y="{place(0, p)[1] + 4}" font-size="12" text-anchor="end" fill="{muted}">{p}</text>'
-                   for p in (0, 1))
-    name = f'<text x="{wide // 2}" y="{top + high + 18}" font-size="12" text-anchor="middle" fill="{muted}">frame</text>'
+    small = f'font-size="12" fill="{muted}"'
+    heights = {p: place(0, p)[1] + 4 for p in (0, 1)}
+    ends = "".join(f'<text x="38" y="{y}" text-anchor="end" {small}>{p}</text>' for p, y in heights.items())
+    name = f'<text x="{wide // 2}" y="{top + high + 18}" text-anchor="middle" {small}>frame</text>'
     said = f"P(fake) of {len(known)} of {len(film.frames)} frames; the table below holds the numbers"
     return (f'<svg class="dn-frames" viewBox="0 0 {wide} {high + 40}" role="img" aria-label="{said}">'
             f'<title>{said}</title>{axis}{ends}{name}{"".join(lines)}'
@@ -416,6 +422,7 @@ def video_html(
     name = escape(Path(film.video).name)
     gauge = "" if film.mean is None else gauge_svg(film.mean, film.thresholds, film.verdict)
     caption = f"<figcaption>{name}, video, {len(film.frames)} frames read</figcaption>"
-    return (f'<article class="dn-result evidence" aria-label="{name}"><div><h3>{name}</h3>{verdict_html(film)}{gauge}'
-            f"</div><div><figure>{frames_svg(film)}{caption}</figure>{frames_table(film)}</div>"
+    return (f'<article class="dn-result evidence" aria-label="{name}"><div><h3>{name}</h3>'
+            f"{verdict_html(film)}{gauge}</div>"
+            f"<div><figure>{frames_svg(film)}{caption}</figure>{frames_table(film)}</div>"
             f'<div class="dn-wide">{why_html(film)}{timing_html(film)}</div></article>')

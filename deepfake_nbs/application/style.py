@@ -66,6 +66,7 @@ _PAGE = """
 .dn-page h1, .dn-page h2, .dn-page h3, .dn-page h4 { line-height: 1.25; margin: 0; color: var(--dn-text) }
 .dn-page h1 { font-size: 30px; font-weight: 700 } .dn-page h2 { font-size: 21px; font-weight: 650 }
 .dn-page h3 { font-size: 17px; font-weight: 650 } .dn-page h4 { font-size: 16px; font-weight: 650 }
+.dn-wide h4 { margin: 18px 0 4px }
 .dn-page p { margin: 4px 0 } .dn-page a { color: var(--dn-accent); text-decoration: underline }
 .dn-page .widget-html, .dn-page .widget-html-content { width: 100%; height: auto; margin: 0; font: inherit;
   color: inherit; line-height: inherit; overflow: visible }
@@ -97,6 +98,7 @@ _CONTROLS = """
 .dn-page .dn-row > * { margin: 0; width: auto; height: auto; min-height: 36px; overflow: visible }
 .dn-page .dn-row .widget-label, .dn-page .dn-row .widget-label-basic, .dn-page .dn-row span { width: auto;
   font: 15px/1.4 system-ui, sans-serif; color: var(--dn-text); white-space: normal; height: auto }
+.dn-page .dn-row label { display: flex; align-items: center }
 .dn-page .dn-row input[type=checkbox] { width: 20px; height: 20px; margin: 6px 8px 6px 0;
   accent-color: var(--dn-accent) }
 .dn-page .dn-row input[type=number] { width: 92px; height: 36px; font: 15px system-ui, sans-serif;
@@ -138,7 +140,8 @@ _ANSWER = """
 .dn-gauge { display: block; clear: both; width: 100%; max-width: 420px; height: auto }
 .dn-result dl { display: grid; grid-template-columns: minmax(0, 10em) minmax(0, 1fr); gap: 4px 14px;
   margin: 8px 0;
-  font-size: 15px } .dn-result dt { color: var(--dn-muted); font-weight: 400 }
+  font-size: 15px } .dn-result dl > * { float: none; clear: none; width: auto; margin: 0; padding: 0 }
+.dn-result dt { color: var(--dn-muted); font-weight: 400 }
 .dn-result dd { margin: 0; overflow-wrap: anywhere }
 .dn-matches { display: flex; flex-flow: row wrap; gap: 12px; padding: 0; margin: 8px 0; list-style: none }
 .dn-matches li { width: 124px; font-size: 13px; margin: 0; overflow-wrap: anywhere }
@@ -151,7 +154,8 @@ _FOLDED = """
 .dn-page summary { cursor: pointer; padding: 8px 2px; font-weight: 600; color: var(--dn-accent);
   min-height: 40px }
 .dn-scroll { overflow-x: auto } .dn-page table { border-collapse: collapse; font-size: 14px; margin: 6px 0;
-  width: auto } .dn-page caption { text-align: left; color: var(--dn-muted); padding: 4px 0 }
+  width: auto } .dn-page caption { text-align: left; color: var(--dn-muted); padding: 4px 0;
+  white-space: nowrap }
 .dn-page th, .dn-page td { text-align: left; padding: 4px 14px 4px 0;
   border-bottom: 1px solid var(--dn-line);
   color: var(--dn-text); background: var(--dn-page); font-weight: 400 } .dn-page thead th {
@@ -174,7 +178,7 @@ def style_sheet() -> str:  # HTML
     return f"<style>:root {{ {variables} }}{_PAGE}{_CONTROLS}{_ANSWER}{_FOLDED}</style>"
 
 # %% ../../nbs/library/70ia_style.ipynb #style25
-SCRIPT = """<script>
+SCRIPT = r"""<script>
 (() => {
   if (window.deepfakeNbsDemo) return;
   window.deepfakeNbsDemo = true;
@@ -203,6 +207,9 @@ SCRIPT = """<script>
     const labels = { ".dn-examples": "Examples", ".dn-limits": "Limits of the verdicts" };
     const give = (names, key) => Object.entries(names).forEach(([place, value]) =>
       document.querySelectorAll(`${place}:not([${key}])`).forEach(part => part.setAttribute(key, value)));
+    for (const button of document.querySelectorAll(".dn-drop button"))
+      if (/ \(\d+\)$/.test(button.textContent))  // The widget counts files that are gone already
+        button.textContent = button.textContent.replace(/ \(\d+\)$/, "");
     give(roles, "role");
     give(labels, "aria-label");
   };
