@@ -250,7 +250,7 @@ def heatmap_of(
 
 # %% ../../nbs/library/70j_demo.ipynb #demo29
 class CheckingPage(DemoPage):
-    "Reads files, checks them and shows the answers; whatever goes wrong becomes a sentence."
+    "Checks a photograph as the options want it."
 
     run: Path | None = None       # Run folder
     gallery: Path | None = None   # Known images, opened when somebody asks for them
@@ -262,6 +262,24 @@ class CheckingPage(DemoPage):
     def pipeline(self) -> Pipeline | None:
         "The networks; None where there are none, and the page says why."
         return None
+
+    def check_one(self, result: Result) -> None:
+        "Check one photograph. Raises what goes wrong."
+        pipeline = self.pipeline
+        if pipeline is None or result.image is None:
+            return
+        if self.similar.value and self.known is None and self.gallery:
+            self.known = Gallery.open(self.gallery, self.run)
+        known = self.known if self.similar.value else None
+        check = partial(check_stressed, pipeline) if self.stress.value else pipeline.check
+        result.evidence = replace(check(result.image, known, whole=self.whole.value), photo=result.name)
+        result.heatmap = ""
+        if self.heatmap.value and self.run is not None:
+            result.heatmap = heatmap_of(pipeline, self.run, result.evidence, result.image)
+
+# %% ../../nbs/library/70j_demo.ipynb #demo31
+class AnsweringPage(CheckingPage):
+    "Takes files, and shows the results that are there, again after each change."
 
     def take(
         self,
@@ -288,24 +306,6 @@ class CheckingPage(DemoPage):
         rest = len(files) - MOST_FILES
         more = f" {rest} more files were left out: {MOST_FILES} are checked at once." if rest > 0 else ""
         self.say(summary(self.results) + more)
-
-    def check_one(self, result: Result) -> None:
-        "Check one photograph as the options want it."
-        pipeline = self.pipeline
-        if pipeline is None or result.image is None:
-            return
-        if self.similar.value and self.known is None and self.gallery:
-            self.known = Gallery.open(self.gallery, self.run)
-        known = self.known if self.similar.value else None
-        check = partial(check_stressed, pipeline) if self.stress.value else pipeline.check
-        result.evidence = replace(check(result.image, known, whole=self.whole.value), photo=result.name)
-        result.heatmap = ""
-        if self.heatmap.value and self.run is not None:
-            result.heatmap = heatmap_of(pipeline, self.run, result.evidence, result.image)
-
-# %% ../../nbs/library/70j_demo.ipynb #demo31
-class AnsweringPage(CheckingPage):
-    "Shows the results that are there, again after each change."
 
     def check(self) -> None:
         "Check the photographs that are there again, and show the answers."
@@ -348,8 +348,10 @@ def read_examples(
     run: Path,  # Run folder
 ) -> dict[str, Callable[[], Image.Image]]:  # By what to call it
     "Examples of a run's test split; synthetic portraits where it keeps none."
-    kept = {name: partial(read_image, path) for name, path in example_photographs(run).items()}
-    return kept or {name: image.copy for name, image in drawn_examples().items()}
+    found: dict[str, Callable[[], Image.Image]] = {}
+    for name, path in example_photographs(run).items():
+        found[name] = partial(read_image, path)
+    return found or {name: image.copy for name, image in drawn_examples().items()}
 
 # %% ../../nbs/library/70j_demo.ipynb #demo35
 class OfferingPage(AnsweringPage):

@@ -68,7 +68,7 @@ def _part(name: str) -> dict[str, str]:
     return {"$ref": f"#/$defs/{name}"}
 
 # %% ../../nbs/library/70kb_schema.ipynb #schema16
-_FRACTION = dict(minimum=0, maximum=1)
+_FRACTION: dict[str, Any] = dict(minimum=0, maximum=1)
 _P = typed("number", "predicted probability of fake; null: nothing was classified", True, **_FRACTION)
 _VERDICT = typed("string", "null: nothing was classified", True, enum=["real", "fake", "unsure"])
 _BOX = listed(typed("number"), 4, "x0, y0, x1, y1 in pixels of the upright image")
