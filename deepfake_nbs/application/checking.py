@@ -21,6 +21,7 @@ from .explain import Explainer
 from .pipeline import Pipeline, SimilarImages, check_stream
 from .reading import Photo
 from .report import choose_table, photo_row, video_row
+from .schema import error_line, evidence_line
 from .stress import stress_photo
 from .video import VideoEvidence, check_video
 from ..commands import one_line, say
@@ -90,7 +91,7 @@ def answer_line(
 ) -> str:
     "What is printed of one photograph or video."
     if as_json:
-        return json.dumps(evidence.to_dict())
+        return json.dumps(evidence_line(evidence))
     row = video_row(evidence) if isinstance(evidence, VideoEvidence) else photo_row(evidence)
     return choose_table().row(row)
 
@@ -105,7 +106,7 @@ def print_answer(
     evidence = answer.answer() if isinstance(answer, Photo) else answer
     tqdm.write(answer_line(evidence, as_json), file=sys.stdout)
     if save:
-        save_evidence(evidence.to_dict(), answer.plot(), save)
+        save_evidence(evidence_line(evidence), answer.plot(), save)
         if explainer and isinstance(answer, Photo):
             explainer.save(answer, save)
 
@@ -124,6 +125,8 @@ def print_answers(
     for number, answer in enumerate(bar, first):
         if isinstance(answer, Exception):
             failed += 1
+            if as_json:
+                tqdm.write(json.dumps(error_line(answer)), file=sys.stdout)
             tqdm.write(f"not checked: {one_line(answer)}", file=sys.stderr)
             continue
         name = answer.name if isinstance(answer, Photo) else answer.video

@@ -28,6 +28,7 @@ from deepfake_nbs.application.options import (
     LIMITS, Built, Explain, Json, KnownImages, Network, Photographs, Row, RunFolder, RunNumber, Save, Whole,
     fail, path_argument, path_option,
 )
+from .schema import print_schema
 from .studies import add_commands
 from ..commands import is_first_process, loading, one_line, say
 from ..core import printable
@@ -42,7 +43,7 @@ if TYPE_CHECKING:  # Imported by the commands that need them
 
 # %% ../../nbs/library/70m_cli.ipynb #c078
 PURPOSE = "Deepfake detection that shows its evidence. Research code: no verdict of it proves anything."
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False,
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False,
                   rich_markup_mode=None, help=PURPOSE)
 
 
@@ -540,3 +541,4 @@ def run_page(
 
 
 add_commands(app)
+app.command("schema")(print_schema)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from deepfake_nbs.application import pipeline as stages
 from deepfake_nbs.application.cli import app, find_photographs
-from deepfake_nbs.application.demo import Demo, evidence_html
+from deepfake_nbs.application.demo import Demo
 from deepfake_nbs.application.evidence import THRESHOLDS
 from deepfake_nbs.application.models import CLASSIFIER, find_run, untrained_run
 from deepfake_nbs.application.pipeline import Pipeline
@@ -402,8 +402,9 @@ def test_the_demo_opens_with_thresholds_outside_the_slider(tmp_path):
     kept = dict(real_below=5.0, fake_above=9.0, origin="by hand")
     write_json(place / THRESHOLDS, {file_sha256(place / CLASSIFIER / "model.safetensors"): kept})
     demo = Demo(place)
-    assert demo.pipeline is not None and demo.limits.value == (1.0, 1.0)
-    assert "&lt;b&gt;" in evidence_html(demo.pipeline.check(draw(tmp_path / "<b>.jpg")))
+    assert demo.pipeline is not None and demo.limits == (1.0, 1.0)
+    demo.take([("<b>.jpg", lambda: Image.open(draw(tmp_path / "<b>.jpg")))])
+    assert "&lt;b&gt;.jpg" in demo.answer.value and "<b>.jpg" not in demo.answer.value
 
 
 # --- How much is held -------------------------------------------------------------------------------------------------

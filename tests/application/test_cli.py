@@ -93,7 +93,10 @@ def test_json_stays_clean_beside_unreadable_files(run, photos, tmp_path):
     Image.new("RGB", (9, 9)).save(tmp_path / "two\nlines.png")
     result = invoke("check", tmp_path, "--run", run, "--json")
     lines = [json.loads(line) for line in result.stdout.splitlines()]
-    assert result.exit_code == 1 and [line["photo"] for line in lines] == [str(tmp_path / "two\nlines.png")]
+    assert result.exit_code == 1 and [line["photo"] for line in lines if "photo" in line] == [
+        str(tmp_path / "two\nlines.png")
+    ]
+    assert [line["file"] for line in lines if "error" in line] == [str(tmp_path / "broken.jpg")]
     assert "broken.jpg" in result.stderr and "folder.jpg" not in result.stderr
     table = invoke("check", tmp_path, "--run", run).stdout.splitlines()
     assert sum("lines.png" in line for line in table) == 1 and not any(

@@ -1,5 +1,6 @@
 "The demo as a page: Voila serves it, a headless Chromium uses it. Skips where there is no browser or no selenium, and says so."
 
+import base64
 import io
 import json
 import os
@@ -9,10 +10,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +23,10 @@ import pytest
 from PIL import Image
 
 from deepfake_nbs.application import demo as page_module
-from deepfake_nbs.application.demo import Demo, read_upload
+from deepfake_nbs.application.demo import Demo, page_head, read_upload
+from deepfake_nbs.application.explain import HeatmapNumbers
 from deepfake_nbs.application.models import CLASSIFIER, untrained_run
+from deepfake_nbs.application.risk import RiskThresholds
 from deepfake_nbs.core import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,20 +64,60 @@ def photo(tmp_path_factory):
 # --- The widgets, without a page --------------------------------------------------------------------------------------
 
 
-def upload(demo, name, content):
-    demo._uploaded({"new": ({"name": name, "content": memoryview(content)},)})
+def upload(demo, *files):
+    demo.upload.value = [
+        dict(
+            name=name,
+            type="",
+            size=len(content),
+            content=memoryview(content),
+            last_modified=datetime.now(UTC),
+        )
+        for name, content in files
+    ]
+
+
+def found(demo):
+    "The result of the only file."
+    (result,) = demo.results
+    return result
+
+
+def verdicts(demo):
+    return re.findall(r'<b class="verdict">([^<]*)</b>', demo.answer.value)
 
 
 def test_an_upload_is_judged_and_only_its_pixels_stay(run, photo):
     demo = Demo(run)
-    upload(demo, photo.name, photo.read_bytes())
-    assert (
-        demo.evidence.verdict == "fake"
-        and "fake" in demo.answer.value
-        and demo.figure.value[:4] == b"\x89PNG"
-    )
-    assert not demo.image.info and not demo.image.getexif() and demo.upload.value == ()
+    upload(demo, (photo.name, photo.read_bytes()))
+    assert found(demo).evidence.verdict == "fake" and verdicts(demo) == ["fake"]
+    image = found(demo).image
+    assert not image.info and not image.getexif() and demo.upload.value == ()
     assert "&amp; &lt;yours&gt;" in demo.answer.value and "<yours>" not in demo.answer.value
+    assert "SECRET" not in demo.answer.value and "&lt;yours&gt;.jpg: fake." in demo.status.value
+
+
+def test_several_files_have_an_answer_each_and_one_line_counts_them(run, photo, video):
+    demo = Demo(run)
+    files = [
+        (photo.name, photo.read_bytes()),
+        ("broken.jpg", b"Dear reader"),
+        ("clip.mp4", video.read_bytes()),
+    ]
+    upload(demo, *files)
+    assert [result.verdict for result in demo.results] == ["fake", "not checked", "fake"]
+    assert demo.answer.value.count("<article") == 2 and "broken.jpg: not an image" in demo.answer.value
+    assert "3 files: 2 fake, 1 not checked." in demo.status.value
+    assert "dn-frames" in demo.answer.value and demo.results[2].film.video == "clip.mp4"
+    upload(demo, ("broken.mp4", b"Dear reader"))
+    assert "broken.mp4: could not be classified" in demo.answer.value and "<article" not in demo.answer.value
+
+
+def test_more_files_than_fit_are_counted(run, photo, monkeypatch):
+    monkeypatch.setattr(page_module, "MOST_FILES", 1)
+    demo = Demo(run)
+    upload(demo, *[(f"{i}.jpg", photo.read_bytes()) for i in range(3)])
+    assert "2 more files were left out: 1 are checked at once." in demo.status.value
 
 
 def test_pixels_of_an_upload_are_those_of_the_file(photo):
@@ -82,23 +127,23 @@ def test_pixels_of_an_upload_are_those_of_the_file(photo):
 @pytest.mark.parametrize("content", [b"", b"Dear reader", b"\xff\xd8\xff\xe0 cut"])
 def test_a_broken_upload_gets_a_sentence_and_no_old_verdict(run, photo, content):
     demo = Demo(run)
-    upload(demo, photo.name, photo.read_bytes())
-    upload(demo, "broken.jpg", content)
+    upload(demo, (photo.name, photo.read_bytes()))
+    upload(demo, ("broken.jpg", content))
     assert "cannot be checked" in demo.answer.value and "broken.jpg" in demo.answer.value
-    assert (
-        "verdict" not in demo.answer.value and "Traceback" not in demo.answer.value and demo.evidence is None
-    )
+    assert not verdicts(demo) and "Traceback" not in demo.answer.value and found(demo).evidence is None
 
 
 def test_thresholds_change_words_and_judge_nothing_again(run, photo, monkeypatch):
     demo = Demo(run)
-    upload(demo, photo.name, photo.read_bytes())
+    upload(demo, (photo.name, photo.read_bytes()))
     monkeypatch.setattr(demo.pipeline, "check", None)
-    before = demo.evidence
-    demo.limits.value = (1, 1)
-    assert ">real<" in demo.answer.value and demo.evidence is before
-    demo.limits.value = (0, 1)
-    assert ">unsure<" in demo.answer.value
+    before = found(demo).evidence
+    demo.limits = (1, 1)
+    assert verdicts(demo) == ["real"] and found(demo).evidence is before
+    demo.real_to.value = 0
+    assert verdicts(demo) == ["unsure"]
+    demo.limits = (1, 0.5)
+    assert "expected two numbers, the second not below the first" in demo.answer.value
 
 
 def test_the_gallery_is_used_when_asked(run, photo, tmp_path):
@@ -107,25 +152,79 @@ def test_the_gallery_is_used_when_asked(run, photo, tmp_path):
             tmp_path / f"{i}.png"
         )
     demo = Demo(run, gallery=tmp_path)
-    upload(demo, photo.name, photo.read_bytes())
-    assert not demo.evidence.matches
+    upload(demo, (photo.name, photo.read_bytes()))
+    assert not found(demo).evidence.matches
     demo.similar.value = True
-    assert len(demo.evidence.matches) == 3 and "most similar image" in demo.answer.value
+    assert len(found(demo).evidence.matches) == 3 and "Most similar images" in demo.answer.value
 
 
-def test_without_a_model_the_page_says_which_command_makes_one(tmp_path):
-    demo = Demo(tmp_path)
-    assert "make report" in demo.answer.value and all(control.disabled for control in demo.controls)
-
-
-def test_a_figure_that_cannot_be_drawn_gets_a_sentence(run, photo, monkeypatch):
+def test_a_heatmap_stands_with_its_two_numbers_or_not_at_all(run, photo, monkeypatch):
+    pytest.importorskip("captum")
     demo = Demo(run)
-    upload(demo, photo.name, photo.read_bytes())
-    monkeypatch.setattr(page_module, "plot_evidence", None)
-    for again in (demo.check, lambda: setattr(demo.limits, "value", (1, 1))):
+    demo.heatmap.value = True
+    upload(demo, (photo.name, photo.read_bytes()))
+    assert "no heatmap is shown: it was not measured" in demo.answer.value
+    assert "data:image/png" not in demo.answer.value
+    numbers = HeatmapNumbers(0.75, 0.4, 48, "a run")
+    monkeypatch.setattr(page_module, "read_numbers", lambda run, weights: (numbers, ""))
+    demo.check()
+    assert "data:image/png" in demo.answer.value and "0.40 with random weights" in demo.answer.value
+
+
+def test_examples_are_buttons_with_a_name_and_a_thumbnail(run):
+    demo = Demo(run)
+    demo.loading.join()
+    names = [button.description for button in demo.examples.children]
+    assert names[:2] == ["synthetic portrait 1", "edited portrait 1"]
+    assert (
+        demo.thumbnails.value.count("data:image/jpeg") == len(names) and "http" not in demo.thumbnails.value
+    )
+    demo.examples.children[1].click()
+    assert found(demo).name == "edited portrait 1" and verdicts(demo)
+
+
+def test_a_person_may_choose_before_the_networks_are_there(run, photo, monkeypatch):
+    load, may = page_module.Pipeline.load, threading.Event()
+    monkeypatch.setattr(page_module.Pipeline, "load", lambda *a, **k: may.wait(30) and load(*a, **k))
+    demo = Demo(run)
+    assert "The networks are loading." in demo.status.value
+    threading.Timer(0.2, may.set).start()
+    upload(demo, (photo.name, photo.read_bytes()))
+    assert verdicts(demo) == ["fake"] and "fake." in demo.status.value
+
+
+def test_a_risk_stands_among_the_reasons(run, photo, monkeypatch):
+    at_risk = RiskThresholds(0.2, 0.7, "conformal sets", risk=0.1)
+    demo = Demo(run)
+    monkeypatch.setattr(demo.pipeline, "thresholds", at_risk)
+    demo.limits = (0.2, 0.7)
+    upload(demo, (photo.name, photo.read_bytes()))
+    assert "at most 0.1 of real images" in demo.answer.value
+
+
+def test_every_control_has_a_label_and_the_page_asks_no_other_machine(run):
+    demo = Demo(run)
+    demo.loading.join()
+    assert all(control.description for control in (*demo.controls, *demo.examples.children))
+    for part in demo.widget.children:
+        assert "http" not in getattr(part, "value", "") or part is demo.card
+    assert page_head().count("<h2") == 1
+
+
+def test_without_a_model_the_page_says_which_command_makes_one(tmp_path, photo):
+    demo = Demo(tmp_path)
+    assert "make report" in demo.status.value and all(control.disabled for control in demo.controls)
+    demo.take([(photo.name, lambda: Image.open(photo))])
+    assert "make report" in demo.status.value and not demo.results
+
+
+def test_an_answer_that_cannot_be_shown_gets_a_sentence(run, photo, monkeypatch):
+    demo = Demo(run)
+    upload(demo, (photo.name, photo.read_bytes()))
+    monkeypatch.setattr(page_module, "photo_html", None)
+    for again in (demo.check, lambda: setattr(demo, "limits", (1, 1))):
         again()
-        assert "could not be shown" in demo.answer.value and "class='verdict'" not in demo.answer.value
-        assert demo.figure.layout.display == "none"
+        assert "could not be shown" in demo.answer.value and not verdicts(demo)
 
 
 @pytest.mark.parametrize("name", ["nowhere", "broken"])
@@ -293,11 +392,28 @@ SHOW_FILE_INPUT = "HTMLInputElement.prototype.click = function () { this.type ==
 def choose_file(browser, path):
     browser.execute_script(SHOW_FILE_INPUT)
     wait(
-        lambda: [
-            b for b in browser.find_elements("css selector", "button") if "Upload a photograph" in b.text
-        ]
+        lambda: [b for b in browser.find_elements("css selector", "button") if "Choose photographs" in b.text]
     )[0].click()
     wait(lambda: browser.find_elements("css selector", "input[type=file]"))[-1].send_keys(str(path))
+
+
+PHONE = dict(width=390, height=844, deviceScaleFactor=1, mobile=True)
+NAMES = """return {
+  role: [".dn-page", ".dn-status"].map(place => document.querySelector(place).getAttribute("role")),
+  heading: [...document.querySelectorAll("h1")].filter(e => e.offsetWidth).map(e => e.innerText),
+  labels: [...document.querySelectorAll(".dn-page input, .dn-page button")].map(
+    e => (e.labels && e.labels.length ? e.labels[0].innerText : e.innerText).trim()),
+  count: /\\(\\d+\\)/.test(document.querySelector(".dn-drop button").innerText),
+}"""
+DROP = """const bytes = Uint8Array.from(atob(arguments[1]), c => c.charCodeAt(0)), data = new DataTransfer();
+data.items.add(new File([bytes], arguments[0]));
+document.querySelector(".dn-drop").dispatchEvent(
+  new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));"""
+
+
+def drop_file(browser, path):
+    wait(lambda: browser.find_elements("css selector", ".dn-drop button:not(:disabled)"))
+    browser.execute_script(DROP, path.name, base64.b64encode(path.read_bytes()).decode())
 
 
 def test_a_photograph_is_uploaded_and_classified_in_a_browser(browser, page, photo, tmp_path):
@@ -306,26 +422,28 @@ def test_a_photograph_is_uploaded_and_classified_in_a_browser(browser, page, pho
     wait(lambda: "Choose a photograph" in text_of(browser, ".sentence"))
     shown = text_of(browser, "body")
     assert "import os" not in shown and "skip_exec" not in shown, "the page shows its machinery"
-    choose_file(browser, photo)
+    drop_file(browser, photo)
     assert wait(lambda: text_of(browser, ".verdict")) == "fake"
     assert re.search(r"P\(fake\) \d\.\d{3}, of the head", text_of(browser, ".number"))
-    assert all(stage in text_of(browser, ".time") for stage in ("read", "heads", "classify"))
     assert "mine & <yours>.jpg" in text_of(browser, ".evidence")
-    shown = wait(
-        lambda: browser.execute_script(
-            "return [...document.images].filter(i => i.naturalWidth > 500 && i.offsetWidth > 0).length"
-        )
-    )
-    assert shown >= 1
+    assert len(wait(lambda: browser.find_elements("css selector", ".dn-example"))) >= 2
     screenshot = browser.get_screenshot_as_png()
     assert Image.open(io.BytesIO(screenshot)).size[0] >= 1000
     if keep := os.environ.get("DEMO_SCREENSHOT"):
         Path(keep).write_bytes(screenshot)
 
+    names = browser.execute_script(NAMES)
+    assert names["role"] == ["main", "status"] and names["heading"] == ["Is this photograph real or fake?"]
+    assert all(names["labels"]) and not names["count"], names
+    browser.set_window_size(500, 900)
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", PHONE)
+    wide = "return [...document.querySelectorAll('.dn-page, .dn-page *')].filter(e => e.getBoundingClientRect().right > 391).length"
+    assert browser.execute_script(wide) == 0, "something is wider than a telephone"
+
     broken = tmp_path / "broken.jpg"
     broken.write_text("Dear reader")
     choose_file(browser, broken)
-    wait(lambda: "broken.jpg: not an image" in text_of(browser, ".sentence"))
+    wait(lambda: "broken.jpg: not an image" in text_of(browser, ".sentence:not(.dn-status *)"))
     assert not text_of(browser, ".verdict") and "Traceback" not in text_of(browser, "body")
 
     elsewhere = {

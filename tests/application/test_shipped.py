@@ -250,7 +250,7 @@ def test_a_gallery_leaves_nothing_in_the_package(ships, known, photo, tmp_path, 
 
 def test_the_demo_says_which_networks_classify(ships):
     demo = Demo()
-    assert demo.run == ships and "shipped networks" in demo.answer.value
+    assert demo.run == ships and demo.pipeline is not None and "shipped networks" in demo.status.value
 
 
 def test_their_card_is_printed_and_travels(ships, tmp_path):
