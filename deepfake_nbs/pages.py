@@ -237,7 +237,8 @@ SMOKE_SECONDS = {  # Rough, on two cores: weights for a first guess
     "06_training_run": 17, "06a_classifiers": 33, "06b_photographs": 5, "07_our_faces": 9, "08_demo": 5,
     "06c_search": 6, "09a_defects": 18, "09b_transfer": 16, "09c_robustness": 24,
     "09d_calibration": 8, "09e_heatmaps": 14,
-    "all_numbers": 3, "conclusions": 4, "ethics": 5, "index": 9,
+    "all_numbers": 3, "conclusions": 4, "ethics": 5, "model_card": 7, "reproduce_one_number": 6,
+    "index": 9,
 }
 
 

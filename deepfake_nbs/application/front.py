@@ -285,6 +285,6 @@ def about_line() -> str:  # Markdown
     record = project_root() / "papers" / "results" / "mini-miniature.json"
     finished = read_object(record).get("finished", "")[:10] if record.is_file() else ""
     date = f" · numbers of {finished}" if finished else ""
-    parts = ["The deepfake_nbs contributors", f"version {version('deepfake_nbs')}{date}", "Apache License 2.0",
-             "[how to cite](#how-to-cite)"]
+    parts = ["The deepfake_nbs contributors", f"version {version('deepfake_nbs')}{date}",
+             "Apache License 2.0", "[how to cite](#how-to-cite)"]
     return f"*{' · '.join(parts)}*"

@@ -97,7 +97,8 @@ def limits_sentence(
     theirs = "The report has no such run."
     if is_published(run_number):
         theirs = (
-            f"The report states a training at 299 pixels and full width for {table_config(run_number).epochs} epochs "
+            "The report states a training at 299 pixels and full width for "
+            f"{table_config(run_number).epochs} epochs "
             "on data that is no longer available in its form, "
             "so its numbers and these answer the same question about different images."
         )

@@ -464,7 +464,8 @@ def plot_precision_recall(
     for i, (name, one) in enumerate(matches.items()):
         hits = one.hits[OVERLAPS.index(overlap)]
         precision, recall, _ = precision_recall(one.scores, hits, float(one.n_heads.sum()))
-        look = dict(drawstyle="steps-post", markevery=0.2, ms=4, ls=("-", "--", "-.", ":")[i % 4], **line_look(i))
+        stroke = ("-", "--", "-.", ":")[i % 4]
+        look = dict(drawstyle="steps-post", markevery=0.2, ms=4, ls=stroke, **line_look(i))
         ax.plot(recall, precision, label=f"{name}: AP {one.ap(overlap):.3f}", **look)
     ax.set(xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
     ax.legend(fontsize=8, loc="lower left")

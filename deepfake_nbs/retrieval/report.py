@@ -250,7 +250,8 @@ def missing_sentence(
     missing: dict[str, str],       # Why others are not
 ) -> str:                          # Markdown
     "Which features are missing, and what that means for the report's combinations."
-    plain = {name: re.sub(r"<urlopen error (?:\[Errno -?\d+\] )?(.*?)>", r"\1", why) for name, why in missing.items()}
+    leak = r"<urlopen error (?:\[Errno -?\d+\] )?(.*?)>"
+    plain = {name: re.sub(leak, r"\1", why) for name, why in missing.items()}
     reasons = {name: why.removeprefix(f"{name}: ") for name, why in plain.items()}
     text = "\n".join(f"- **{name} is missing**: {why}." for name, why in reasons.items())
     if "resnet18" in features:

@@ -189,6 +189,7 @@ def test_thresholds_of_an_earlier_version_open_and_json_keeps_its_keys(tmp_path,
     write_json(run / THRESHOLDS, {})
     line = json.loads(invoke("check", sorted(photos.iterdir())[0], "--run", run, "--json").stdout)
     assert set(line) == {
+        "schema_version",
         "photo",
         "size",
         "region",
