@@ -3931,6 +3931,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'deepfake_nbs/publishing.py'),
                                          'deepfake_nbs.publishing._measured_lines': ( 'library/publishing.html#_measured_lines',
                                                                                       'deepfake_nbs/publishing.py'),
+                                         'deepfake_nbs.publishing.keep_audit': ( 'library/publishing.html#keep_audit',
+                                                                                 'deepfake_nbs/publishing.py'),
                                          'deepfake_nbs.publishing.keep_results': ( 'library/publishing.html#keep_results',
                                                                                    'deepfake_nbs/publishing.py'),
                                          'deepfake_nbs.publishing.promote': ( 'library/publishing.html#promote',

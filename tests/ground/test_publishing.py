@@ -46,8 +46,10 @@ def test_publishing_copies_outputs_and_measured_claims(chapter, root):
     older = "id,published,measured,low,high,n,protocol,data,status\nretrieval-x,,0.5,,,9,pool,miniature,measured\n"
     (run / "tables").mkdir(exist_ok=True)
     (run / "tables" / "results-old.csv").write_text(older + "retrieval-y,,,,,,,,not yet\n")
-    changed = publishing.publish("smoke", "data/miniature")
+    (run / "tables" / "table-robustness.csv").write_text("step,auc\nblur 3,0.5\n")
+    *changed, audit = publishing.publish("smoke", "data/miniature")
     assert [path.name for path in changed] == ["x.ipynb", "smoke-miniature.csv", "smoke-miniature.json"]
+    assert audit.read_text() == "step,auc\nblur 3,0.5\n" and audit.parent.name == "smoke-miniature"
     assert nbformat.read(chapter / "nbs" / "x.ipynb", 4).cells[-1].outputs[0]["data"]["text/plain"] == "16"
     kept = pd.read_csv(changed[-2])
     assert kept["id"].tolist() == ["table2-8-test_accuracy", "retrieval-x"]
