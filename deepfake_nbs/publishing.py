@@ -64,7 +64,7 @@ def keep_results(
     profile: str,      # Profile whose report is done
     data: str | Path,  # Its data root
 ) -> list[Path]:       # In papers/results: <run>.csv, <run>.json, then the tables of the audit
-    "Keep the measured claims of a run, its record and its audit. Raises `FileNotFoundError` where there is no run."
+    "Keep measured claims, record and audit of a run. Raises `FileNotFoundError` where there is no run."
     settings, run = read_settings(profile), run_folder(profile, data)
     claims = run / "claims.csv"
     if not claims.is_file():
@@ -95,7 +95,7 @@ def _measured_lines(run: Path) -> str:
 def publish(
     profile: str,      # Profile whose report is done
     data: str | Path,  # Its data root
-) -> list[Path]:       # What changed: notebooks in nbs/, and two files in papers/results/
+) -> list[Path]:       # What changed: notebooks in nbs/, and the files of keep_results
     "Promote every executed notebook of a run and keep its results. Raises `FileNotFoundError`."
     run, root = run_folder(profile, data), project_root()
     rows = read_settings(profile).rows
