@@ -27,6 +27,7 @@ class Finding:
     title: str     # A few words
     sentence: str  # Plain text with numbers
     page: str      # Name of a notebook in nbs/
+    measured: bool = True  # False: the sentence says that a number is missing
 
 # %% ../../nbs/library/60s_key_findings.ipynb #key11
 def impossible_finding() -> Finding:
@@ -78,7 +79,8 @@ def leakage_finding(
     where = SPLIT_WORDS["published"]
     sentence = f"Where {where}, as in the report, the test AUC changes by {'; '.join(parts)}."
     nothing = "The same training on a split that shuffles frames was not measured yet."
-    return Finding("What a leaking split is worth", sentence if parts else nothing, "06b_photographs")
+    title, shown = "What a leaking split is worth", sentence if parts else nothing
+    return Finding(title, shown, "06b_photographs", bool(parts))
 
 # %% ../../nbs/library/60s_key_findings.ipynb #key24
 def conclusions_finding(
@@ -93,7 +95,8 @@ def conclusions_finding(
     total = max((len(table) for table in tables.values()), default=0)
     sentence = (f"Of {total} conclusions, {'; '.join(parts)}; the others are open: their intervals hold "
                 "zero, or they were not measured at the report's budget.")
-    return Finding("Which conclusions hold", sentence if parts else "Nothing was measured.", "conclusions")
+    shown = sentence if parts else "Nothing was measured."
+    return Finding("Which conclusions hold", shown, "conclusions", bool(parts))
 
 # %% ../../nbs/library/60s_key_findings.ipynb #key28
 def pretrained_finding(
@@ -103,7 +106,8 @@ def pretrained_finding(
     "AUC of the shipped network on photographs, and its difference to the best configuration of the report."
     title = "Pretraining is what the report misses"
     if not shipped:
-        return Finding(title, "This copy holds no networks trained on photographs.", "06b_photographs")
+        nothing = "This copy holds no networks trained on photographs."
+        return Finding(title, nothing, "06b_photographs", False)
     auc, n = shipped["test"]["auc"], shipped["test"]["n"]
     value = show_value(auc["value"], auc["low"], auc["high"], why=auc["why"])
     sentence = f"A small network that starts from ImageNet (run 12) reaches AUC {value} on {n} photographs"
@@ -123,7 +127,8 @@ def transfer_finding(
     "AUC on sources that were left out of training, and what the application answers there."
     rows, title = shipped.get("leave_out", []), "It does not transfer to generators it has not seen"
     if not rows:
-        return Finding(title, "Training without a family of sources was not measured.", "06b_photographs")
+        nothing = "Training without a family of sources was not measured."
+        return Finding(title, nothing, "06b_photographs", False)
     aucs = [float(row["AUC left out [95 % interval]"].split()[0]) for row in rows]
     without = [float(row["fakes called real"]) for row in rows]
     ruled = [float(row["the same with the rule"]) for row in rows]
