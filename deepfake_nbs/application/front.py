@@ -188,7 +188,7 @@ def former_split_note(
     if not str(record.get("versions", {}).get("deepfake_nbs", "")).startswith("0.1."):
         return ""
     date = record["finished"][:10]
-    return (f"The numbers on photographs are of {date}, from a split that lets actors of DFDC stand in several "
+    return (f"The numbers on photographs are of {date}, from a split where actors of DFDC stand in several "
             "parts: they are optimistic.")
 
 
