@@ -164,20 +164,8 @@ def plot_epochs(
 
 # %% ../../nbs/library/60g_comparison.ipynb #c054
 CROP_COLUMNS = (
-    "cropped_row",
-    "whole_row",
-    "cropped",
-    "whole",
-    "difference",
-    "low",
-    "high",
-    "p",
-    "n",
-    "n_cropped",
-    "n_whole",
-    "why",
-    "seeds",
-)
+    "cropped_row", "whole_row", "cropped", "whole", "difference", "low", "high", "p", "n", "n_cropped",
+    "n_whole", "why", "seeds")
 
 
 def compare_crops(
@@ -212,19 +200,8 @@ def compare_crops(
 
 # %% ../../nbs/library/60g_comparison.ipynb #c058
 EPOCH_COLUMNS = (
-    "run",
-    "schedule",
-    "early_epoch",
-    "last_epoch",
-    "early",
-    "last",
-    "difference",
-    "low",
-    "high",
-    "p",
-    "n",
-    "why",
-)
+    "run", "schedule", "early_epoch", "last_epoch", "early", "last", "difference", "low", "high", "p",
+    "n", "why")
 
 
 def compare_epochs(
