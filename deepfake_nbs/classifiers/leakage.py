@@ -163,7 +163,8 @@ def kept_leakage(
 ) -> pd.DataFrame:  # As `leakage_table`, of the AUC; empty where none is kept
     "Read the leakage table back from kept results."
     ids = rf"^leakage-(?P<run>.+?)-(?P<split>group|{'|'.join(SPLIT_WORDS)})-(?P<what>[a-z-]+)$"
-    known = claims[claims["id"].str.match(ids)]
+    known = claims[claims["id"].str.match(ids)].copy()
+    known[["measured", "low", "high"]] = known[["measured", "low", "high"]].apply(pd.to_numeric)
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     names = dict(measured="value", low="value_low", high="value_high")
     nothing = dict(difference=np.nan, low=np.nan, high=np.nan, why="", value_why="")
