@@ -26,8 +26,9 @@ from deepfake_nbs.application import demo as page_module
 from deepfake_nbs.application.demo import Demo, page_head, read_upload
 from deepfake_nbs.application.explain import HeatmapNumbers
 from deepfake_nbs.application.models import CLASSIFIER, untrained_run
-from deepfake_nbs.application.risk import RiskThresholds
-from deepfake_nbs.core import write_text
+from deepfake_nbs.application.risk import ClassScores, RiskThresholds, write_scores
+from deepfake_nbs.core import file_sha256, write_text
+
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60  # seconds that a step of the page may take on a busy machine
@@ -200,6 +201,23 @@ def test_a_risk_stands_among_the_reasons(run, photo, monkeypatch):
     demo.limits = (0.2, 0.7)
     upload(demo, (photo.name, photo.read_bytes()))
     assert "at most 0.1 of real images" in demo.answer.value
+
+
+def test_verdicts_come_from_a_risk_where_a_person_chooses_one(run, photo, tmp_path):
+    place = shutil.copytree(run, tmp_path / "run")
+    demo = Demo(place)
+    upload(demo, (photo.name, photo.read_bytes()))
+    demo.risk.value = 0.1
+    assert demo.risk.value is None and "so no risk can be kept" in demo.status.value
+    assert verdicts(demo) == ["fake"]
+    weights = file_sha256(place / CLASSIFIER / "model.safetensors")
+    known = {name: ClassScores(100, 50, tuple(i / 1000 for i in range(100))) for name in ("real", "fake")}
+    write_scores(place, known, weights, demo.pipeline.thresholds.temperature)
+    demo.risk.value = 0.2
+    assert demo.pipeline.thresholds.risk == 0.2 and "at most 0.2 of real images" in demo.answer.value
+    assert verdicts(demo) == ["unsure"] and demo.limits != (0, 1)
+    demo.risk.value = None
+    assert verdicts(demo) == ["fake"] and "at most 0.2" not in demo.answer.value
 
 
 def test_every_control_has_a_label_and_the_page_asks_no_other_machine(run):
