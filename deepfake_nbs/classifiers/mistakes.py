@@ -379,7 +379,7 @@ def plot_mistakes(
     rows = {label: word for label, word in rows.items() if shown["label"].eq(label).any()}
     n = max((int(shown["label"].eq(label).sum()) for label in rows), default=1)
     shape, size = (max(1, len(rows)), n), (1.4 * n + 0.3, 2.1 * max(1, len(rows)))
-    figure, axes = plt.subplots(*shape, figsize=size, dpi=160, squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(*shape, figsize=size, dpi=130, squeeze=False, layout="constrained")
     for ax in axes.flat:
         ax.axis("off")
     for line, (label, word) in zip(axes, rows.items(), strict=False):
