@@ -125,12 +125,13 @@ $(DONE)/06a_classifiers.ipynb: $(RUN)/settings.json $(DONE)/04_baselines.ipynb $
 $(DONE)/05_architectures.ipynb: $(RUN)/settings.json | $(DONE)/04_baselines.ipynb
 # Pages of the audit read what the pages above left; 06c shows searches, which `deepfake-nbs search` makes
 $(DONE)/06c_search.ipynb: $(RUN)/settings.json $(wildcard $(RUN)/search/*.log) | $(DONE)/06a_classifiers.ipynb
+$(DONE)/06f_errors.ipynb: $(RUN)/settings.json $(DONE)/06a_classifiers.ipynb
 $(DONE)/09a_defects.ipynb: $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) $(DONE)/06a_classifiers.ipynb
 $(DONE)/09b_transfer.ipynb: $(RUN)/settings.json $(DONE)/06a_classifiers.ipynb $(FOUND_HEADS)
 $(DONE)/09c_robustness.ipynb: $(RUN)/settings.json $(DONE)/04_baselines.ipynb $(DONE)/06a_classifiers.ipynb
 $(DONE)/09d_calibration.ipynb: $(RUN)/settings.json $(DONE)/06a_classifiers.ipynb
 $(DONE)/09e_heatmaps.ipynb: $(RUN)/settings.json $(DONE)/06a_classifiers.ipynb
-AUDIT := $(patsubst %,$(DONE)/%.ipynb,06c_search 09a_defects 09b_transfer 09c_robustness 09d_calibration 09e_heatmaps)
+AUDIT := $(patsubst %,$(DONE)/%.ipynb,06c_search 06f_errors 09a_defects 09b_transfer 09c_robustness 09d_calibration 09e_heatmaps)
 $(DONE)/model_card.ipynb: $(wildcard deepfake_nbs/weights/photographs/*) | $(DONE)/ethics.ipynb
 $(DONE)/reproduce_one_number.ipynb: $(RUN)/settings.json $(DONE)/04_baselines.ipynb $(DONE)/06a_classifiers.ipynb
 # It shows kept numbers, of no run of this report

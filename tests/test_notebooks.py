@@ -269,7 +269,7 @@ NUMBERS = {"all_numbers", "conclusions", "index"}  # Of every page before them
 PHOTOGRAPHS = {"07_our_faces", "08_demo", *NUMBERS}  # Of the networks of a run
 RETRIEVED = {"03_image_retrieval", *PHOTOGRAPHS}
 SHIPPED = "06b_photographs"  # It shows the networks of the package, through the module that measures them
-AUDIT = {"09a_defects", "09b_transfer", "09c_robustness", "09d_calibration", "09e_heatmaps"}
+AUDIT = {"06f_errors", "09a_defects", "09b_transfer", "09c_robustness", "09d_calibration", "09e_heatmaps"}
 SHOWS_SHIPPED = {SHIPPED, "09b_transfer", "09d_calibration", "model_card"}
 # One feature of retrieval is the classifier of page 06a, and the audit is of its runs
 CHOSEN = {"06a_classifiers", "ethics", "reproduce_one_number", *RETRIEVED, *AUDIT}
@@ -280,7 +280,10 @@ NETWORKS = {"05_architectures", "06c_search", *SHOWS_SHIPPED, *RUNS, *CHOSEN}
     "touched, expected",
     [
         # A module: the pages that import it, at whatever distance, and those that read what these pages left
-        ("deepfake_nbs/application/pipeline.py", {"09e_heatmaps", *SHOWS_SHIPPED, *PHOTOGRAPHS}),
+        (
+            "deepfake_nbs/application/pipeline.py",
+            {"06f_errors", "09e_heatmaps", *SHOWS_SHIPPED, *PHOTOGRAPHS},
+        ),
         ("deepfake_nbs/retrieval/index.py", RETRIEVED),
         ("deepfake_nbs/retrieval/report.py", RETRIEVED),
         ("deepfake_nbs/baselines/study.py", {"04_baselines", "06b_photographs", *CHOSEN}),
@@ -289,7 +292,7 @@ NETWORKS = {"05_architectures", "06c_search", *SHOWS_SHIPPED, *RUNS, *CHOSEN}
         ("deepfake_nbs/classifiers/run_report.py", {*RUNS, *CHOSEN}),
         (
             "deepfake_nbs/heads/training.py",
-            {"02_head_detection", "09e_heatmaps", *SHOWS_SHIPPED, *PHOTOGRAPHS},
+            {"02_head_detection", "06f_errors", "09e_heatmaps", *SHOWS_SHIPPED, *PHOTOGRAPHS},
         ),
         ("deepfake_nbs/heads/report.py", {"02_head_detection", *SHOWS_SHIPPED, *PHOTOGRAPHS}),
         ("deepfake_nbs/data/build.py", {"01_datasets", *NUMBERS}),
