@@ -191,7 +191,7 @@ FILTER = (
 )
 SORT = (
     "const head = event.target.closest('th'); if (!event.target.closest('th button')) return; "
-    "const old = head.getAttribute('aria-sort'), up = old !== 'ascending'; "
+    "const up = head.getAttribute('aria-sort') !== 'ascending'; "
     "for (const other of head.parentElement.cells) other.setAttribute('aria-sort', 'none'); "
     "head.setAttribute('aria-sort', up ? 'ascending' : 'descending'); "
     "const text = row => row.cells[head.cellIndex].textContent.trim(), word = value => isNaN(value); "
@@ -219,7 +219,8 @@ def filtered_html(
     heading = r'<th scope="col" aria-sort="none"><button type="button">\1</button></th>'
     table = re.sub("<th>(.*?)</th>", heading, table)
     whole = f'<table data-quarto-disable-processing="true" onclick="{SORT}" '  # Quarto would rewrite it
-    return f"<div>{LOOKS}{field}{table.replace('<table ', whole, 1)}</div>"
+    table = table.replace("<table ", whole, 1)
+    return f'<div>{LOOKS}{field}<div style="overflow-x: auto">{table}</div></div>'  # The field stays in place
 
 # %% ../../nbs/library/60m_numbers.ipynb #num24
 def _network_name(name: str, config: dict) -> str:
