@@ -665,6 +665,36 @@ def test_only_what_makes_a_figure_or_a_table_is_folded_on_a_page():
             )
 
 
+UNDER = {"fig": "made_by", "tbl": "download"}  # The line under a figure, under a table
+WITHOUT_LINES = {"06a_classifiers"}  # Until that page is divided; remove it then
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in REPORT if path.stem not in WITHOUT_LINES], ids=lambda path: path.stem
+)
+def test_a_line_under_each_figure_says_how_to_make_it_and_under_each_table_where_to_download_it(path):
+    found = cells(path)
+    for cell, after in zip(found, [*found[1:], {}], strict=True):
+        label = directives(cell["source"]).get("label", "") if cell["cell_type"] == "code" else ""
+        if not label:
+            continue
+        name, line = UNDER[label[:3]], after.get("source", "").strip().splitlines()
+        assert line and line[0] == "#| echo: false" and line[-1].startswith(f"Markdown({name}("), (
+            f"{path.name}: {label}; expected a cell under it with '#| echo: false' and 'Markdown({name}(...))'"
+        )
+
+
+def test_tables_of_runs_are_part_of_the_site():
+    "The line under a table links to them; a page stands in nbs/."
+    kept = sorted((ROOT / "papers" / "results").glob("*/*.csv"))
+    shipped = {path for pattern in CONFIG["project"]["resources"] for path in ROOT.glob(pattern)}
+    assert kept and set(kept) <= shipped
+    for path in kept:
+        assert path.stat().st_size <= 200_000, f"{path.name}: {path.stat().st_size} bytes"
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r"(?<![\w.:/])/(?:home|root|Users|work|tmp|mnt|opt|usr|var)/", text), path.name
+
+
 # Identity of the site
 
 

@@ -186,3 +186,67 @@ def test_the_numbers_of_a_run_get_verdicts_from_its_records(project, run):
     kept = pd.read_csv(copy / "claims.csv", dtype=str).set_index("id")
     assert kept.loc["table2-8-test_accuracy", "verdict"] == "not comparable"
     assert kept.loc["table2-2-test_accuracy", ["verdict", "status"]].tolist() == ["not measured", "not yet"]
+
+
+# --- A long table in a browser ---
+
+
+@pytest.fixture
+def browser(tmp_path):
+    selenium = pytest.importorskip(
+        "selenium.webdriver", reason="selenium is not installed: the table was not tried in a browser"
+    )
+    chromium, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("no chromium with chromedriver on PATH: the table was not tried in a browser")
+    options = selenium.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path / 'profile'}",
+    ):
+        options.add_argument(flag)
+    found = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
+    try:
+        yield found
+    finally:
+        found.quit()
+
+
+LINES = pd.DataFrame(
+    {"id": ["b", "a2", "a10", "c"], "measured": ["10.5", "", "did not learn", ".9"], "n": [9, 10, 100, 1]}
+)
+SHOWN = """return [...document.querySelectorAll('tbody tr')].filter(row => !row.hidden).map(
+  row => row.cells[arguments[0]].innerText)"""
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_headings_sort_a_table_by_click_and_by_keyboard(browser, tmp_path, width):
+    page = tmp_path / "page.html"
+    page.write_text(f"<!doctype html><meta charset=utf-8>{numbers.filtered_html(LINES, 'id')}")
+    browser.set_window_size(width, 900)
+    browser.get(page.as_uri())
+    buttons = browser.find_elements("css selector", "th button")
+    states = "return [...document.querySelectorAll('th')].map(head => head.getAttribute('aria-sort'))"
+    assert [button.text for button in buttons] == list(LINES)
+    assert browser.execute_script(states) == ["none"] * 3
+
+    buttons[1].click()
+    assert browser.execute_script(SHOWN, 1) == [".9", "10.5", "did not learn", ""]
+    assert browser.execute_script(states) == ["none", "ascending", "none"]
+    buttons[1].click()
+    assert browser.execute_script(SHOWN, 1) == ["10.5", ".9", "did not learn", ""]
+    assert browser.execute_script(states) == ["none", "descending", "none"]
+
+    browser.switch_to.active_element.send_keys("\ue004")  # Tab, to the next heading
+    browser.switch_to.active_element.send_keys("\ue007")  # Enter
+    assert browser.execute_script(SHOWN, 2) == ["1", "9", "10", "100"]
+    buttons[0].send_keys(" ")
+    assert browser.execute_script(SHOWN, 0) == ["a2", "a10", "b", "c"]
+    assert browser.execute_script(states) == ["ascending", "none", "none"]
+
+    browser.find_element("css selector", "input").send_keys("a")
+    assert browser.execute_script(SHOWN, 0) == ["a2", "a10"]  # "did not learn" stands in the line of a10
+    assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]

@@ -46,7 +46,9 @@ def test_publishing_copies_outputs_and_measured_claims(chapter, root):
     older = "id,published,measured,low,high,n,protocol,data,status\nretrieval-x,,0.5,,,9,pool,miniature,measured\n"
     (run / "tables").mkdir(exist_ok=True)
     (run / "tables" / "results-old.csv").write_text(older + "retrieval-y,,,,,,,,not yet\n")
-    (run / "tables" / "table-robustness.csv").write_text("step,auc\nblur 3,0.5\n")
+    claims.save_table(
+        pd.DataFrame({"step": ["blur 3"], "auc": [0.5]}), "table-robustness", run, "09c_robustness"
+    )
     *changed, audit = publishing.publish("smoke", "data/miniature")
     assert [path.name for path in changed] == ["x.ipynb", "smoke-miniature.csv", "smoke-miniature.json"]
     assert audit.read_text() == "step,auc\nblur 3,0.5\n" and audit.parent.name == "smoke-miniature"
@@ -54,6 +56,51 @@ def test_publishing_copies_outputs_and_measured_claims(chapter, root):
     kept = pd.read_csv(changed[-2])
     assert kept["id"].tolist() == ["table2-8-test_accuracy", "retrieval-x"]
     assert kept["status"].eq("measured").all() and kept["n"].tolist()[1] == 9
+
+
+def test_a_line_under_a_table_becomes_a_link_where_the_table_is_kept(chapter):
+    nb = nbformat.read(chapter / "nbs" / "x.ipynb", 4)
+    lines = "Download: `tables/table-audit.csv` of the run folder\n\nDownload: `tables/table-large.csv` of the run folder"
+    nb.cells[-1].source = f"from IPython.display import Markdown\nMarkdown({lines!r})"
+    nbformat.write(nb, chapter / "nbs" / "x.ipynb")
+    done = pages.run_notebook("nbs/x.ipynb", "out/x.ipynb", {})
+    kept = chapter / "papers" / "results" / "smoke-miniature"
+    core.write_text(kept / "audit.csv", "split,n\n")
+    publishing.promote(done, chapter / "nbs" / "x.ipynb", kept)
+    (output,) = nbformat.read(chapter / "nbs" / "x.ipynb", 4).cells[-1].outputs
+    first, second = output["data"]["text/markdown"].split("\n\n")
+    assert first == "Download: [CSV](../papers/results/smoke-miniature/audit.csv)"
+    assert second == lines.split("\n\n")[1]
+    assert (chapter / "nbs" / first.partition("(")[2].rstrip(")")).resolve() == (kept / "audit.csv").resolve()
+
+
+@pytest.mark.parametrize(
+    "frame, embedded, reason",
+    [
+        ({"source": ["CelebA"], "auc": [0.5]}, False, ""),
+        ({"photograph": ["000799.png"], "P(fake)": [0.7]}, False, "single images"),
+        ({"pair": ["FaceSwap 634_660.mp4"], "heads": [1]}, False, "single images"),
+        ({"photograph": ["000799.png"], "P(fake)": [0.7]}, True, ""),
+        ({"file": ["/home/somebody/run.json"], "n": [1]}, True, "a place on this machine"),
+        ({"value": ["x" * 100] * 3000}, True, "bytes, expected at most 200000"),
+    ],
+)
+def test_a_table_of_single_photographs_of_a_place_or_a_large_one_is_left_out(
+    tmp_path, root, capsys, frame, embedded, reason
+):
+    run, place = tmp_path / "smoke-toy", tmp_path / "kept"
+    claims.save_table(pd.DataFrame(frame), "table-toy", run, "01_datasets")
+    core.write_text(place / "toy.csv", "of an earlier run")
+    kept = publishing.keep_tables(run, place, embedded)
+    assert [path.name for path in kept] == ([] if reason else ["toy.csv"])
+    assert [path.name for path in place.glob("*")] == [path.name for path in kept]
+    said = capsys.readouterr().out
+    assert ("table-toy.csv: not kept, because " in said and reason in said) if reason else said == ""
+
+
+def test_numbers_of_a_kept_table_are_rounded_and_words_are_not():
+    text = 'name,value,n\n"a, b",0.123456789,20811050\n1.5.3,-3.00000001,\n,2.5e-07,nan\n'
+    assert publishing.round_csv(text) == 'name,value,n\n"a, b",0.123457,20811050\n1.5.3,-3,\n,2.5e-07,nan\n'
 
 
 def test_a_chapter_with_an_error_is_not_promoted(chapter):
