@@ -273,7 +273,10 @@ AUDIT = {"09a_defects", "09b_transfer", "09c_robustness", "09d_calibration", "09
 SHOWS_SHIPPED = {SHIPPED, "09b_transfer", "09d_calibration", "model_card"}
 # One feature of retrieval is the classifier of page 06a, and the audit is of its runs
 CHOSEN = {"06a_classifiers", "ethics", "reproduce_one_number", *RETRIEVED, *AUDIT}
-COMPARED = {"06d_comparisons", "06e_report_reading"}  # Of the same runs as page 06a, and of nothing that it left
+COMPARED = {
+    "06d_comparisons",
+    "06e_report_reading",
+}  # Of the same runs as page 06a, and of nothing that it left
 NETWORKS = {"05_architectures", "06c_search", *SHOWS_SHIPPED, *RUNS, *COMPARED, *CHOSEN}
 
 

@@ -133,12 +133,13 @@ def coverage_sentence(
     text = f"{len(measured)} of {results['published'].notna().sum()} published numbers are measured. "
     if measured["low"].isna().all():
         return text + "None has an interval, so they cannot be compared with the published ones."
+    text += f"{measured['low'].notna().sum()} have an interval, and {inside.sum() or 'none'} of these intervals "
+    text += f"include{'s' * (inside.sum() < 2)} the published number."
+    if not inside.any():
+        return text
     return (
-        f"{text}{measured['low'].notna().sum()} have an interval, and {inside.sum()} intervals include the "
-        "published "
-        "number. That makes the two compatible; it does not reproduce the number: the images differ, and a "
-        "wide "
-        "interval includes many numbers."
+        f"{text} That makes the two compatible; it does not reproduce the number: the images differ, and a "
+        "wide interval includes many numbers."
     )
 
 # %% ../../nbs/library/60i_report.ipynb #rep31

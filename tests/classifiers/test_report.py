@@ -218,10 +218,12 @@ def test_runs_are_compared_with_the_shortcuts():
 def test_how_many_published_numbers_are_measured():
     assert report.coverage_sentence(make_results(measured=NOTHING)) == "No number of Table 2 is measured yet."
     assert (
-        "6 of 6 published numbers are measured. 6 have an interval, and 6 intervals include"
+        "6 of 6 published numbers are measured. 6 have an interval, and 6 of these intervals include"
         in report.coverage_sentence(make_results())
     )
     assert "None has an interval" in report.coverage_sentence(make_results(low=NOTHING, high=NOTHING))
+    far = report.coverage_sentence(make_results(low=0.1, high=0.2))
+    assert far.endswith("6 have an interval, and none of these intervals includes the published number.")
 
 
 def test_early_epochs_in_words():
