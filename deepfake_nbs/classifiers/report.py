@@ -133,9 +133,10 @@ def coverage_sentence(
     text = f"{len(measured)} of {results['published'].notna().sum()} published numbers are measured. "
     if measured["low"].isna().all():
         return text + "None has an interval, so they cannot be compared with the published ones."
-    text += f"{measured['low'].notna().sum()} have an interval, and {inside.sum() or 'none'} of these intervals "
-    text += f"include{'s' * (inside.sum() < 2)} the published number."
-    if not inside.any():
+    n, holds = int(measured["low"].notna().sum()), int(inside.sum())
+    text += f"{n} have an interval, and {holds or 'none'} of these intervals include{'s' * (holds < 2)} the "
+    text += "published number."
+    if not holds:
         return text
     return (
         f"{text} That makes the two compatible; it does not reproduce the number: the images differ, and a "
