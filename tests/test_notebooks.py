@@ -369,7 +369,7 @@ def test_make_knows_every_module_that_a_module_loads(module):
 
 def test_an_interrupted_report_is_resumed(project):
     (project / f"{RUN}/nbs/06_training_run-8.ipynb").unlink()
-    assert make(project) == ({"06_training_run-8", *CHOSEN} & {*RESULTS, *RUNS})
+    assert make(project) == ({"06_training_run-8", *COMPARED, *CHOSEN} & {*RESULTS, *RUNS})
 
 
 def test_no_output_names_a_place_on_a_machine():
