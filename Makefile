@@ -121,7 +121,10 @@ $(DONE)/02_head_detection.ipynb: $(INPUTS) $(RUN)/cvcs_dfd/dataset.json | $(DONE
 # It comes before the networks in the report, and runs after them: one of its features is the classifier that page 06a chose
 $(DONE)/03_image_retrieval.ipynb: $(INPUTS) $(RUN)/cvcs_dfd/dataset.json $(DONE)/06a_classifiers.ipynb
 $(DONE)/04_baselines.ipynb: $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/01_datasets.ipynb $(FOUND_HEADS)
-$(DONE)/06a_classifiers.ipynb: $(RUN)/settings.json $(DONE)/04_baselines.ipynb $(if $(TOGETHER),$(RUN)/training/together.txt) $(foreach row,$(ROWS),$(DONE)/06_training_run-$(row).ipynb)
+# What the training runs left; the three pages on them write to one list of claims, one after the other
+TRAINED := $(if $(TOGETHER),$(RUN)/training/together.txt) $(foreach row,$(ROWS),$(DONE)/06_training_run-$(row).ipynb)
+$(DONE)/06a_classifiers.ipynb: $(RUN)/settings.json $(DONE)/04_baselines.ipynb $(TRAINED)
+$(DONE)/06d_comparisons.ipynb $(DONE)/06e_report_reading.ipynb: $(RUN)/settings.json $(TRAINED) | $(DONE)/06a_classifiers.ipynb
 $(DONE)/05_architectures.ipynb: $(RUN)/settings.json | $(DONE)/04_baselines.ipynb
 # Pages of the audit read what the pages above left; 06c shows searches, which `deepfake-nbs search` makes
 $(DONE)/06c_search.ipynb: $(RUN)/settings.json $(wildcard $(RUN)/search/*.log) | $(DONE)/06a_classifiers.ipynb
@@ -138,7 +141,7 @@ $(DONE)/reproduce_one_number.ipynb: $(RUN)/settings.json $(DONE)/04_baselines.ip
 $(DONE)/06b_photographs.ipynb: $(wildcard papers/results/*) | $(DONE)/06a_classifiers.ipynb
 $(DONE)/07_our_faces.ipynb $(DONE)/08_demo.ipynb: $(DONE)/06a_classifiers.ipynb $(DONE)/03_image_retrieval.ipynb $(FOUND_HEADS)
 $(DONE)/ethics.ipynb: $(DONE)/06a_classifiers.ipynb | $(DONE)/08_demo.ipynb
-$(DONE)/all_numbers.ipynb: $(DONE)/01_datasets.ipynb $(FOUND_HEADS) $(DONE)/03_image_retrieval.ipynb $(DONE)/04_baselines.ipynb $(DONE)/06a_classifiers.ipynb $(DONE)/07_our_faces.ipynb $(wildcard papers/results/*)
+$(DONE)/all_numbers.ipynb: $(DONE)/01_datasets.ipynb $(FOUND_HEADS) $(DONE)/03_image_retrieval.ipynb $(DONE)/04_baselines.ipynb $(DONE)/06a_classifiers.ipynb $(DONE)/06d_comparisons.ipynb $(DONE)/06e_report_reading.ipynb $(DONE)/07_our_faces.ipynb $(wildcard papers/results/*)
 $(DONE)/conclusions.ipynb: $(DONE)/all_numbers.ipynb
 $(DONE)/index.ipynb: $(DONE)/all_numbers.ipynb $(DONE)/conclusions.ipynb | $(DONE)/05_architectures.ipynb $(DONE)/06b_photographs.ipynb $(DONE)/08_demo.ipynb $(DONE)/ethics.ipynb $(AUDIT) $(DONE)/model_card.ipynb $(DONE)/reproduce_one_number.ipynb
 

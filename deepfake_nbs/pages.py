@@ -234,9 +234,10 @@ PLAN = "DEEPFAKE_NBS_PLAN"
 SMOKE_SECONDS = {  # Rough, on two cores: weights for a first guess
     "01_datasets": 7, "02_head_detection": 66, "03_image_retrieval": 36, "04_baselines": 33,
     "05_architectures": 5,
-    "06_training_run": 17, "06a_classifiers": 33, "06b_photographs": 5, "07_our_faces": 9, "08_demo": 5,
-    "06c_search": 6, "06f_errors": 9, "09a_defects": 18, "09b_transfer": 16, "09c_robustness": 24,
-    "09d_calibration": 8, "09e_heatmaps": 14,
+    "06_training_run": 17, "06a_classifiers": 14, "06b_photographs": 5, "07_our_faces": 9, "08_demo": 5,
+    "06c_search": 6, "06d_comparisons": 16, "06e_report_reading": 6, "06f_errors": 9,
+    "09a_defects": 14, "09b_transfer": 11, "09c_robustness": 14,
+    "09d_calibration": 8, "09e_heatmaps": 10,
     "all_numbers": 3, "conclusions": 4, "ethics": 5, "model_card": 7, "reproduce_one_number": 6,
     "index": 9,
 }

@@ -273,7 +273,11 @@ AUDIT = {"06f_errors", "09a_defects", "09b_transfer", "09c_robustness", "09d_cal
 SHOWS_SHIPPED = {SHIPPED, "09b_transfer", "09d_calibration", "model_card"}
 # One feature of retrieval is the classifier of page 06a, and the audit is of its runs
 CHOSEN = {"06a_classifiers", "ethics", "reproduce_one_number", *RETRIEVED, *AUDIT}
-NETWORKS = {"05_architectures", "06c_search", *SHOWS_SHIPPED, *RUNS, *CHOSEN}
+COMPARED = {
+    "06d_comparisons",
+    "06e_report_reading",
+}  # Of the same runs as page 06a, and of nothing that it left
+NETWORKS = {"05_architectures", "06c_search", *SHOWS_SHIPPED, *RUNS, *COMPARED, *CHOSEN}
 
 
 @pytest.mark.parametrize(
@@ -289,7 +293,7 @@ NETWORKS = {"05_architectures", "06c_search", *SHOWS_SHIPPED, *RUNS, *CHOSEN}
         ("deepfake_nbs/baselines/study.py", {"04_baselines", "06b_photographs", *CHOSEN}),
         ("deepfake_nbs/baselines/label_order.py", {"04_baselines", *CHOSEN}),
         ("deepfake_nbs/classifiers/training.py", NETWORKS),
-        ("deepfake_nbs/classifiers/run_report.py", {*RUNS, *CHOSEN}),
+        ("deepfake_nbs/classifiers/run_report.py", {*RUNS, *COMPARED, *CHOSEN}),
         (
             "deepfake_nbs/heads/training.py",
             {"02_head_detection", "06f_errors", "09e_heatmaps", *SHOWS_SHIPPED, *PHOTOGRAPHS},
@@ -299,8 +303,10 @@ NETWORKS = {"05_architectures", "06c_search", *SHOWS_SHIPPED, *RUNS, *CHOSEN}
         # A notebook: it, and what reads what it left; the datasets themselves were found unchanged
         ("nbs/01_datasets.ipynb", {"01_datasets", *NUMBERS}),
         ("nbs/02_head_detection.ipynb", {"02_head_detection", "09b_transfer", *PHOTOGRAPHS}),
-        ("nbs/06_training_run.ipynb", {*RUNS, *CHOSEN}),
+        ("nbs/06_training_run.ipynb", {*RUNS, *COMPARED, *CHOSEN}),
         ("nbs/06a_classifiers.ipynb", CHOSEN),
+        ("nbs/06d_comparisons.ipynb", {"06d_comparisons", *NUMBERS}),
+        ("nbs/06e_report_reading.ipynb", {"06e_report_reading", *NUMBERS}),
         ("nbs/06b_photographs.ipynb", {"06b_photographs"}),
         # A chapter of the library is read by no page: its module is, once it was exported
         ("nbs/library/40b_index.ipynb", set()),
@@ -315,11 +321,12 @@ NETWORKS = {"05_architectures", "06c_search", *SHOWS_SHIPPED, *RUNS, *CHOSEN}
                 "05_architectures",
                 "06c_search",
                 *RUNS,
+                *COMPARED,
                 *CHOSEN,
             },
         ),
-        (f"{RUN}/cvcs_dfd/dataset.json", {"02_head_detection", "04_baselines", *RUNS, *CHOSEN}),
-        (f"{RUN}/cvcs_cropped_dfd/dataset.json", {"04_baselines", *RUNS, *CHOSEN}),
+        (f"{RUN}/cvcs_dfd/dataset.json", {"02_head_detection", "04_baselines", *RUNS, *COMPARED, *CHOSEN}),
+        (f"{RUN}/cvcs_cropped_dfd/dataset.json", {"04_baselines", *RUNS, *COMPARED, *CHOSEN}),
     ],
 )
 def test_a_page_runs_again_when_what_it_uses_changed(project, touched, expected):
@@ -365,7 +372,7 @@ def test_make_knows_every_module_that_a_module_loads(module):
 
 def test_an_interrupted_report_is_resumed(project):
     (project / f"{RUN}/nbs/06_training_run-8.ipynb").unlink()
-    assert make(project) == ({"06_training_run-8", *CHOSEN} & {*RESULTS, *RUNS})
+    assert make(project) == ({"06_training_run-8", *COMPARED, *CHOSEN} & {*RESULTS, *RUNS})
 
 
 def test_no_output_names_a_place_on_a_machine():

@@ -41,7 +41,7 @@ def impossible_finding() -> Finding:
         usual = f"{common['real_low'].min():.2f} to {common['real_high'].max():.2f}"
         sentence += (f"; by its precision and recall, {odd.iloc[0]:.2f} of its test images are real, "
                      f"and {usual} in the other runs")
-    return Finding("One published row is impossible", f"{sentence}.", "06a_classifiers")
+    return Finding("One published row is impossible", f"{sentence}.", "06e_report_reading")
 
 # %% ../../nbs/library/60s_key_findings.ipynb #key15
 def constant_finding(

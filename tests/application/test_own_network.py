@@ -101,7 +101,7 @@ def test_it_stands_in_every_table_under_its_name(mine):
     )
 
 
-def test_06a_and_06b_show_it(root, copy):
+def test_pages_of_results_show_it(root, copy):
     replaced = dict(run_folder=lambda *args: copy, read_settings=page_settings)
     names = run_page(
         root,
@@ -117,10 +117,9 @@ def test_06a_and_06b_show_it(root, copy):
     record = json.loads((copy / "training" / "my network" / "run.json").read_text())
     assert names["name"] == record["name"] == record["run"] == "my network"
     names = run_page(root, "06a_classifiers", replaced)
-    assert (
-        "run my network, midway" in set(names["everything"]["classifier"])
-        and "my network" in names["by_method"]["row"].tolist()
-    )
+    assert "run my network, midway" in set(names["everything"]["classifier"])
+    compared = run_page(root, "06d_comparisons", replaced)
+    assert "my network" in compared["by_method"]["row"].tolist()
     table = pd.read_csv(copy / "tables/table-2.csv")
     assert table.loc[table["row"].eq("my network"), "status"].eq("run").all()
     assert "my network" in pd.read_csv(copy / "tables/table-1.csv")["row"].tolist()

@@ -218,10 +218,12 @@ def test_runs_are_compared_with_the_shortcuts():
 def test_how_many_published_numbers_are_measured():
     assert report.coverage_sentence(make_results(measured=NOTHING)) == "No number of Table 2 is measured yet."
     assert (
-        "6 of 6 published numbers are measured. 6 have an interval, and 6 intervals include"
+        "6 of 6 published numbers are measured. 6 have an interval, and 6 of these intervals include"
         in report.coverage_sentence(make_results())
     )
     assert "None has an interval" in report.coverage_sentence(make_results(low=NOTHING, high=NOTHING))
+    far = report.coverage_sentence(make_results(low=0.1, high=0.2))
+    assert far.endswith("6 have an interval, and none of these intervals includes the published number.")
 
 
 def test_early_epochs_in_words():
@@ -284,8 +286,77 @@ def test_how_sure_the_choice_of_the_classifier_is(ends, words):
 
 
 def test_the_page_opens_with_what_was_found():
+    against = make_pairs(0.05, 0.005, -0.05, holm=[0.01, 0.3, 0.2])
+    lines = report.opening_sentences(make_results(), make_scores(), ("border only",), 8, against)
+    assert lines[0] == (
+        "Run 8, the best on validation, has a test AUC of 0.850 [0.800, 0.900] (n=88); the interval of its paired "
+        "difference lies above zero for 1 of 3 other runs and below it for 1; Holm-adjusted p is under .05 for 1."
+    )
+    assert len(lines) == 3 and lines[2].startswith("6 of 6 published numbers are measured.")
+    alone = report.opening_sentences(make_results(), make_scores(), (), 8, against[:0])
+    assert alone[0].endswith("(n=88).")
+    few = against.assign(low=NOTHING, high=NOTHING, holm=NOTHING)
+    assert "too few groups" in report.opening_sentences(make_results(), make_scores(), (), 8, few)[0]
+    nothing = report.opening_sentences(
+        make_results("not run", measured=NOTHING), pd.DataFrame(), (), None, pd.DataFrame()
+    )
+    assert nothing == ["Nothing is measured yet.", "No number of Table 2 is measured yet."]
+
+
+NONE = pd.DataFrame(columns=["first", "equal"])
+CHANGE = dict(difference=0.03, low=0.01, high=0.05, why="", n=88)
+
+
+def make_equal(*seconds, **changes):
+    first = dict(first="11", equal="training", seeds=1)
+    return pd.DataFrame([CHANGE | first | dict(second=name) | changes for name in seconds])
+
+
+def test_comparisons_that_were_not_trained_have_no_line():
+    nothing = report.comparison_sentences(NONE, NONE, NONE, NONE)
+    assert nothing == ["No two runs or epochs that can be compared are trained."]
+    lines = report.comparison_sentences(make_equal("1", seeds=3), NONE, NONE, NONE)
+    assert lines == [
+        "The recipe of run 11 instead of that of run 1 changes the test AUC by +0.030 [+0.010, +0.050] at equal "
+        "pixels in training (n=88, 3 seeds)."
+    ]
+
+
+def test_our_runs_are_counted_against_each_configuration():
+    ours = make_equal("1", "3").assign(difference=[0.03, 0.02], low=[0.01, -0.01])
+    (line,) = report.comparison_sentences(NONE, ours, NONE, NONE)
+    assert "above zero for 1 of 2; the smallest difference is +0.020 [-0.010, +0.050], to run 3." in line
+    few = ours.assign(low=NOTHING, high=NOTHING, why="5 groups")
+    (line,) = report.comparison_sentences(NONE, few, NONE, NONE)
+    assert "above zero" not in line and "+0.020 (no interval: 5 groups), to run 3" in line
+
+
+def test_crops_and_epochs_have_a_line_each():
+    crops = pd.DataFrame([CHANGE | dict(cropped_row=8, whole_row=1)])
+    early = pd.DataFrame([CHANGE | dict(run=run, early_epoch=3, last_epoch=10) for run in ("1", "8")])
+    lines = report.comparison_sentences(NONE, NONE, crops, early)
+    assert lines == [
+        "Head crops instead of whole images change the test AUC by +0.030 [+0.010, +0.050] (run 8 minus run 1, "
+        "n=88).",
+        "An early epoch instead of the last changes the accuracy in run 8 by +0.030 [+0.010, +0.050] (epoch 3 minus "
+        "10, n=88); of the intervals of 2 runs 2 lie above zero and 0 below it.",
+    ]
+    (line,) = report.comparison_sentences(NONE, NONE, NONE, early[:1])
+    assert "run 8" not in line
+
+
+def test_the_reading_of_the_report_stands_beside_the_published_values():
     arithmetic = check_arithmetic(printed_table2())
-    lines = report.opening_sentences(make_results(), make_scores(), ("border only",), 8, arithmetic)
-    assert lines[0] == "Run 8, the best on validation, has a test AUC of 0.850 [0.800, 0.900] (n=88)."
-    assert lines[2] == "No test set gives the published numbers of run 7." and len(lines) == 3
-    assert len(report.opening_sentences(make_results(), pd.DataFrame(), (), None, arithmetic)) == 2
+    leaks = pd.DataFrame([CHANGE | dict(run="8", metric="auc", protocol="published", seeds=1)])
+    lines = report.reading_sentences(make_results(), leaks, arithmetic)
+    assert lines == [
+        "Test accuracy where frames are shuffled and the last epoch is read: run 8 0.850 [0.800, 0.900] (published "
+        "0.86, n=88).",
+        "Against a split that cuts no group, the test AUC changes by +0.030 [+0.010, +0.050] for run 8 where frames "
+        "are shuffled one by one (1 seed).",
+        "No test set gives the accuracy, precision and recall published for run 7.",
+    ]
+    ours = report.reading_sentences(make_results().assign(published=NOTHING), leaks[:0], arithmetic.drop(7))
+    assert ours[0].endswith("(not published, n=88).") and len(ours) == 1
+    none = report.reading_sentences(make_results("not run", measured=NOTHING), leaks[:0], arithmetic)
+    assert none[0] == "No run was trained on the report's own split."

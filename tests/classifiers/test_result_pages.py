@@ -16,6 +16,7 @@ from deepfake_nbs.classifiers.training import train_run
 from deepfake_nbs.runs import read_run
 
 
+THREE = ("06a_classifiers", "06d_comparisons", "06e_report_reading")  # Pages on the runs of Table 1
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -52,11 +53,21 @@ def test_classifiers_with_no_run_at_all(root, tmp_path):
     assert (names["results"].status == "not run").all() and names["classifier"] is None
     claims = pd.read_csv(tmp_path / "claims.csv")
     assert (claims[claims.id.str.startswith("table2-")].status == "not yet").all()
+
+
+def test_comparisons_and_the_reading_of_the_report_with_no_run_at_all(root, tmp_path):
+    replaced = dict(run_folder=lambda *args: tmp_path, read_settings=page_settings)
+    names = run_page(root, "06d_comparisons", replaced)
+    assert names["early"].empty and names["crops"].empty and names["by_method"].empty
     assert not (tmp_path / "figures/fig-9.png").exists()
+    names = run_page(root, "06e_report_reading", replaced)
+    assert names["trained_twice"].empty and names["leaks"].empty
+    assert (tmp_path / "tables/table-arithmetic.csv").is_file(), "it needs no image"
 
 
 def test_classifiers_with_two_runs(root, copy):
-    run_page(root, "06a_classifiers", dict(run_folder=lambda *args: copy, read_settings=page_settings))
+    for name in THREE:
+        run_page(root, name, dict(run_folder=lambda *args: copy, read_settings=page_settings))
     artifacts = pd.read_csv(copy / "artifacts.csv", index_col="id")
     assert (artifacts.loc[["fig-9", "table-1", "table-2"]].status == "measured").all()
     assert all((copy / path).is_file() for path in artifacts.loc[["fig-9", "table-1", "table-2"]].path)
@@ -122,7 +133,7 @@ def test_parameters_of_the_pages(root):
         return {k: v for k, v in names.items() if not k.startswith("__")}
 
     both = dict(profile="mini", data="data/miniature")
-    for name in ("05_architectures", "06a_classifiers", "06b_photographs", "conclusions"):
+    for name in ("05_architectures", *THREE, "06b_photographs", "conclusions"):
         assert parameters(name) == both
     assert parameters("06_training_run") == both | dict(
         row=8,
@@ -155,9 +166,8 @@ def test_classifiers_with_everything(root, copy):
         "1-cosine": replace(TINY, row=0, epochs=2, schedule="cosine"),
     }.items():
         train_run(copy, config, name)
-    names = run_page(
-        root, "06a_classifiers", dict(run_folder=lambda *args: copy, read_settings=page_settings)
-    )
+    replaced = dict(run_folder=lambda *args: copy, read_settings=page_settings)
+    names, *_ = (run_page(root, name, replaced) for name in THREE)
     tables = pd.read_csv(copy / "artifacts.csv", index_col="id").query("status == 'measured'").index
     wanted = {
         "table-1",
@@ -212,7 +222,8 @@ def test_conclusions_of_a_run_and_without_one(root, copy, tmp_path, monkeypatch)
     assert not (tmp_path / "nothing").exists() and list(without) == ["embedded data", "photographs"]
     for table in without.values():
         assert set(table.verdict) == {"contradicted", "impossible", "not measured"}
-    run_page(root, "06a_classifiers", dict(run_folder=lambda *args: copy, read_settings=page_settings))
+    for name in THREE:
+        run_page(root, name, dict(run_folder=lambda *args: copy, read_settings=page_settings))
     names = run_page(root, "conclusions", dict(run_folder=lambda *args: copy))
     before, after = (
         tables["embedded data"].set_index("claim").verdict for tables in (without, names["tables"])
