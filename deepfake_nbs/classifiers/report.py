@@ -198,7 +198,11 @@ def ranking_sentence(
                 f" Run {chosen} has a {word} test AUC than {join_runs(part['row'])} (paired {test}, "
                 "Holm-adjusted p < .05)."
             )
-    if len(rest := against.loc[~apart, "row"]):
+    clear = (against["low"].gt(0) | against["high"].lt(0)) & against["holm"].notna()
+    if len(rest := against.loc[~apart & clear, "row"]):
+        text += (f" Against {join_runs(rest)} the interval of the difference excludes zero, and the "
+                 "Holm-adjusted p is not under .05.")
+    if len(rest := against.loc[~apart & ~clear, "row"]):
         text += f" The test shows no difference between run {chosen} and {join_runs(rest)}."
     if len(higher := against.loc[sign < 0, "row"]):
         text += f" On the test split, which was not used for this choice, {join_runs(higher)} scored higher."
