@@ -11,11 +11,23 @@ from pathlib import Path
 PACKAGE = "deepfake_nbs"
 
 
+def statements(tree: ast.AST):
+    "Every statement, wherever it stands. `ast.walk` would visit each expression too, which takes much longer."
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        for part in ("body", "orelse", "handlers", "finalbody", "cases"):
+            found = getattr(node, part, None)
+            if isinstance(found, list):
+                waiting += found
+        yield node
+
+
 def imported(code: str, package: str = "") -> set[str]:
     """Dotted names of this package's modules that `code` imports, wherever the import stands; `package` is where
     a relative import starts. `from a import b` may mean a.b."""
     names = set()
-    for node in ast.walk(ast.parse(code)):
+    for node in statements(ast.parse(code)):
         if isinstance(node, ast.ImportFrom):
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             module = ".".join([*above, *([node.module] if node.module else [])])

@@ -370,12 +370,16 @@ def read_examples(
 class OfferingPage(AnsweringPage):
     "Takes files that a person chose or dropped, and offers examples."
 
+    _pipeline: Pipeline | None = None   # The networks, once they are loaded
+    _named: str | Path | None = None    # Run folder that was asked for
+
     def listen(self) -> None:
         "Act when a control changes."
         for field in (self.real_to, self.fake_from):
             field.observe(lambda change: self.show(), "value")
         for control in (self.similar, self.whole, self.stress, self.heatmap):
             control.observe(lambda change: self.check(), "value")
+        self.risk.observe(self.choose_risk, "value")
         self.upload.observe(self.uploaded, "value")
 
     def uploaded(self, change: dict) -> None:
@@ -391,6 +395,20 @@ class OfferingPage(AnsweringPage):
         if is_video(name) and pipeline is not None:
             return check_upload_video(pipeline, name, content, self.whole.value)
         return read_upload(name, content)
+
+    def choose_risk(self, change: dict) -> None:
+        "Make verdicts from other limits; where they cannot be had, say why and leave things as they are."
+        held = getattr(self.pipeline.thresholds, "risk", None) if self.pipeline else None
+        if self.pipeline is None or change["new"] == held:
+            return
+        try:
+            loaded = Pipeline.load(self._named, risk=change["new"])
+        except (ValueError, OSError) as error:
+            self.risk.value = held
+            self.say(str(error))
+            return
+        self._pipeline, self.limits = loaded, field_limits(loaded.thresholds)
+        self.check()
 
     def offer(self, examples: dict[str, Callable[[], Image.Image]]) -> None:
         "Show examples as buttons with thumbnails."
@@ -417,7 +435,6 @@ class Demo(OfferingPage):
         risk: float | None = None,          # Verdicts at this risk; None: from thresholds
     ) -> None:
         super().__init__()
-        self._pipeline: Pipeline | None = None
         self._ready = threading.Event()
         self.risk.options, self.risk.value, self._named = risk_choices(risk), risk, run
         self.loading = threading.Thread(target=self._load, args=(run, risk), daemon=True)
@@ -429,7 +446,6 @@ class Demo(OfferingPage):
         self.gallery = Path(gallery) if gallery else self.run / "cvcs_dfd" / "train"
         self.similar.disabled = not self.gallery.is_dir()
         self.listen()
-        self.risk.observe(self.choose_risk, "value")
         self.say("The networks are loading.")
         self.loading.start()
 
@@ -446,20 +462,6 @@ class Demo(OfferingPage):
         for control in self.controls:
             control.disabled = True
         self._ready.set()
-
-    def choose_risk(self, change: dict) -> None:
-        "Make verdicts from other limits; where they cannot be had, say why and leave things as they are."
-        held = getattr(self.pipeline.thresholds, "risk", None) if self.pipeline else None
-        if self.pipeline is None or change["new"] == held:
-            return
-        try:
-            loaded = Pipeline.load(self._named, risk=change["new"])
-        except (ValueError, OSError) as error:
-            self.risk.value = held
-            self.say(str(error))
-            return
-        self._pipeline, self.limits = loaded, field_limits(loaded.thresholds)
-        self.check()
 
     def _load(self, run: str | Path | None, risk: float | None) -> None:
         try:

@@ -30,23 +30,30 @@ def loaded(code, among):
     return set(done.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize(
-    "module",
-    [
-        "pipeline",
-        "gallery",
-        "portable",
-        "shipped",
-        "shipping",
-        "examples",
-        "demo",
-        "report",
-        "checking",
-        "cli",
-    ],
-)
-def test_starting_the_application_imports_nothing_heavy(module):
-    assert loaded(f"import deepfake_nbs.application.{module}", HEAVY | {"timm"}) == set()
+MODULES = "pipeline gallery portable shipped shipping examples demo report checking cli".split()
+FORKS = """
+import os, sys, torch, torchvision
+for name in {names!r}:
+    sys.stdout.flush()
+    if not os.fork():
+        __import__(f"deepfake_nbs.application.{{name}}")
+        print(name, *sorted({among!r} & set(sys.modules)), flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def loaded_by():
+    "What each module loads beside torch and torchvision, which are loaded once, and the process divided then."
+    code = FORKS.format(names=MODULES, among=HEAVY | {"timm"})
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {line.split()[0]: set(line.split()[1:]) for line in done.stdout.splitlines()}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_starting_the_application_imports_nothing_heavy(loaded_by, module):
+    assert loaded_by[module] == set()
 
 
 def test_checking_a_photograph_loads_nothing_heavy(tmp_path):
