@@ -159,7 +159,7 @@ $(DONE)/06_training_run-%.ipynb: nbs/06_training_run.ipynb $(TRAINING) $(RUN)/se
 # Runs without a page of their own, in one process
 $(RUN)/training/together.txt: $(TRAINING) $(RUN)/settings.json $(RUN)/cvcs_dfd/dataset.json $(CROPS) | $(DONE)/04_baselines.ipynb
 	@echo "Training runs $(TOGETHER) in one process: $(BIN)/deepfake-nbs train trains one"
-	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.classifiers.training import train_together; print(*train_together("$(PROFILE)", "$(DATA)"), sep="\n", file=open("$@", "w"))'
+	@exec $(BIN)/python -c 'import sys; sys.tracebacklimit = 0; from deepfake_nbs.classifiers.seeds import train_listed; print(*train_listed("$(PROFILE)", "$(DATA)"), sep="\n", file=open("$@", "w"))'
 
 $(DONE)/%.ipynb: nbs/%.ipynb
 	@$(RUNNER) $< $@ $(FROM_RUN)

@@ -107,6 +107,7 @@ class TrainingSettings:
     epoch_limit: Limit            # Most epochs of a run, 0 = as table 1 says
     run_changes: Lines            # Runs with values of their own: number, then key=value; they win
     page_rows: Numbers            # Runs with a page of their own; one command trains the others. Empty: all
+    tracker: Literal["none", "tensorboard", "mlflow"]  # What a training run is exported to while it trains
 
     def __post_init__(self) -> None:
         if not self.rows:

@@ -449,24 +449,28 @@ def train(
     name: RunName = "",
     leave_out: LeaveOut = False,
     seeds: Seeds = False,
+    tracker: Annotated[str, typer.Option(
+        help="Export the run while it trains: tensorboard, mlflow, none. [default: as settings.ini says]")] = "",
 ) -> None:
     "Train one run in its run folder, or resume it. Under torchrun, several processes train it together."
     number = run_number_of(run_number, row)
     with loading():
         from deepfake_nbs.classifiers.recipes import parse_changes, run_config, run_name
         from deepfake_nbs.classifiers.seeds import train_seeds
+        from deepfake_nbs.classifiers.tracking import tracked
         from deepfake_nbs.classifiers.training import train_run
         from deepfake_nbs.core import run_folder
         from deepfake_nbs.settings import read_settings
     try:
         if seeds:
-            return train_seeds(profile, data, number, [*(changes or []), *filter(None, [name])])
+            return train_seeds(profile, data, number, [*(changes or []), *filter(None, [name, tracker])])
         settings = read_settings(profile)
         config = run_config(8 if number is None else number, settings, **parse_changes(changes or []))
         place = run_folder(profile, data)
         status = print_left_out(place, config, overwrite) if leave_out else None
         own = run_name(config, settings, name)
-        record = {} if leave_out else train_run(place, config, own, overwrite, bool(name))
+        with tracked(place / "training" / own, "none" if leave_out else tracker or settings.tracker):
+            record = {} if leave_out else train_run(place, config, own, overwrite, bool(name))
     except (ValueError, RuntimeError, OSError) as error:
         fail(error)
     if status is not None:

@@ -47,8 +47,19 @@ def test_the_command_trains_what_is_missing_and_leaves_the_rest(small, capsys):
     assert [*own_runs(small)] == ["6-32px"], "under its name, and once however many seeds it has"
 
 
+def test_each_run_is_exported_where_a_profile_names_a_tracker(small, monkeypatch):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    settings = replace(seeds.read_settings("smoke"), seeds=(1,), more_runs=(), tracker="tensorboard")
+    monkeypatch.setattr(seeds, "read_settings", lambda profile: settings)
+    train_seeds("smoke", "noise")
+    (record,) = small.glob("training/*/run.json")
+    place = small / "trackers" / "tensorboard" / record.parent.name
+    read = events.EventAccumulator(str(place)).Reload()
+    assert [one.step for one in read.Scalars("validation_loss")] == [1]
+
+
 def test_words_for_one_run_are_refused():
-    for words in (["net=midway"], ["--name", "mine"]):
+    for words in (["net=midway"], ["--name", "mine"], ["--tracker", "mlflow"]):
         result = CliRunner().invoke(app, ["train", *words, "--seeds"])
         assert result.exit_code == 2 and "is for a run without --seeds" in result.output
 

@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from deepfake_nbs.application.cli import app
-from deepfake_nbs.classifiers.tracking import TRACKERS, new_epochs, track_run
+from deepfake_nbs.core import write_text
+from deepfake_nbs.classifiers.tracking import TRACKERS, new_epochs, track_run, tracked
 
 HISTORY = pd.DataFrame(dict(epoch=[1, 2], train_loss=[0.7, 0.5], validation_auc=[0.75, None]))
 
@@ -56,7 +57,8 @@ def test_a_running_training_is_followed_until_it_ends(tmp_path):
 
     def train():
         time.sleep(0.1)
-        pd.concat([HISTORY, HISTORY.tail(1).assign(epoch=3)]).to_csv(folder / "history.csv", index=False)
+        longer = pd.concat([HISTORY, HISTORY.tail(1).assign(epoch=3)])
+        write_text(folder / "history.csv", longer.to_csv(index=False))  # In one piece, as a training does
         (folder / "run.json").write_text("{}")
 
     thread = threading.Thread(target=train)
@@ -89,6 +91,34 @@ def test_a_tracker_that_is_not_installed_is_named(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match=f"tracker '{name}' is not installed .*pip install {name}"):
             track_run(folder, name)
     assert not (tmp_path / "trackers").exists()
+
+
+def test_a_training_continues_when_its_tracker_fails(tmp_path, monkeypatch, capsys):
+    class Broken:
+        def __init__(self, folder, name):
+            raise OSError("No space left on device")
+
+    folder = make_run(tmp_path)
+    monkeypatch.setitem(TRACKERS, "mlflow", Broken)
+    with tracked(folder, "mlflow", 0):
+        done = True
+    assert done and "tracker mlflow: No space left on device; `deepfake-nbs track" in capsys.readouterr().err
+    with pytest.raises(KeyError), tracked(tmp_path / "training" / "9", "mlflow", 0):
+        raise KeyError("what the training raises comes through")
+    assert not (tmp_path / "trackers").exists(), "of a training without an epoch there is nothing to export"
+
+
+def test_nothing_is_exported_by_default(tmp_path):
+    before = threading.active_count()
+    with tracked(make_run(tmp_path)):
+        assert threading.active_count() == before
+    assert not (tmp_path / "trackers").exists()
+
+
+def test_an_unknown_tracker_is_refused_before_a_training(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["train", "--tracker", "mlfow"])
+    assert result.exit_code == 2 and "did you mean 'mlflow'" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize(
