@@ -450,7 +450,7 @@ def train(
     leave_out: LeaveOut = False,
     seeds: Seeds = False,
     tracker: Annotated[str, typer.Option(
-        help="Export the run while it trains: tensorboard, mlflow, none. [default: as settings.ini says]")] = "",
+        help="Export the run while it trains: tensorboard, mlflow, none. [default: of the profile]")] = "",
 ) -> None:
     "Train one run in its run folder, or resume it. Under torchrun, several processes train it together."
     number = run_number_of(run_number, row)

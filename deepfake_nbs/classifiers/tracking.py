@@ -220,7 +220,7 @@ def tracked(
     tracker: str = "none",  # none, or a key of `TRACKERS`
     seconds: float = 2.0,  # Between two looks
 ) -> Iterator[None]:
-    "Export the training that runs inside. Raises `ValueError` before it starts, where the tracker is unknown."
+    "Export the training that runs inside. Raises `ValueError` before it, for an unknown tracker."
     if tracker == "none" or not is_first_process():
         yield
         return
