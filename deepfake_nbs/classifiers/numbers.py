@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MEASURED', 'KEPT', 'VERDICT', 'BUDGETS', 'FILTER', 'SORT', 'LOOKS', 'published_beside', 'add_photographs',
            'is_setting', 'add_verdicts', 'verdicts_sentence', 'progress_table', 'progress_sentence', 'results_view',
-           'filtered_html', 'networks_table', 'networks_sentence']
+           'reading_view', 'filtered_html', 'networks_table', 'networks_sentence']
 
 # %% ../../nbs/library/60m_numbers.ipynb #num04
 import json
@@ -183,6 +183,26 @@ def results_view(
     shown.loc[id.str.contains("precision_") & of_trained & real.eq(""), "real measured"] = "undefined"
     return shown.drop(columns=["id", "notebook"])
 
+# %% ../../nbs/library/60m_numbers.ipynb #nmrd2
+def _value_texts(shown: pd.DataFrame, side: str) -> pd.Series:
+    "Value and interval of one side, in one text."
+    low, high = (shown[f"{side}{end}"].astype(str) for end in ("low", "high"))
+    interval = (" [" + low + ", " + high + "]").where(low.ne(""), "")
+    return shown[f"{side}measured"].astype(str) + interval
+
+
+def reading_view(
+    shown: pd.DataFrame,  # As `results_view` returns it
+) -> pd.DataFrame:        # section, claim, published, and for both data value, n and verdict; why
+    "The table of all results with as few columns as can be read."
+    here, real = shown["reason"], shown["real reason"]
+    why = here.where(real.eq("") | real.eq(here), (here + " Photographs: " + real).str.strip())
+    columns = {"section": shown["section"], "claim": shown["claim"], "published": shown["published"]}
+    for side, name in (("", "measured"), ("real ", "photographs")):
+        columns |= {f"{name} [95 % interval]": _value_texts(shown, side), f"n, {name}": shown[f"{side}n"],
+                    f"verdict, {name}": shown[f"{side}verdict"]}
+    return pd.DataFrame(columns | {"why": why.str.replace("`", "")})
+
 # %% ../../nbs/library/60m_numbers.ipynb #nmpg2
 FILTER = (
     "const words = this.value.toLowerCase().split(' '); "
@@ -201,11 +221,13 @@ SORT = (
     "body.append(...[...body.rows].sort((a, b) => compare(text(a), text(b))));"
 )
 LOOKS = (  # A heading looks like one; the arrow says how the lines are sorted, the line where the keyboard is
-    "<style>th button { all: unset; cursor: pointer; white-space: nowrap } "
+    "<style>th button { all: unset; cursor: pointer } "
     "th button::after { content: ' \\2195'; color: #767676 } "
     "th[aria-sort=ascending] button::after { content: ' \\2191'; color: inherit } "
     "th[aria-sort=descending] button::after { content: ' \\2193'; color: inherit } "
-    "th button:focus-visible { outline: 2px solid #0072B2; outline-offset: 2px }</style>"
+    "th button:focus-visible { outline: 2px solid #0072B2; outline-offset: 2px } "
+    ".numbers :is(td, th) { text-align: left !important; vertical-align: top; white-space: normal } "
+    ".numbers td:nth-child(2) { min-width: 13em } .numbers td:last-child { min-width: 24em }</style>"
 )
 
 
@@ -215,7 +237,7 @@ def filtered_html(
 ) -> str:                 # HTML: a field, and the table without its index
     "A table that a reader can filter and sort in the browser."
     field = f'<label>Filter by {words}: <input type="search" oninput="{FILTER}"></label>'
-    table = frame.to_html(index=False, border=0, classes="table table-sm table-striped small")
+    table = frame.to_html(index=False, border=0, classes="table table-sm table-striped small numbers")
     heading = r'<th scope="col" aria-sort="none"><button type="button">\1</button></th>'
     table = re.sub("<th>(.*?)</th>", heading, table)
     whole = f'<table data-quarto-disable-processing="true" onclick="{SORT}" '  # Quarto would rewrite it

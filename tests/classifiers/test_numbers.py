@@ -250,3 +250,14 @@ def test_headings_sort_a_table_by_click_and_by_keyboard(browser, tmp_path, width
     browser.find_element("css selector", "input").send_keys("a")
     assert browser.execute_script(SHOWN, 0) == ["a2", "a10"]  # "did not learn" stands in the line of a10
     assert not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def test_a_table_for_reading_has_value_and_interval_in_one_column_and_both_reasons():
+    side = dict(measured="0.7", low="0.6", high="0.8", n="90", verdict="compatible", reason="inside `it`.")
+    other = {f"real {key}": "" for key in side} | {"real verdict": "not measured", "real reason": "no run."}
+    line = dict(section="5", claim="Run 1", published=".85") | side | other
+    read = numbers.reading_view(pd.DataFrame([line])).iloc[0]
+    assert read["measured [95 % interval]"] == "0.7 [0.6, 0.8]" and read["photographs [95 % interval]"] == ""
+    assert read["why"] == "inside it. Photographs: no run."
+    same = numbers.reading_view(pd.DataFrame([line | {"real reason": "inside `it`."}])).iloc[0]
+    assert same["why"] == "inside it."
