@@ -61,7 +61,7 @@ class HeatmapBudget:
     most_area: float = 0.75  # A larger region, as a fraction of the crop, is left out
 
 
-BUDGETS = dict(smoke=HeatmapBudget(fakes=20, copies=1), mini=HeatmapBudget(fakes=400, copies=5),
+BUDGETS = dict(smoke=HeatmapBudget(fakes=12, copies=1), mini=HeatmapBudget(fakes=400, copies=5),
                full=HeatmapBudget(fakes=2000, copies=5))
 
 

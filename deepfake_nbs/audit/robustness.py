@@ -56,7 +56,7 @@ class RobustnessBudget:
 
 
 BUDGETS = dict(
-    smoke=RobustnessBudget(12, 2), mini=RobustnessBudget(300, 4), full=RobustnessBudget(3000, 6)
+    smoke=RobustnessBudget(20, 1), mini=RobustnessBudget(300, 4), full=RobustnessBudget(3000, 6)
 )
 
 

@@ -57,7 +57,7 @@ class TransferBudget:
 
 
 BUDGETS = {
-    "smoke": TransferBudget(30, 12, 128, 128, 32, 2_000, (("linear", 0.01), ("rbf", 1.0))),
+    "smoke": TransferBudget(20, 10, 128, 128, 32, 2_000, (("linear", 0.01), ("rbf", 1.0))),
     "mini": TransferBudget(200, 100, 192, 299, 256, 50_000),
     "full": TransferBudget(1000, 300, 224, 299, 256, 100_000),
 }
