@@ -63,7 +63,7 @@ class AuditBudget:
         return max(1, round(published * (self.side / 299) ** 2))
 
 
-BUDGETS = dict(smoke=AuditBudget(images=240), mini=AuditBudget(images=2000, seeds=16))
+BUDGETS = dict(smoke=AuditBudget(images=400), mini=AuditBudget(images=2000, seeds=16))
 
 
 def audit_budget(
