@@ -15,7 +15,7 @@ for name in (
 # A shell that runs tests in the background has them ignore Ctrl-C, and so would the programs that they interrupt
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-pytest_plugins = ["noise_run", "helpers.pretrained_weights"]
+pytest_plugins = ["noise_run", "helpers.browser", "helpers.pretrained_weights"]
 ROOT = Path(__file__).resolve().parent.parent
 
 

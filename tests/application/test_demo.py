@@ -32,17 +32,6 @@ from deepfake_nbs.core import file_sha256, write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60  # seconds that a step of the page may take on a busy machine
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1200,1000",
-)
 
 
 @pytest.fixture(scope="module")
@@ -364,26 +353,6 @@ def page(run, tmp_path_factory):
         server.terminate()
         server.wait(20)
         log.close()
-
-
-@pytest.fixture
-def browser(tmp_path):
-    selenium = pytest.importorskip(
-        "selenium.webdriver", reason="selenium is not installed: the demo was not tried in a browser"
-    )
-    chromium, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("no chromium with chromedriver on PATH: the demo was not tried in a browser")
-    options = selenium.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    found = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
-    try:
-        yield found
-    finally:
-        found.quit()
 
 
 def text_of(browser, selector):

@@ -191,30 +191,6 @@ def test_the_numbers_of_a_run_get_verdicts_from_its_records(project, run):
 # --- A long table in a browser ---
 
 
-@pytest.fixture
-def browser(tmp_path):
-    selenium = pytest.importorskip(
-        "selenium.webdriver", reason="selenium is not installed: the table was not tried in a browser"
-    )
-    chromium, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("no chromium with chromedriver on PATH: the table was not tried in a browser")
-    options = selenium.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        f"--user-data-dir={tmp_path / 'profile'}",
-    ):
-        options.add_argument(flag)
-    found = selenium.Chrome(options=options, service=selenium.ChromeService(driver))
-    try:
-        yield found
-    finally:
-        found.quit()
-
-
 LINES = pd.DataFrame(
     {"id": ["b", "a2", "a10", "c"], "measured": ["10.5", "", "did not learn", ".9"], "n": [9, 10, 100, 1]}
 )
