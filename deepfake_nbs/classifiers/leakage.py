@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEAKAGE_COLUMNS', 'SPLIT_WORDS', 'audit_groups', 'leakage_table', 'leakage_view', 'leakage_sentence',
-           'leakage_claims', 'kept_leakage']
+           'leakage_claims', 'kept_leakage', 'join_leakage']
 
 # %% ../../nbs/library/60ga_leakage.ipynb #sd19l04
 import os
@@ -179,3 +179,11 @@ def kept_leakage(
         else:
             line[claim.what] = claim.measured
     return pd.DataFrame(list(rows.values()), columns=list(LEAKAGE_COLUMNS))
+
+
+def join_leakage(
+    leaks: dict[str, pd.DataFrame],  # By name of the data, as `kept_leakage` returns them
+) -> pd.DataFrame:  # The same columns; run names its data
+    "The tables of several sets of data in one."
+    named = [part.assign(run=f"{name}: " + part["run"].astype(str)) for name, part in leaks.items() if len(part)]
+    return pd.concat(named, ignore_index=True) if named else pd.DataFrame(columns=list(LEAKAGE_COLUMNS))

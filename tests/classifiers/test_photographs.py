@@ -21,36 +21,6 @@ def test_kept_numbers_are_named_and_read(root):
     assert "none, so the first sections are empty" in photographs.kept_sentence({}, "full")
 
 
-@pytest.mark.parametrize(
-    "low, high, words",
-    [
-        (0.01, 0.1, "It is higher than that of runs 1 and 2"),
-        (-0.1, -0.01, "It is lower than that of runs 1 and 2"),
-        (-0.1, 0.1, "For runs 1 and 2 the interval includes zero."),
-    ],
-)
-def test_a_recipe_is_better_where_the_interval_says_so(low, high, words):
-    first = dict(
-        row="run 11",
-        auc=0.8,
-        auc_low=0.75,
-        auc_high=0.85,
-        n=100,
-        difference=float("nan"),
-        low=float("nan"),
-        high=float("nan"),
-    )
-    others = [
-        first | dict(row=f"run {number}", difference=difference, low=low, high=high)
-        for number, difference in ((1, 0.05), (2, 0.03))
-    ]
-    text = photographs.recipe_sentence(pd.DataFrame([first, *others]))
-    assert text.startswith("Run 11 has an AUC of 0.800 [0.750, 0.850] (n=100).") and words in text
-    assert (
-        text.endswith("The smallest difference is that to run 2, +0.030.") and text.count("runs 1 and 2") == 1
-    )
-
-
 @pytest.mark.parametrize("low, high, zero", [(-0.1, 0.1, "includes"), (0.01, 0.1, "excludes")])
 def test_the_comparison_at_another_budget_names_pixels_epochs_and_minutes(low, high, zero):
     pair = pd.Series(dict(measured=0.05, low=low, high=high, n=239))
@@ -66,11 +36,10 @@ def test_the_comparison_at_another_budget_names_pixels_epochs_and_minutes(low, h
     )
 
 
-def test_recipes_are_shown_with_pixels_epochs_and_minutes(root):
-    path = root / "papers/results/training-recipes-real.csv"
-    records = photographs.read_kept_record(path)["training"]
-    view = photographs.recipe_view(photographs.recipe_table(pd.read_csv(path, index_col="id"), records))
-    config = records["ours"]["config"]
-    pixels = f"{round(config['image_size'] * config['window'])}, {config['image_size']}"
-    assert view["pixels in training, test"].iloc[0] == pixels and len(view.columns) == 8
-    assert view["epochs, minutes"].iloc[0].startswith(f"{records['ours']['epochs']}, ")
+@pytest.mark.parametrize("low, near", [(0.45, True), (0.6, False)])
+def test_networks_are_said_to_be_near_chance_only_where_an_interval_holds_it(low, near):
+    areas = {name: dict(measured=0.7, low=low, high=0.8, n=239) for name in ("ours", "peer")}
+    rows = {f"training-compare-{name}-auc": area for name, area in areas.items()}
+    rows["training-compare-ours-minus-peer-auc"] = dict(measured=0.01, low=-0.1, high=0.1, n=239)
+    text = photographs.peer_sentence(pd.DataFrame(rows).T, dict(ours=dict(epochs=8, counts=dict(train=1000))))
+    assert (photographs.NEAR_CHANCE in text) == near and "AUC 0.700 of run 11 and 0.700 of timm's" in text

@@ -28,12 +28,13 @@ def test_photographs_with_what_is_kept(root, tmp_path):
     kept = pd.read_csv(root / "papers/results/mini-real.csv", index_col="id")
     shown = areas[areas.data.eq("real") & areas.classifier.eq("run 11, xception")].iloc[0]
     assert shown.value == float(kept.measured["table2-11-auc"]) and shown.n == kept.n["table2-11-auc"]
-    assert list(names["recipes"].row) == ["run 11", *(f"run {number}" for number in (1, 2, 4, 5, 6, 7))]
-    assert names["recipes"].difference.notna().sum() == 6 and all(
-        len(record["history"]) > 1 for record in names["records"].values()
-    )
+    ours = names["pairs"]["real"]
+    assert {"11", "12"} <= set(ours["first"]) and len(ours) and set(ours["second"]) <= set("123456789")
+    line = ours.iloc[0]
+    claim = kept.loc[f"pixels-{line['first']}-minus-{line['second']}-auc"]
+    assert line["difference"] == float(claim.measured) and line["n"] == claim.n
     artifacts = pd.read_csv(tmp_path / "artifacts.csv", index_col="id")
-    assert {"fig-photographs", "fig-recipes", "fig-recipe-epochs", "table-recipes"} <= set(artifacts.index)
+    assert {"fig-photographs", "fig-ours-photographs", "table-ours-photographs"} <= set(artifacts.index)
 
 
 def test_photographs_without_kept_numbers(root, tmp_path):
