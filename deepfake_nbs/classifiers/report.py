@@ -111,14 +111,18 @@ def methods_sentence(
     own = methods[methods["row"].eq(chosen)].sort_values("auc") if len(methods) else methods
     if own.empty:
         return "No run is trained, so no method is measured."
-    ends = [(word, own.iloc[at]) for word, at in (("hardest", 0), ("easiest", -1))]
+    known = own.dropna(subset=["low", "high"])
+    ranked = known if len(known) > 1 else own
+    ends = [(word, ranked.iloc[at]) for word, at in (("hardest", 0), ("easiest", -1))]
     parts = [
         f"the {word} to detect is {row['method']} (AUC "
         f"{show_value(row['auc'], row['low'], row['high'], why=row['why'])}, "
         f"n={row['n']} fakes)"
         for word, row in ends
     ]
-    return f"For run {chosen} {' and '.join(parts)}. So few fakes leave wide intervals, or none."
+    left = len(own) - len(ranked)
+    rest = f" {left} of {len(own)} methods have too few groups for an interval and are not ranked." if left else ""
+    return f"For run {chosen} {' and '.join(parts)}.{rest} So few fakes leave wide intervals, or none."
 
 # %% ../../nbs/library/60i_report.ipynb #rep28
 def coverage_sentence(
