@@ -58,7 +58,7 @@ def _is_progress(output: dict[str, Any], code: str) -> bool:
 
 # %% ../nbs/library/00n_publishing.ipynb #aud02
 KEPT_BYTES = 200_000  # Of one kept table, at most
-IMAGE_COLUMNS = {"image", "path", "photograph", "video", "frame"}
+IMAGE_COLUMNS = {"image", "path", "photograph", "video", "frame", "probability"}
 IMAGE_NAME = re.compile(r"\.(?:png|jpe?g|webp|bmp|gif|tiff?|mp4|avi|mov|mkv)$", re.I)
 MACHINE_PATH = re.compile(r"(?<![\w.:/])/(?:home|root|Users|work|tmp|mnt|opt|usr|var)/|\b[A-Z]:\\")
 
