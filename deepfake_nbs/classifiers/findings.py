@@ -114,7 +114,7 @@ def sanity_check_sentences(
     areas = read_aucs(run).rename(index=lambda id: id.removeprefix("baselines-group-").removesuffix("-auc"))
     checks = {what: areas.loc[name] for name, what in SANITY_CHECKS.items() if name in areas.index}
     lines = [
-        f"Suspicious: {what} alone give {_show_auc(claim)}; the classes differ in more than the manipulation."
+        f"Suspicious: {_show_auc(claim)} from {what} alone; the classes differ in more than the manipulation."
         for what, claim in checks.items()
         if claim["low"] > 0.5 or claim["high"] < 0.5
     ]

@@ -45,7 +45,7 @@ def test_a_report_ends_with_what_its_files_hold(tmp_path, monkeypatch):
         "Best configuration on validation: 8 (light, cropped heads), AUC 0.800 [0.700, 0.900] on 60 test images.",
         "Leakage, group split: 3 of 600 images have a near-duplicate in another split (2% of the test images).",
         "Leakage, published split: 32 of 35 videos stand in several splits (64% of the test images).",
-        "Suspicious: colours alone give AUC 0.700 [0.600, 0.800] on 60 test images; the classes differ in more than the manipulation.",
+        "Suspicious: AUC 0.700 [0.600, 0.800] on 60 test images from colours alone; the classes differ in more than the manipulation.",
         "1 image could not be used: cvcs_dfd/rejected.csv.",
     ]
     claims.write_text(
