@@ -178,7 +178,7 @@ test: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check --quiet
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # Which lines no test reaches, in the terminal and as pages in htmlcov/; slower than the tests alone
 coverage: setup
