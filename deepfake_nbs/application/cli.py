@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['PURPOSE', 'app', 'DataRoot', 'NewDataset', 'Fractions', 'Protocol', 'RejectLimit', 'Sources', 'Quality', 'Official',
-           'Dataset', 'Margin', 'Trained', 'Changes', 'RunName', 'Overwrite', 'LeaveOut', 'Seeds', 'print_version',
-           'start', 'find_photographs', 'run_number_of', 'watched', 'check_photographs', 'export_model', 'print_card',
-           'index_images', 'print_matches', 'retrieve', 'read_fractions', 'read_names', 'print_counts', 'build',
-           'audit', 'crop', 'print_left_out', 'train', 'interruptible', 'read_run_words', 'run_page']
+           'Dataset', 'Margin', 'Trained', 'Changes', 'RunName', 'Overwrite', 'LeaveOut', 'Seeds', 'Jobs',
+           'print_version', 'start', 'find_photographs', 'run_number_of', 'watched', 'check_photographs',
+           'export_model', 'print_card', 'index_images', 'print_matches', 'retrieve', 'read_fractions', 'read_names',
+           'print_counts', 'build', 'audit', 'crop', 'print_left_out', 'train', 'interruptible', 'read_run_words',
+           'run_page']
 
 # %% ../../nbs/library/70m_cli.ipynb #application312
 import json
@@ -407,7 +408,7 @@ def crop(
 # %% ../../nbs/library/70m_cli.ipynb #application337
 Trained = Annotated[
     int | None,
-    typer.Option(help="Run of Table 1 to train, or to start from; 10 and 11 are ours. [default: 8]"),
+    typer.Option(help="Run of Table 1 to train, or to start from; 10 to 13 are ours. [default: 8]"),
 ]
 Changes = Annotated[
     list[str] | None, typer.Argument(help="What differs from the run, as key=value: net=midway seed=1")]
@@ -420,6 +421,8 @@ LeaveOut = Annotated[
 ]
 Seeds = Annotated[
     bool, typer.Option("--seeds", help="Train the profile's seeds, seed_rows and more_runs in turn")]
+Jobs = Annotated[
+    int, typer.Option(help="With --seeds: trainings at once, each with its part of the cores")]
 
 # %% ../../nbs/library/70m_cli.ipynb #odcli2
 def print_left_out(
@@ -449,6 +452,7 @@ def train(
     name: RunName = "",
     leave_out: LeaveOut = False,
     seeds: Seeds = False,
+    jobs: Jobs = 1,
     tracker: Annotated[str, typer.Option(
         help="Export the run while it trains: tensorboard, mlflow, none. [default: of the profile]")] = "",
 ) -> None:
@@ -463,7 +467,10 @@ def train(
         from deepfake_nbs.settings import read_settings
     try:
         if seeds:
-            return train_seeds(profile, data, number, [*(changes or []), *filter(None, [name, tracker])])
+            words = [*(changes or []), *filter(None, [name, tracker])]
+            return train_seeds(profile, data, number, words, jobs)
+        if jobs != 1:
+            raise ValueError(f"--jobs {jobs} is for --seeds; one run is trained by torchrun in several processes")
         settings = read_settings(profile)
         config = run_config(8 if number is None else number, settings, **parse_changes(changes or []))
         place = run_folder(profile, data)

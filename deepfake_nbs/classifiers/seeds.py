@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .recipes import named_config, run_name
 from .tracking import tracked
-from .training import record_identity, train_run, train_together
+from .training import TrainingConfig, record_identity, train_run
 from ..commands import is_first_process, say
 from ..core import run_folder
+from ..parallel import parallel_map
 from ..settings import Settings, read_settings
 
 # %% ../../nbs/library/60ea_seeds.ipynb #sd19a08
@@ -35,16 +38,28 @@ def train_listed(
     profile: str,  # Of settings.ini
     data: str | Path,  # Data root whose datasets are built
     names: Sequence[str] | None = None,  # As `Settings.runs` names them; None: those without a page
+    jobs: int = 1,  # Trainings at once, each in a process with its part of the cores
 ) -> list[str]:  # Folders under training/
-    "Train runs of a profile one after the other, exported to its tracker."
+    "Train runs of a profile, exported to its tracker; finished ones are left as they are."
     settings, run = read_settings(profile), run_folder(profile, data)
     wanted = [name for name in settings.runs if name not in settings.paged_runs] if names is None else names
-    folders = []
-    for name in wanted:
-        folder = run / "training" / run_name(named_config(name, settings), settings)
-        with tracked(folder, settings.tracker):
-            folders += train_together(profile, data, [name])
-    return folders
+    configs = [named_config(name, settings) for name in wanted]
+    own = [name in settings.more_runs and "seed" not in name for name in wanted]
+    folders = [name if its_own else run_name(config, settings)
+               for name, its_own, config in zip(wanted, own, configs, strict=True)]
+    same = [[value] * len(folders) for value in (run, settings.tracker, jobs)]
+    return list(parallel_map(_train_one, configs, folders, own, *same, workers=jobs, local=True))
+
+
+def _train_one(
+    config: TrainingConfig, folder: str, named: bool, run: Path, tracker: str, jobs: int
+) -> str:
+    if jobs > 1:
+        torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
+        say(f"run {folder}")
+    with tracked(run / "training" / folder, tracker):
+        train_run(run, config, folder, overwrite=True, named=named)
+    return folder
 
 # %% ../../nbs/library/60ea_seeds.ipynb #sd19a12
 def train_seeds(
@@ -52,20 +67,21 @@ def train_seeds(
     data: str | Path,  # Data root whose datasets are built
     run_number: int | None = None,  # Only runs of this configuration
     own: Sequence[str] = (),  # Changes and a name as typed, which are for one run: refused
+    jobs: int = 1,  # Trainings at once
 ) -> None:
     "Train what `seed_runs` lists. Raises `TrainingError`, `ValueError` and `OSError`, as `train` does."
     if own:
         raise ValueError(f"--seeds takes its runs from settings.ini; {own[0]!r} is for a run without --seeds")
+    if jobs < 1:
+        raise ValueError(f"--jobs {jobs}: expected at least one training at once")
     tell = say if is_first_process() else str  # The others train as well, and say nothing
-    settings = read_settings(profile)
-    names = seed_runs(settings, run_number)
-    for number, name in enumerate(names, 1):
-        tell(f"run {name}, {number} of {len(names)}")
-        if name in settings.more_runs and "seed" not in name:
-            run = run_folder(profile, data)
-            with tracked(run / "training" / name, settings.tracker):
-                train_run(run, named_config(name, settings), name, overwrite=True, named=True)
-        else:
+    names = seed_runs(read_settings(profile), run_number)
+    if jobs > 1:
+        tell(f"runs {', '.join(names)}, {jobs} at once")
+        train_listed(profile, data, names, jobs)
+    else:
+        for number, name in enumerate(names, 1):
+            tell(f"run {name}, {number} of {len(names)}")
             train_listed(profile, data, [name])
     tell(f"finished: {', '.join(names)}; `make report` shows their means")
 

@@ -34,7 +34,7 @@ def test_the_command_trains_what_is_missing_and_leaves_the_rest(small, capsys):
     assert "run 8-seed1, 1 of 2" in said and "run 8-seed2, 2 of 2" in said and "finished: 8-seed1" in said
     before = {path: path.stat().st_mtime_ns for path in small.glob("training/*/run.json")}
     assert len(before) == 2
-    result = CliRunner().invoke(app, ["train", "--seeds"])
+    result = CliRunner().invoke(app, ["train", "--seeds", "--jobs", "2"])
     assert result.exit_code == 0, result.output
     after = {path: path.stat().st_mtime_ns for path in small.glob("training/*/run.json")}
     assert after.items() > before.items() and len(after) == 4, "two runs more, the others as they were"
@@ -62,6 +62,12 @@ def test_words_for_one_run_are_refused():
     for words in (["net=midway"], ["--name", "mine"], ["--tracker", "mlflow"]):
         result = CliRunner().invoke(app, ["train", *words, "--seeds"])
         assert result.exit_code == 2 and "is for a run without --seeds" in result.output
+
+
+def test_trainings_at_once_are_for_more_runs():
+    for words in (["--jobs", "2"], ["--seeds", "--jobs", "0"]):
+        result = CliRunner().invoke(app, ["train", *words])
+        assert result.exit_code == 2 and f"--jobs {words[-1]}" in result.output
 
 
 def test_a_profile_without_more_runs_says_which_keys_it_lacks():
