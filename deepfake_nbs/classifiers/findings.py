@@ -378,7 +378,9 @@ def measured_sets(
     for name, paths in places.items():
         path = next((path for path in paths if path.is_file()), None)
         text = "" if path is None else f"{path.parent.name}/{path.name}"
-        claims = read_measured(path or paths[0])
+        more = Path(run).glob("tables/results-*.csv") if path == Path(run) / "claims.csv" else []
+        parts = [read_measured(one) for one in [path or paths[0], *sorted(more)]]
+        claims = pd.concat([parts[0], *filter(len, parts[1:])])  # What the report did not publish stands apart
         found[DATA_NAMES.get(name, f"`{name}`")] = (text, claims)
     return found
 

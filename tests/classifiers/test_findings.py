@@ -288,6 +288,11 @@ def test_two_sets_of_data_stand_side_by_side(project):
     row = beside[beside.index.str.startswith("Adam")].iloc[0]
     assert row["embedded data: verdict"] == "reproduced" and row["photographs: verdict"] == "contradicted"
     assert row["embedded data: measured"] == "+0.200 [+0.100, +0.300] (AUC) (n=90)"
+    write_claims(run / "tables" / "results-retrieval.csv", beyond__the__report=0.4)
+    more = findings.measured_sets(run, "mini", "data/miniature")["embedded data"][1]
+    assert list(more.index) == ["conclusion-adam", "beyond-the-report"], (
+        "as in the file that is kept of the run"
+    )
     assert beside.shape[1] + 1 == 8, "a table for reading has at most eight columns"
     text = findings.conclusions_text(sets, tables)
     assert (
