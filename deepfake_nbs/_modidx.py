@@ -4033,6 +4033,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'deepfake_nbs/publishing.py'),
                                          'deepfake_nbs.publishing._is_progress': ( 'library/publishing.html#_is_progress',
                                                                                    'deepfake_nbs/publishing.py'),
+                                         'deepfake_nbs.publishing._is_warning': ( 'library/publishing.html#_is_warning',
+                                                                                  'deepfake_nbs/publishing.py'),
                                          'deepfake_nbs.publishing._linked': ( 'library/publishing.html#_linked',
                                                                               'deepfake_nbs/publishing.py'),
                                          'deepfake_nbs.publishing._measured_lines': ( 'library/publishing.html#_measured_lines',

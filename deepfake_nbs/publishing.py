@@ -38,7 +38,7 @@ def promote(
         if any(output.output_type == "error" for output in cell.outputs):
             raise ValueError(f"{executed}: a cell failed; nothing was promoted")
         place.outputs = [_linked(output, kept) for output in cell.outputs
-                         if not _is_progress(output, cell.source)]
+                         if not (_is_progress(output, cell.source) or _is_warning(output))]
     write_text(source, nbformat.writes(target) + "\n")
     return Path(source)
 
@@ -55,6 +55,10 @@ def _is_progress(output: dict[str, Any], code: str) -> bool:
         return False
     widget = "application/vnd.jupyter.widget-view+json"
     return output["output_type"] == "stream" or widget in output.get("data", {})
+
+
+def _is_warning(output: dict[str, Any]) -> bool:  # Of a library: it names a place on this machine
+    return output.get("name") == "stderr" and "site-packages" in "".join(output["text"])
 
 # %% ../nbs/library/00n_publishing.ipynb #aud02
 KEPT_BYTES = 200_000  # Of one kept table, at most
