@@ -58,7 +58,7 @@ def _is_progress(output: dict[str, Any], code: str) -> bool:
 
 
 def _is_warning(output: dict[str, Any]) -> bool:  # Of a library: it names a place on this machine
-    return output.get("name") == "stderr" and "site-packages" in "".join(output["text"])
+    return output.get("name") == "stderr" and "-packages/" in "".join(output["text"])
 
 # %% ../nbs/library/00n_publishing.ipynb #aud02
 KEPT_BYTES = 200_000  # Of one kept table, at most

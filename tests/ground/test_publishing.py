@@ -26,6 +26,18 @@ def test_what_a_hidden_cell_printed_is_not_promoted(chapter):
     ].text == "seen\n"
 
 
+def test_a_warning_of_a_library_is_not_promoted(chapter):
+    nb = nbformat.read(chapter / "nbs" / "x.ipynb", 4)
+    warning = "import sys\nprint('/home/me/lib/site-packages/x.py:1: FutureWarning', file=sys.stderr)\nrow"
+    nb.cells.append(nbformat.v4.new_code_cell(warning))
+    nb.cells.append(nbformat.v4.new_code_cell("print('a note', file=sys.stderr)"))
+    nbformat.write(nb, chapter / "nbs" / "x.ipynb")
+    publishing.promote(pages.run_notebook("nbs/x.ipynb", "out/x.ipynb", {}), chapter / "nbs" / "x.ipynb")
+    warned, said = nbformat.read(chapter / "nbs" / "x.ipynb", 4).cells[-2:]
+    assert [one.output_type for one in warned.outputs] == ["execute_result"]
+    assert said.outputs[0].text == "a note\n"
+
+
 def test_the_record_of_what_is_published_was_made_before_the_pages_changed(chapter, root, monkeypatch):
     shutil.copytree(root / "papers" / "original", chapter / "papers" / "original")
     run, order = core.run_folder("smoke", "data/miniature"), []
