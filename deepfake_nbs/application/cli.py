@@ -470,7 +470,7 @@ def train(
             words = [*(changes or []), *filter(None, [name, tracker])]
             return train_seeds(profile, data, number, words, jobs)
         if jobs != 1:
-            raise ValueError(f"--jobs {jobs} is for --seeds; one run is trained by torchrun in several processes")
+            raise ValueError(f"--jobs {jobs} is for --seeds; torchrun trains one run in several processes")
         settings = read_settings(profile)
         config = run_config(8 if number is None else number, settings, **parse_changes(changes or []))
         place = run_folder(profile, data)

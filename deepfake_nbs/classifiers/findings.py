@@ -380,7 +380,7 @@ def measured_sets(
         text = "" if path is None else f"{path.parent.name}/{path.name}"
         more = Path(run).glob("tables/results-*.csv") if path == Path(run) / "claims.csv" else []
         parts = [read_measured(one) for one in [path or paths[0], *sorted(more)]]
-        claims = pd.concat([parts[0], *filter(len, parts[1:])])  # What the report did not publish stands apart
+        claims = pd.concat([parts[0], *filter(len, parts[1:])])  # What was not published stands apart
         found[DATA_NAMES.get(name, f"`{name}`")] = (text, claims)
     return found
 

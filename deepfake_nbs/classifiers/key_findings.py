@@ -156,7 +156,8 @@ def key_findings(
     trainings: pd.DataFrame,          # papers/results/photographs-real-trainings.csv, by id
 ) -> list[Finding]:
     "What the project found, the published numbers first, then what to use instead."
-    nothing = pd.DataFrame(columns=["measured", "low", "high", "n", "protocol"], index=pd.Index([], dtype=str))
+    columns = ["measured", "low", "high", "n", "protocol"]
+    nothing = pd.DataFrame(columns=columns, index=pd.Index([], dtype=str))
     pretrained = pretrained_finding(shipped, trainings, sets.get("photographs", nothing))
     return [impossible_finding(), constant_finding(sets), leakage_finding(sets), conclusions_finding(tables),
             pretrained, transfer_finding(shipped)]

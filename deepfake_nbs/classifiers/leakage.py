@@ -185,5 +185,6 @@ def join_leakage(
     leaks: dict[str, pd.DataFrame],  # By name of the data, as `kept_leakage` returns them
 ) -> pd.DataFrame:  # The same columns; run names its data
     "The tables of several sets of data in one."
-    named = [part.assign(run=f"{name}: " + part["run"].astype(str)) for name, part in leaks.items() if len(part)]
+    full = {name: part for name, part in leaks.items() if len(part)}
+    named = [part.assign(run=f"{name}: " + part["run"].astype(str)) for name, part in full.items()]
     return pd.concat(named, ignore_index=True) if named else pd.DataFrame(columns=list(LEAKAGE_COLUMNS))

@@ -121,8 +121,8 @@ def methods_sentence(
         for word, row in ends
     ]
     left = len(own) - len(ranked)
-    rest = f" {left} of {len(own)} methods have too few groups for an interval and are not ranked." if left else ""
-    return f"For run {chosen} {' and '.join(parts)}.{rest} So few fakes leave wide intervals, or none."
+    few = f" {left} of {len(own)} methods have too few groups for an interval: not ranked." if left else ""
+    return f"For run {chosen} {' and '.join(parts)}.{few} So few fakes leave wide intervals, or none."
 
 # %% ../../nbs/library/60i_report.ipynb #rep28
 def coverage_sentence(
