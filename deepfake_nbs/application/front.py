@@ -301,10 +301,14 @@ def write_readme(
     return [readme, figure]
 
 # %% ../../nbs/library/70n_front.ipynb #front36
-def about_line() -> str:  # Markdown
+def about_line(
+    run: Path | None = None,  # Run folder whose numbers a page shows; None: the kept ones
+) -> str:                     # Markdown
     "Authors, version, licence and date of the numbers."
-    record = project_root() / "papers" / "results" / "mini-miniature.json"
-    finished = read_object(record).get("finished", "")[:10] if record.is_file() else ""
+    records = sorted(run.glob("training/*/run.json")) if run else []
+    records = records or [project_root() / "papers" / "results" / "mini-miniature.json"]
+    dates = (read_object(file).get("finished", "") for file in records if file.is_file())
+    finished = max(dates, default="")[:10]
     date = f" · numbers of {finished}" if finished else ""
     parts = ["The deepfake_nbs contributors", f"version {version('deepfake_nbs')}{date}",
              "Apache License 2.0", "[how to cite](#how-to-cite)"]

@@ -6,6 +6,7 @@
 __all__ = ['seed_runs', 'train_listed', 'train_seeds', 'same_but_seed', 'common_seeds']
 
 # %% ../../nbs/library/60ea_seeds.ipynb #sd19a04
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -67,13 +68,15 @@ def train_seeds(
     data: str | Path,  # Data root whose datasets are built
     run_number: int | None = None,  # Only runs of this configuration
     own: Sequence[str] = (),  # Changes and a name as typed, which are for one run: refused
-    jobs: int = 1,  # Trainings at once
+    jobs: int = 1,  # Trainings at once; not beside torchrun, which gives one run several processes
 ) -> None:
     "Train what `seed_runs` lists. Raises `TrainingError`, `ValueError` and `OSError`, as `train` does."
     if own:
         raise ValueError(f"--seeds takes its runs from settings.ini; {own[0]!r} is for a run without --seeds")
     if jobs < 1:
         raise ValueError(f"--jobs {jobs}: expected at least one training at once")
+    if jobs > 1 and int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError(f"--jobs {jobs} under torchrun: expected one of the two, for both start processes")
     tell = say if is_first_process() else str  # The others train as well, and say nothing
     names = seed_runs(read_settings(profile), run_number)
     if jobs > 1:

@@ -70,6 +70,12 @@ def test_trainings_at_once_are_for_more_runs():
         assert result.exit_code == 2 and f"--jobs {words[-1]}" in result.output
 
 
+def test_trainings_at_once_are_refused_under_torchrun(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="--jobs 2 under torchrun: expected one of the two"):
+        train_seeds("mini", "data/miniature", jobs=2)
+
+
 def test_a_profile_without_more_runs_says_which_keys_it_lacks():
     settings = read_settings("photographs")
     with pytest.raises(ValueError, match=r"settings.ini \[photographs\]: no more runs .*seeds and seed_rows"):
