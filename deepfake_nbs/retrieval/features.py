@@ -198,7 +198,7 @@ def classifier_feature(
     config: dict,         # image_size, mean and std are used
     weights: str = "",    # Hash of model.safetensors
 ) -> Feature:
-    "The layer before the last of a run's classifier; the feature is called xception."
+    "The layer before the last of a run's classifier, whatever its network; saved indexes call it xception."
     embedding = Embedding(model, config["mean"], config["std"])
     return Feature("xception", config["image_size"], "RGB", embedding.dimension, embedding, weights=weights)
 

@@ -18,7 +18,10 @@ from deepfake_nbs.retrieval.report import (
     best_combination_sentence,
     classifier_sentence,
     compare_with_reported,
+    compared_rows,
     comparison_sentence,
+    explain_combinations,
+    feature_table,
     index_sentence,
     is_reported,
     limits_sentence,
@@ -36,6 +39,7 @@ from deepfake_nbs.retrieval.report import (
     select_combination,
     selection_sentence,
     show_comparison,
+    show_distortions,
     show_overlap,
 )
 
@@ -207,6 +211,8 @@ COMPARED = pd.DataFrame(
             high=0.4,
             why="",
             n=26,
+            p=0.004,
+            holm=0.008,
         ),
         dict(
             pool="all",
@@ -220,6 +226,8 @@ COMPARED = pd.DataFrame(
             high=0.1,
             why="",
             n=26,
+            p=0.4,
+            holm=0.4,
         ),
     ]
 )
@@ -229,13 +237,71 @@ def test_the_page_opens_with_what_was_found():
     found = original_finding(TABLE, CHOSEN, COMPARED)
     assert found == (
         "The original of a fake is ranked first for a fraction of 0.750 [0.650, 0.850] of n=26 fakes by "
-        "thumbnail whitened; by harris cosine, the best of the report's combinations, for 0.500 "
-        "(paired difference +0.250 [+0.100, +0.400])."
+        "thumbnail whitened; by harris cosine, the only one measured of the report's 4 combinations, for 0.500 "
+        "(paired difference +0.250 [+0.100, +0.400], net 6 of 26 queries; "
+        "Holm-adjusted p .008 among 2 comparisons)."
+    )
+    unsure = original_finding(TABLE, CHOSEN, COMPARED.assign(holm=0.125))
+    assert "Holm-adjusted p .125 among 2 comparisons: the two cannot be told apart)." in unsure
+    assert "queries; not tested)." in original_finding(TABLE, CHOSEN, COMPARED.assign(holm=math.nan))
+    two = ranking(
+        **{"harris cosine": (0.5, 0.4), "harris euclidean": (0.4, 0.4), "thumbnail whitened": (0.7, 0.7)}
+    )
+    assert "the best of the 2 measured of the report's 4 combinations" in original_finding(
+        two, CHOSEN, COMPARED
     )
     assert original_finding(TABLE, CHOSEN, COMPARED[:0]).endswith("by thumbnail whitened.")
     assert "was not measured" in original_finding(pd.DataFrame(), None, COMPARED[:0])
     assert "0.800 [0.700, 0.900] of n=26 queries by phash cosine, the best" in person_finding(TABLE)
     assert "was not measured" in person_finding(pd.DataFrame())
+    tied = ranking(
+        **{"phash cosine": (0.8, 0.6), "thumbnail cosine": (0.8, 0.5), "harris cosine": (0.1, 0.1)}
+    )
+    assert "by phash cosine and thumbnail cosine, tied as the best of 3 combinations" in person_finding(tied)
+
+
+def test_the_combinations_of_a_sentence_are_explained():
+    told = explain_combinations("by thumbnail whitened; by resnet18-random cosine and phash cosine")
+    assert told.startswith("A combination is a feature and a similarity: *thumbnail* is the pixels")
+    assert "*resnet18-random* is ResNet-18 with random weights" in told and "*resnet18* is" not in told
+    assert "*whitened* is" in told and "*euclidean*" not in told
+    assert explain_combinations("by phash alone") == ""
+
+
+def test_a_page_shows_the_combinations_that_it_compares():
+    more = {"phash euclidean": (0.1, 0.1), "phash whitened": (0.8, 0.1), "resnet18 cosine": (0.2, 0.1)}
+    table = pd.concat([TABLE, ranking(**more)])
+    shown = compared_rows(table, CHOSEN)
+    names = (shown["feature"] + " " + shown["similarity"]).unique().tolist()
+    assert names == [
+        "harris cosine",
+        "thumbnail whitened",
+        "phash cosine",
+        "phash whitened",
+        "resnet18 cosine",
+    ]
+    person = show_distortions(TABLE.assign(task="person"))
+    assert person.index.get_level_values("pool").unique().tolist() == ["photographs (n=26)"]
+    assert "among" not in best_combination_sentence(TABLE.assign(task="person"), CHOSEN)
+
+
+def test_four_queries_to_one_side_are_no_difference():
+    same = dict(task="original", pool="all", distortion="none", fold="report", ap=0.5, similarity="cosine")
+    rows = [
+        same
+        | dict(
+            feature=feature,
+            group=f"g{i}",
+            path=f"{i}",
+            first_hit_rank=1 if feature == "harris" or i > 3 else 2,
+        )
+        for feature in ("harris", "phash")
+        for i in range(60)
+    ]
+    found = compare_with_reported(pd.DataFrame(rows), ("phash", "cosine")).set_index("measure")
+    assert found.difference["recall@1"] == pytest.approx(-4 / 60)
+    assert found.p["recall@1"] == pytest.approx(1 / 8, abs=0.02)  # Two of the 16 signs of four groups
+    assert found.holm["recall@1"] > 0.2 and found.p["map"] == 1
 
 
 def test_the_best_combination_is_named_and_the_place_of_the_selected_one():
@@ -262,10 +328,14 @@ def test_differences_are_counted_by_their_intervals():
         "2 of the report's 4 combinations were measured; missing: resnet18 cosine, resnet18 euclidean. "
     )
     assert (
-        "In 1 of 2 comparisons the 95 % interval of the paired difference is above zero, in 0 below" in told
+        "In 1 of 2 comparisons the selected one is better "
+        "(sign-flip test over groups, Holm-adjusted p under .05), in 0 worse" in told
     )
     assert told.endswith("undistorted, all images, recall@1: 0.750, against 0.500 (harris cosine).")
-    unsure = comparison_sentence(COMPARED.assign(low=math.nan, high=math.nan, why="4 groups"), scores)
+    lost = comparison_sentence(COMPARED.assign(difference=-0.2, holm=0.01), scores)
+    assert "In 0 of 2 comparisons the selected one is better" in lost and "under .05), in 2 worse" in lost
+    unknown = dict(low=math.nan, high=math.nan, why="4 groups", p=math.nan, holm=math.nan)
+    unsure = comparison_sentence(COMPARED.assign(**unknown), scores)
     assert "None of the 2 differences has an interval, so none can be told from zero" in unsure
     assert comparison_sentence(COMPARED[:0], scores) == ""
     shown = show_comparison(COMPARED)
@@ -286,9 +356,14 @@ def test_the_fold_of_each_number_is_said():
 
 def test_what_is_missing_is_said_with_its_reason():
     told = missing_sentence(
-        dict(harris=None), dict(resnet18="resnet18: no network", xception="no classifier yet")
+        dict(harris=None), dict(resnet18="resnet18: no network", classifier="no classifier yet")
     )
-    assert "- **resnet18 is missing**: no network.\n- **xception is missing**: no classifier yet." in told
+    assert "- **resnet18 is missing**: no network.\n- **classifier is missing**: no classifier yet." in told
+    error = (
+        "cannot download https://host/x.pth (Name or service not known); run once on a machine with a network"
+    )
+    told_plain = missing_sentence(dict(harris=None), dict(resnet18=error))
+    assert "could not be downloaded" in told_plain and "https" not in told_plain
     assert "**So 2 of the report's 4 combinations are not measured here.**" in told
     assert missing_sentence(dict(resnet18=None), {}) == ""
     pool = pd.DataFrame(dict(label=[0, 0, 1]))
@@ -315,6 +390,13 @@ def test_the_classifier_behind_a_feature_is_described(value, told):
     assert told in classifier_sentence(dict(row=8, image_size=64), auc)
     assert "run 8 at 64 pixels, without predictions" in classifier_sentence(dict(row=8, image_size=64), None)
     assert classifier_sentence(None, None) == ""
+    assert "of run 12 (EfficientNet-Lite0) at 64 pixels" in classifier_sentence(
+        dict(row=12, image_size=64), auc, "EfficientNet-Lite0"
+    )
+    features = dict(classifier=TOY)
+    assert feature_table(features)[["feature", "what it is"]].values.tolist() == [
+        ["classifier", "the layer before the last of a classifier of this run"]
+    ]
 
 
 def test_the_overlap_becomes_two_claims_and_a_sentence():
