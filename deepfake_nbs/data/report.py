@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['plot_examples', 'plot_heads', 'count_shown', 'dataset_table', 'read_all_boxes', 'count_claims', 'describe_sources',
            'describe_uncounted', 'split_counts', 'describe_rejected', 'describe_notes', 'file_kind_accuracy',
-           'describe_file_kinds', 'file_length_table', 'show_file_lengths', 'both_protocols', 'audit_protocols',
-           'show_audit', 'describe_audit']
+           'describe_file_kinds', 'file_length_table', 'show_file_lengths', 'describe_file_lengths', 'both_protocols',
+           'audit_protocols', 'show_audit', 'describe_audit']
 
 # %% ../../nbs/library/10l_report.ipynb #data17l3
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -170,9 +171,10 @@ def describe_sources(
 ) -> str:            # Markdown
     "What a data root holds, and what it lacks."
     parts = {"images": found.images, "videos": found.videos, "frames with head boxes": found.heads,
-             "images for retrieval": found.pools}
+             "images with a role in retrieval (query, gallery)": found.pools}
     held = [f"{len(df)} {what}" if len(df) else f"**no {what}**" for what, df in parts.items()]
-    return f"The data root holds {', '.join(held)}."
+    searched = "" if len(found.pools) else " Retrieval searches the images of CVCS DFD instead."
+    return f"The data root holds {', '.join(held)}.{searched}"
 
 
 def describe_uncounted(
@@ -208,8 +210,11 @@ def describe_rejected(
 def describe_notes(
     notes: list[str],  # As `dataset_notes` returns them
 ) -> str:              # Markdown
-    "The sentences of a build as a list."
-    return "\n".join(f"- {note}." for note in notes) if notes else "Nothing."
+    "The findings of a build as a list, without what a maintainer should do about them."
+    advice = re.compile(r"; (?:add a column|where they show one scene, give) .*")
+    found = [advice.sub("", note) for note in notes]
+    found = [re.sub(r"^(1 of \d+ test images) look ", r"\1 looks ", note) for note in found]
+    return "\n".join(f"- {note}." for note in found) if notes else "Nothing."
 
 # %% ../../nbs/library/10l_report.ipynb #data17l16
 def _file_kind(manifest: pd.DataFrame) -> pd.Series:
@@ -285,6 +290,25 @@ def show_file_lengths(
     words = {"fraction_fake": "fraction of fakes", "auc_of_file_length": "AUC of file length"}
     return shown.round({"fraction_fake": 3}).rename(columns=words)
 
+# %% ../../nbs/library/10l_report.ipynb #data17l34
+def describe_file_lengths(
+    table: pd.DataFrame,  # As `file_length_table` returns it
+) -> str:                 # Markdown; empty without a kind of file with both classes
+    "In which kinds of file the length tells fakes from real images."
+    known = table.dropna(subset=["low", "high"])
+    told = known[known["low"].gt(0.5) | known["high"].lt(0.5)]
+    told = told.sort_values("n", ascending=False, kind="stable")
+    if table.empty:
+        return ""
+    if told.empty:
+        return "In no kind of file with an interval does the interval exclude chance level."
+    each = [f"{row.kind}: {show_value(row.auc_of_file_length, row.low, row.high)}, n={row.n}; "
+            f"fakes are the {'longer' if row.auc_of_file_length > 0.5 else 'shorter'} files"
+            for row in told.itertuples()]
+    text = f"The interval excludes chance level in {len(told)} of {len(known)} kinds of file with one"
+    far = told["auc_of_file_length"].sub(0.5).abs().max()
+    return f"{text} ({'. '.join(each)}). The largest distance from 0.5 is {far:.3f}."
+
 # %% ../../nbs/library/10l_report.ipynb #data17l23
 def both_protocols(
     manifest: pd.DataFrame,  # Of a dataset
@@ -315,7 +339,8 @@ def show_audit(
     audit: pd.DataFrame,  # As `audit_protocols` returns it
 ) -> pd.DataFrame:        # Column names in words
     "The audit as a page shows it."
-    words = {"test_images": "test images", "share_of_test": "fraction of test"}
+    words = {"what": "unit", "total": "units in all", "crossing": "units in more than one split"}
+    words |= {"test_images": "test images", "share_of_test": "fraction of test"}
     return audit.round({"share_of_test": 3}).rename(columns=words)
 
 

@@ -75,8 +75,8 @@ def close_up_counts(
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 # %% ../../nbs/library/30fb_close_ups.ipynb #closeu15
-LEAST_FOUND = 0.97  # Fraction of close-ups in which a head must be found
-MOST_FALSE = 0.05   # Further heads an image
+LEAST_FOUND = 0.97  # Target of this project: fraction of close-ups in which a head is found
+MOST_FALSE = 0.05   # Target of this project: false heads an image
 
 
 def show_close_ups(
@@ -93,15 +93,20 @@ def show_close_ups(
 def describe_close_ups(
     counts: "pd.DataFrame",  # As `close_up_counts` returns it
 ) -> str:                    # Markdown
-    "Compare both measures with what is asked of a detector."
+    "Compare both measures with the targets of this project; name the worst kind, if one is."
     if not len(counts):
         return "This data root has no images besides frames of videos, so close-ups cannot be counted."
     row = counts.iloc[-1]
     reached = {True: "reached", False: "**missed**"}
     found = f"A head was found in {row['found']:.1%} of {row['n']} close-ups"
     asked = f"at least {LEAST_FOUND:.0%}: {reached[row['found'] >= LEAST_FOUND]}"
-    more = f"{row['false_heads']:.3f} further boxes an image were called heads"
+    more = f"{row['false_heads']:.3f} false heads an image were reported"
     most = f"at most {MOST_FALSE}: {reached[row['false_heads'] <= MOST_FALSE]}"
-    worst = counts.iloc[:-1].sort_values("found").iloc[0]
+    text = f"{found} (target of this project {asked}), and {more} (target {most})."
+    kinds = counts.iloc[:-1]
+    worst = kinds[kinds["found"].eq(kinds["found"].min())]
+    if len(worst) > 1 or len(kinds) == 1:
+        return text
+    worst = worst.iloc[0]
     least = f"Fewest were found in {worst['source']}, {worst['label']}: {worst['found']:.1%} of {worst['n']}."
-    return f"{found} ({asked}), and {more} ({most}). {least}"
+    return f"{text} {least}"

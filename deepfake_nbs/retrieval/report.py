@@ -363,11 +363,11 @@ def feature_table(
 
     colours, rows = dict(L="gray", RGB="colour"), []
     for name, one in features.items():
-        known = dict(one.identity()) | {"megabytes for 1000 images": one.dimension * 4 / 1000}
-        known |= dict(name=name, colour=colours.get(one.colour, one.colour))
-        rows.append(known | dict(what=FEATURE_WORDS.get(name, name)))
-    names = dict(dimension="numbers in a vector", side="side in pixels", name="feature", what="what it is")
-    return pd.DataFrame(rows).drop(columns="weights").rename(columns=names)
+        about = {"feature": name, "what it is": FEATURE_WORDS.get(name, name)}
+        known = one.identity() | {"megabytes for 1000 images": one.dimension * 4 / 1000}
+        rows.append(about | known | dict(colour=colours.get(one.colour, one.colour)))
+    names = dict(dimension="numbers in a vector", side="side in pixels")
+    return pd.DataFrame(rows).drop(columns=["weights", "name"]).rename(columns=names)
 
 
 def classifier_sentence(

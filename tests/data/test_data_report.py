@@ -75,7 +75,10 @@ def many_rows(n=120):
 def test_what_a_data_root_holds_and_lacks(tmp_path):
     draw_challenge(tmp_path / "challenge", 2)
     found = read_sources(tmp_path)
-    held = "The data root holds 8 images, **no videos**, **no frames with head boxes**, **no images for retrieval**."
+    held = (
+        "The data root holds 8 images, **no videos**, **no frames with head boxes**, "
+        "**no images with a role in retrieval (query, gallery)**. Retrieval searches the images of CVCS DFD instead."
+    )
     assert report.describe_sources(found) == held
     table = dataset_table(found, None)
     assert report.describe_uncounted(table).startswith(
@@ -101,6 +104,13 @@ def test_rejected_files_and_notes_are_listed():
         and "5.png" not in listed
     )
     assert report.describe_notes([]) == "Nothing." and report.describe_notes(["a", "b"]) == "- a.\n- b."
+    near = "1 of 464 test images look nearly the same as an image in another split"
+    advice = "; where they show one scene, give them one `group` in a labels.csv"
+    assert report.describe_notes([near + advice]) == f"- {near.replace('look', 'looks')}."
+    kept = (
+        "test holds 10% of the images where 15% was asked for; the splits that the sets bring along were kept"
+    )
+    assert report.describe_notes([kept]) == f"- {kept}."
 
 
 def test_format_and_size_answer_with_the_class_that_is_frequent_in_training():
@@ -132,7 +142,13 @@ def test_the_length_of_a_file_tells_only_within_one_kind(tmp_path):
         "fraction of fakes",
         "AUC of file length",
     ]
+    assert "in 1 of 1 kinds of file" in (
+        told := report.describe_file_lengths(table.assign(low=[None, 0.9], high=1))
+    )
+    assert "PNG 8 9: 1.000 [0.900, 1.000], n=90; fakes are the longer files" in told
+    assert report.describe_file_lengths(table.assign(low=0.4, high=0.6)).startswith("In no kind of file")
     one_class = report.file_length_table(rows[rows["label"].eq(1)], tmp_path, 50, 0)
+    assert report.describe_file_lengths(one_class) == ""
     assert one_class.empty and list(report.show_file_lengths(one_class)) == list(shown)
 
 
@@ -150,7 +166,9 @@ def test_both_protocols_are_audited_and_said():
         f"{leaking['published', 'groups']:.1%} of the test images (n={n_test})" in said
         and "by group it is 0.0%" in said
     )
-    assert list(report.show_audit(audit))[-2:] == ["test images", "fraction of test"]
+    shown = list(report.show_audit(audit))
+    assert shown[-2:] == ["test images", "fraction of test"]
+    assert shown[1:4] == ["unit", "units in all", "units in more than one split"]
 
 
 def test_a_figure_says_how_many_images_it_shows(tmp_path):

@@ -170,6 +170,18 @@ def test_networks_have_the_names_of_the_literature(phi, name):
     assert report.network_name(phi) == name
 
 
+def test_tables_of_a_page_have_words():
+    phase = dict(name="phase2", batch_size=4, iterations=75, epochs=10, freeze_norm=True, learning_rate=0.1)
+    record = record_of(phase=phase, learned=9, wall_seconds=60.0, images_per_second=2.0, device="cpu")
+    shown = report.show_phases(dict(phase2=record))["second phase"]
+    assert shown["batches an epoch"] == 4 and shown["batch norms frozen"] == "yes"  # 16 frames, 4 a batch
+    assert "iterations" not in shown and "name" not in shown and "learned" not in shown
+    counts = pd.DataFrame(dict(source=["A"], images=[8], fraction_dropped=[0.125], more_heads=[1]))
+    assert report.show_crops(counts).to_dict("records") == [
+        {"source": "A", "images": 8, "fraction dropped": "12.5%", "several heads detected": 1}
+    ]
+
+
 def test_frames_and_weights_are_described(film):
     sentence = report.describe_frames(film, record_of())
     assert sentence.startswith(
@@ -207,6 +219,11 @@ def test_the_criteria_are_compared_and_ties_are_named():
         record_of(epochs=dict(loss=2, ap=2)), history[:2], dict(ap=metrics, loss=metrics)
     )
     assert same.endswith("validation loss chooses the same epoch (n=40 frames).")
+    assert sentence.endswith("the lowest validation loss among them decided.")
+    every = history.assign(validation_ap50=1.0)
+    assert "is 1.000 at all 3 epochs, so" in report.describe_criteria(
+        record_of(), every, dict(ap=metrics, loss=metrics)
+    )
     assert "phase2" in report.describe_used(record_of()) and "a score of 0.62," in report.describe_used(
         record_of()
     )
