@@ -302,12 +302,12 @@ def describe_file_lengths(
         return ""
     if told.empty:
         return "In no kind of file with an interval does the interval exclude chance level."
-    each = [f"{row.kind}: {show_value(row.auc_of_file_length, row.low, row.high)}, n={row.n}; "
-            f"fakes are the {'longer' if row.auc_of_file_length > 0.5 else 'shorter'} files"
+    each = [f"{row.kind} ({show_value(row.auc_of_file_length, row.low, row.high)}, n={row.n}; "
+            f"fakes are the {'longer' if row.auc_of_file_length > 0.5 else 'shorter'} files)"
             for row in told.itertuples()]
-    text = f"The interval excludes chance level in {len(told)} of {len(known)} kinds of file with one"
     far = told["auc_of_file_length"].sub(0.5).abs().max()
-    return f"{text} ({'. '.join(each)}). The largest distance from 0.5 is {far:.3f}."
+    text = f"The interval excludes chance level for {' and for '.join(each)}"
+    return f"{text}: the length of a file tells something about its class. The largest distance is {far:.3f}."
 
 # %% ../../nbs/library/10l_report.ipynb #data17l23
 def both_protocols(

@@ -607,14 +607,16 @@ def plot_recall(
     fig, grid = plt.subplots(n_lines, n_columns, **how)
     marks = [k for k in RECALL_AT if k <= largest]
     ticks = marks + [largest] * (largest >= 1.3 * marks[-1])  # Labels of 10 and 11 would touch
-    for ax, feature in zip(grid.flat, features, strict=False):
+    for i, (ax, feature) in enumerate(zip(grid.flat, features, strict=False)):
         _draw_recall(ax, scores[scores["feature"].eq(feature)], ks, marks)
         ax.set(xscale="log", ylim=(0, 1.03), xticks=ticks, xticklabels=ticks)
+        if i + n_columns >= len(features):  # The lowest of its column
+            ax.set_xlabel("k", fontsize=9)
+            ax.tick_params(labelbottom=True)
         ax.set_title(feature, fontsize=9)
         ax.spines[["top", "right"]].set_visible(False)
     for ax in grid.flat[len(features) :]:
         ax.axis("off")
-    fig.supxlabel("k", fontsize=9)
     fig.supylabel("recall@k", fontsize=9)
     lines = {line.get_label(): line for ax in grid.flat for line in ax.get_lines()}
     fig.legend(lines.values(), lines, loc="outside lower center", ncols=2, fontsize=8, frameon=False)

@@ -142,10 +142,9 @@ def test_the_length_of_a_file_tells_only_within_one_kind(tmp_path):
         "fraction of fakes",
         "AUC of file length",
     ]
-    assert "in 1 of 1 kinds of file" in (
-        told := report.describe_file_lengths(table.assign(low=[None, 0.9], high=1))
-    )
-    assert "PNG 8 9: 1.000 [0.900, 1.000], n=90; fakes are the longer files" in told
+    told = report.describe_file_lengths(table.assign(low=[None, 0.9], high=1))
+    assert "for PNG 8 9 (1.000 [0.900, 1.000], n=90; fakes are the longer files):" in told
+    assert "The largest distance is 0.500." in told and "JPEG" not in told
     assert report.describe_file_lengths(table.assign(low=0.4, high=0.6)).startswith("In no kind of file")
     one_class = report.file_length_table(rows[rows["label"].eq(1)], tmp_path, 50, 0)
     assert report.describe_file_lengths(one_class) == ""
