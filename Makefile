@@ -141,7 +141,7 @@ $(DONE)/reproduce_one_number.ipynb: $(RUN)/settings.json $(DONE)/04_baselines.ip
 $(DONE)/06b_photographs.ipynb: $(wildcard papers/results/*) | $(DONE)/06a_classifiers.ipynb
 $(DONE)/07_our_faces.ipynb $(DONE)/08_demo.ipynb: $(DONE)/06a_classifiers.ipynb $(DONE)/03_image_retrieval.ipynb $(FOUND_HEADS)
 $(DONE)/ethics.ipynb: $(DONE)/06a_classifiers.ipynb | $(DONE)/08_demo.ipynb
-$(DONE)/all_numbers.ipynb: $(DONE)/01_datasets.ipynb $(FOUND_HEADS) $(DONE)/03_image_retrieval.ipynb $(DONE)/04_baselines.ipynb $(DONE)/06a_classifiers.ipynb $(DONE)/06d_comparisons.ipynb $(DONE)/06e_report_reading.ipynb $(DONE)/07_our_faces.ipynb $(wildcard papers/results/*)
+$(DONE)/all_numbers.ipynb: $(DONE)/01_datasets.ipynb $(FOUND_HEADS) $(DONE)/03_image_retrieval.ipynb $(DONE)/04_baselines.ipynb $(DONE)/05_architectures.ipynb $(DONE)/06a_classifiers.ipynb $(DONE)/06d_comparisons.ipynb $(DONE)/06e_report_reading.ipynb $(DONE)/07_our_faces.ipynb $(wildcard papers/results/*)
 $(DONE)/conclusions.ipynb: $(DONE)/all_numbers.ipynb
 $(DONE)/index.ipynb: $(DONE)/all_numbers.ipynb $(DONE)/conclusions.ipynb | $(DONE)/05_architectures.ipynb $(DONE)/06b_photographs.ipynb $(DONE)/08_demo.ipynb $(DONE)/ethics.ipynb $(AUDIT) $(DONE)/model_card.ipynb $(DONE)/reproduce_one_number.ipynb
 

@@ -84,3 +84,20 @@ def test_environments_for_a_browser_install_what_make_setup_does():
     assert (ROOT / ".binder" / "runtime.txt").read_text(encoding="utf-8") == "python-3.11\n"
     made = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8"))
     assert made["postCreateCommand"] == "make setup"
+
+
+def test_the_table_of_sections_counts_the_chapters_of_their_lists():
+    row = r"^\| \[[^\]]+\]\(library/(\w+\.ipynb)\) \| (\d+) min \|$"
+    listed = {}
+    for text in cells():
+        if (title := re.match(r"## (.+)\n", text)) and (rows := re.findall(row, text, re.M)):
+            listed[title[1]] = {name: int(minutes) for name, minutes in rows}
+    all_chapters = {path.name for path in (ROOT / "nbs/library").glob("*.ipynb")}
+    assert {name for rows in listed.values() for name in rows} == all_chapters
+    table = re.findall(r"^\| \[([^\]]+)\]\(#[\w-]+\) \| (\d+) \| ([\d.]+) h \|$", "\n".join(cells()), re.M)
+    sums = [(name, str(len(rows)), f"{sum(rows.values()) / 60:.1f}") for name, rows in listed.items()]
+    assert table == sums
+    day = next(text for text in cells() if "**If you have one day**" in text)
+    minutes = {name: time for rows in listed.values() for name, time in rows.items()}
+    hours = sum(minutes[name] for name in re.findall(r"library/(\w+\.ipynb)", day)) / 60
+    assert f"({hours:.0f} hours of reading)" in day

@@ -106,7 +106,8 @@ def _facts(names: dict[int, list[str]], records: dict[int, dict], numbers: Seque
 
 
 def _rounded(found: dict[str, Any]) -> dict[str, Any]:
-    return {key: round(float(found[key]), 4) for key in ("measured", "low", "high")} | dict(n=found["n"])
+    numbers = {key: round(float(found[key]), 6) for key in ("measured", "low", "high")}  # Shown with three
+    return numbers | dict(n=found["n"])
 
 
 def _best_other(run: Path, records: dict[int, dict]) -> tuple[int, ...]:
@@ -239,7 +240,7 @@ def search_conclusions(
     for row in rows:
         if row["id"] in found:
             difference, text = found[row["id"]]
-            row |= dict(measured=round(difference, 4), protocol=f"group; validation accuracy, {text}",
+            row |= dict(measured=round(difference, 6), protocol=f"group; validation accuracy, {text}",
                         data=Path(run).name.partition("-")[2])
     return rows
 

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['SANITY_CHECKS', 'LEFT_OUT', 'DATA_NAMES', 'read_aucs', 'best_run_sentence', 'leakage_sentences',
            'sanity_check_sentences', 'describe_findings', 'direction_verdict', 'direction_line', 'conclusions_table',
-           'measured_sets', 'conclusions_beside', 'verdict_sentence', 'conclusions_text']
+           'measured_sets', 'conclusions_beside', 'verdict_sentence', 'agreed_sentence', 'conclusions_text']
 
 # %% ../../nbs/library/60j_findings.ipynb #find03
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -219,9 +220,14 @@ def _sift(measured: pd.DataFrame, published: pd.Series) -> dict[str, Any]:
     id = "baselines-group-svm-balanced_accuracy"
     if id not in measured.index:
         return line
-    claim = measured.loc[id]
+    claim, area = measured.loc[id], "baselines-group-svm-auc"
+    shown = f"balanced accuracy {_shown(claim)}"
+    if claim["measured"] == 0.5 and claim["low"] != claim["low"]:
+        shown += " (it answers one class at its threshold)"
+    if area in measured.index:  # Of the order of the images, which needs no threshold
+        shown += f"; AUC {_shown(measured.loc[area])}"
     return line | dict(
-        measured=f"balanced accuracy {_shown(claim)}",
+        measured=shown,
         n=claim["n"],
         verdict=direction_verdict(claim["low"] - 0.5, claim["high"] - 0.5),
     )
@@ -265,6 +271,21 @@ def _why_not(id: str, measured: pd.DataFrame, learned: pd.DataFrame) -> str:
     return ""
 
 
+def _unlearned_text(id: str, learned: pd.DataFrame) -> str:
+    "Which networks of a comparison did not learn; empty where all did, or none."
+    runs = [number for number in _runs_behind(id) if number in learned.index]
+    unlearned = [number for number in runs if learned.loc[number, "learned"] == UNLEARNED]
+    return f"{join_runs(unlearned)} did not learn" if 0 < len(unlearned) < len(runs) else ""
+
+
+def _how_text(id: str, protocol: str) -> str:
+    "What was compared, and over how many seeds."
+    how, seeds = protocol.split("; ", 1)[-1], re.search(r"\d+( to \d+)? seeds? a run", protocol)
+    more = {"conclusion-run_3": ", the best of the others on validation",
+            "conclusion-independence": " of the leakage audit"}
+    return how + more.get(id, "") + (f"; {seeds[0]}" if seeds else "")
+
+
 def direction_line(
     id: str,                 # Of a conclusion in papers/original/claims.csv
     measured: pd.DataFrame,  # As `read_measured` returns it
@@ -278,16 +299,18 @@ def direction_line(
     found = cosine_difference(measured) if id == "conclusion-cosine" and not found else found
     if not found:
         return line
-    how, n = str(found.get("protocol") or "").split("; ", 1)[-1], found.get("n")
+    how, n = _how_text(id, str(found.get("protocol") or "")), found.get("n")
     if id == "conclusion-independence":
         verdict = "contradicted" if found["measured"] < 0 else "not comparable"
         return line | dict(measured=how, n=n, verdict=verdict)
     digits = 1 if "of ten images" in how else 3
     why = "one split, no predictions kept" if "validation accuracy" in how else "too few groups"
     text = show_value(found["measured"], found["low"], found["high"], digits, why, "+")
-    against = _why_not(id, measured, learned_runs(measured))
+    learned = learned_runs(measured)
+    against, note = _why_not(id, measured, learned), _unlearned_text(id, learned)
     verdict = "not comparable" if against else direction_verdict(found["low"], found["high"])
-    return line | dict(measured="; ".join(filter(None, [f"{text} ({how})", against])), n=n, verdict=verdict)
+    shown = "; ".join(filter(None, [f"{text} ({how})", against, note]))
+    return line | dict(measured=shown, n=n, verdict=verdict)
 
 # %% ../../nbs/library/60j_findings.ipynb #find22b
 def _own_many_real(table2: pd.DataFrame, arithmetic: pd.DataFrame) -> dict[str, Any]:
@@ -387,15 +410,17 @@ def measured_sets(
 
 def conclusions_beside(
     tables: dict[str, pd.DataFrame],  # By name of the data: as `conclusions_table` returns them
-) -> pd.DataFrame:  # section, claim, source, published; for each set what was measured, and the verdict
-    "The conclusions with the evidence of each set of data side by side."
+) -> pd.DataFrame:  # section, claim, the verdict for each set, source, published, and what was measured
+    "The conclusions with the evidence of each set of data side by side; verdicts first, for a narrow screen."
     first = next(iter(tables.values()))
-    beside = first[["section", "claim", "source", "published"]].copy()
+    beside = first[["section", "claim"]].copy()
+    for name, table in tables.items():
+        beside[f"{name}: verdict"] = table["verdict"]
+    beside = beside.join(first[["source", "published"]])
     for name, table in tables.items():
         words = ["" if pd.isna(n) else str(n) for n in table["n"]]
         n = [f" (n={word})" if word.isdigit() else f" ({word})" if word else "" for word in words]
         beside[f"{name}: measured"] = table["measured"] + n
-        beside[f"{name}: verdict"] = table["verdict"]
     return beside
 
 # %% ../../nbs/library/60j_findings.ipynb #find25c
@@ -409,6 +434,20 @@ def verdict_sentence(
     return f"Of {len(conclusions)} conclusions of the original report{where}: {counts}."
 
 
+def agreed_sentence(
+    tables: dict[str, pd.DataFrame],  # By name of the data, as `conclusions_table` returns them
+) -> str:                             # "Reproduced on embedded data and photographs: ..."
+    "Which conclusions hold and which do not, whatever the data."
+    claims = next(iter(tables.values()))["claim"]
+    words = [table["verdict"].reset_index(drop=True) for table in tables.values()]
+    parts, where = [], " and ".join(tables)
+    for word, kinds in (("Reproduced", ["reproduced"]), ("Refuted", ["contradicted", "impossible"])):
+        every = pd.concat([one.isin(kinds) for one in words], axis=1).all(axis=1)
+        found = "; ".join(f"“{claim}”" for claim in claims[every.to_numpy()])
+        parts.append(f"{word} on {where}: {found or 'no conclusion'}.")
+    return " ".join(parts)
+
+
 def conclusions_text(
     sets: dict[str, tuple[str, pd.DataFrame]],  # As `measured_sets` returns them
     tables: dict[str, pd.DataFrame],            # As `conclusions_table` returns them, by the same names
@@ -419,4 +458,5 @@ def conclusions_text(
     files = ", ".join(f"{name}: {text}" for name, text in read.items())
     both = [table["verdict"] for table in tables.values()]
     agree = int((both[0].to_numpy() == both[-1].to_numpy()).sum())
-    return " ".join([*lines, f"The verdicts of both agree on {agree} conclusions. Read from {files}."])
+    counted = " ".join([*lines, f"The verdicts of both agree on {agree} conclusions. Read from {files}."])
+    return f"{agreed_sentence(tables)}\n\n{counted}"

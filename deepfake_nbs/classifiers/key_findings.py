@@ -169,7 +169,7 @@ DECIDED = ("reproduced", "contradicted", "impossible")
 def short_verdicts(
     tables: dict[str, pd.DataFrame],  # By name of the data, as `findings.conclusions_table` returns them
     most: int = 15,                   # Lines
-) -> pd.DataFrame:  # conclusion of the report, section, one column a set of data
+) -> pd.DataFrame:  # conclusion of the report, one column a set of data, section: verdicts show on a telephone
     "The conclusions with the clearest verdicts, in the order of the report."
     if not tables:
         return pd.DataFrame(columns=["conclusion of the report", "section"])
@@ -179,4 +179,5 @@ def short_verdicts(
     kept = clear.sort_values(ascending=False, kind="stable").index[:most].sort_values()
     columns = dict(claim="conclusion of the report", section="section")
     view = first[list(columns)].rename(columns=columns).reset_index(drop=True)
-    return view.join(words).loc[kept].reset_index(drop=True)
+    columns = ["conclusion of the report", *words.columns, "section"]
+    return view.join(words)[columns].loc[kept].reset_index(drop=True)

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['MEASURED', 'KEPT', 'VERDICT', 'BUDGETS', 'FILTER', 'SORT', 'LOOKS', 'published_beside', 'add_photographs',
-           'is_setting', 'add_verdicts', 'verdicts_sentence', 'progress_table', 'progress_sentence', 'results_view',
-           'reading_view', 'filtered_html', 'networks_table', 'networks_sentence']
+           'is_setting', 'add_verdicts', 'inside_sentence', 'verdicts_sentence', 'progress_table', 'titled_pages',
+           'progress_sentence', 'results_view', 'reading_view', 'filtered_html', 'networks_view', 'networks_table',
+           'networks_sentence']
 
 # %% ../../nbs/library/60m_numbers.ipynb #num04
 import json
@@ -20,6 +21,7 @@ from deepfake_nbs.classifiers.verdicts import (
     count_verdicts,
     is_result,
     learned_runs,
+    page_title,
     read_measured,
     result_verdicts,
     training_records,
@@ -102,6 +104,26 @@ def add_verdicts(
     return claims.assign(**{name: found[name] for name in VERDICT})
 
 
+def inside_sentence(
+    results: pd.DataFrame,  # Results with the columns of `add_verdicts` and `add_photographs`
+    data: str,              # Name of the data root of the run
+) -> str:                   # Markdown
+    "How many published values lie inside our interval, and what that is worth."
+    name, parts = "embedded data" if data == "miniature" else f"`{data}`", []
+    for where, side in ((name, ""), ("photographs", "real ")):
+        reasons = results[f"{side}reason"]
+        known = reasons.str.contains("the published value lies (?:inside|outside)")
+        if known.any():
+            inside = reasons.str.contains("the published value lies inside").sum()
+            parts.append(f"{inside} of {known.sum()} results on {where}")
+    if not parts:
+        return "No published value has a measured interval beside it yet."
+    decided = results[["verdict", "real verdict"]].isin(["reproduced", "compatible", "contradicted"])
+    worth = ("" if decided.any(axis=None) else
+             " That confirms none of them and refutes none: settings or images differ from the report's.")
+    return f"The published value lies inside our 95 % interval for {' and '.join(parts)}.{worth}"
+
+
 def verdicts_sentence(
     results: pd.DataFrame,  # Results with the columns of `add_verdicts` and `add_photographs`
     data: str,              # Name of the data root of the run
@@ -120,6 +142,13 @@ def progress_table(
     "How many results each page has measured."
     groups = claims.assign(measured=claims["status"].eq("measured")).groupby("notebook")
     return groups.agg(section=("section", "first"), published=("id", "size"), measured=("measured", "sum"))
+
+
+def titled_pages(
+    frame: pd.DataFrame,  # With a column notebook
+) -> pd.DataFrame:        # The same with a column page, of titles
+    "A table for reading, with pages by title."
+    return frame.assign(notebook=frame["notebook"].map(page_title)).rename(columns=dict(notebook="page"))
 
 
 def _gaps_sentence(claims: pd.DataFrame, settings: Settings) -> str:
@@ -160,13 +189,19 @@ def progress_sentence(
     return f"{start} {_gaps_sentence(claims, settings)}"
 
 # %% ../../nbs/library/60m_numbers.ipynb #num20
+def _show_number(text: str, count: bool) -> str:
+    "Three digits after the point; a count has none, and words stay as they are."
+    value = pd.to_numeric(text, errors="coerce")
+    return text if pd.isna(value) else f"{value:.0f}" if count and value == int(value) else f"{value:.3f}"
+
+
 def _show_side(shown: pd.DataFrame, side: str) -> None:
     "Round the numbers of one side; those of a network that did not learn are replaced by these words."
     names = [f"{side}{name}" for name in ("measured", "low", "high")]
+    counts = shown["unit"].ne("share") & pd.to_numeric(shown[names[1]], errors="coerce").isna()
     for column in names:
-        number = pd.to_numeric(shown[column], errors="coerce").round(3)
-        pairs = zip(shown[column], number, strict=True)
-        shown[column] = [text if pd.isna(value) else f"{value:g}" for text, value in pairs]
+        pairs = zip(shown[column], counts, strict=True)
+        shown[column] = [_show_number(text, count) for text, count in pairs]
     if f"{side}learned" in shown:
         shown.loc[shown[f"{side}learned"].eq(UNLEARNED), names] = [UNLEARNED, "", ""]
 
@@ -248,7 +283,24 @@ def filtered_html(
 def _network_name(name: str, config: dict) -> str:
     if name.isdigit():
         return f"run {name}"
-    return f"run {config['row'] or name}, {config['protocol']} split, {config['schedule']} schedule"
+    number = f"run {config['row']}" if config["row"] else "a run outside Table 1"
+    again = f", seed {config['seed']}" if "-seed" in name else ""
+    return f"{number}, {config['protocol']} split, {config['schedule']} schedule{again}"
+
+
+_KINDS = dict(xception="Xception", midway="MidwayXception", light="LightXception",
+              light_midway="LightXception with the short cuts of MidwayXception")
+_STARTS = {"none": "random weights", "imagenet": "ImageNet weights", "coco": "COCO weights"}
+
+
+def networks_view(
+    networks: pd.DataFrame,  # As `networks_table` returns it
+) -> pd.DataFrame:           # The same for reading
+    "Networks with words for what code calls by short names."
+    kinds = networks["kind"].map(lambda kind: _KINDS.get(kind, kind.replace("timm:", "timm's ")))
+    starts = networks["started_from"].map(lambda start: _STARTS.get(start, start))
+    view = networks.assign(kind=kinds, started_from=starts)
+    return view.rename(columns=dict(images="training images", started_from="started from"))
 
 
 def networks_table(
@@ -277,8 +329,13 @@ def networks_sentence(
     data: str,               # Name of the data root
 ) -> str:
     "Whose terms apply to the networks of a run."
-    synthetic = data == "miniature" and len(networks) and networks["started_from"].eq("none").all()
-    if not synthetic:
+    own = networks["started_from"].eq("none") if len(networks) else pd.Series(dtype=bool)
+    if data == "miniature" and len(own) and not own.all():
+        others = ", ".join(networks.loc[~own, "network"])
+        return ("They were trained on synthetic portraits alone (`miniature`), which are free to use. Those that "
+                f"did not start from random weights ({others}) stand under the terms of the weights that they "
+                "started from. Their scores on photographs of people are meaningless.")
+    if data != "miniature" or not len(own):
         terms = "the terms of the sets in it apply to them, and those of the weights that they started from"
         return f"They were trained on `{data}`: {terms}."
     seen = "They started from random weights and were trained on synthetic portraits alone."

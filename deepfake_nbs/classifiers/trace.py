@@ -69,6 +69,7 @@ class Trace:
     records: list[dict[str, Any]]     # The run.json of each
     predictions: list[pd.DataFrame]   # path, label, probability, group of each
     source: Source
+    title: str = ""                   # What the number is, in words
 
 
 def _row_of(path: Path, claim: str) -> dict[str, str]:
@@ -94,6 +95,13 @@ def _training_files(run: Path, source: Source) -> tuple[list[Path], list[pd.Data
     return folders, [read_predictions(folder, source.split, checkpoint) for folder in folders]
 
 # %% ../../nbs/library/60mb_trace.ipynb #trc15
+def _own_title(source: Source) -> str:
+    "What a number that the report does not have is, in words."
+    metric = "AUC" if source.metric == "auc" else source.metric.replace("_", " ")
+    name = f"Run {source.name}" if source.kind == "training" else source.name
+    return f"{name}: {metric} on the {source.split} split"
+
+
 def follow_claim(
     run: str | Path,  # Run folder; it need not be there
     claim: str,       # Id, as for `claim_source`
@@ -104,8 +112,9 @@ def follow_claim(
     row = _row_of(run / "claims.csv", claim)
     folders, predictions = find(run, source) if row.get("measured") else ([], [])
     records = [json.loads((folder / "run.json").read_text(encoding="utf-8")) for folder in folders]
-    published = _row_of(project_root() / "papers" / "original" / "claims.csv", claim).get("published", "")
-    return Trace(claim, published, row, folders, records, predictions, source)
+    listed = _row_of(project_root() / "papers" / "original" / "claims.csv", claim)
+    title = listed.get("claim") or _own_title(source)
+    return Trace(claim, listed.get("published", ""), row, folders, records, predictions, source, title)
 
 # %% ../../nbs/library/60mb_trace.ipynb #trc22
 CLAIM_DIGITS = 4  # After the point, in claims.csv
@@ -130,23 +139,48 @@ def agrees(
     return abs(float(trace.row["measured"]) - value) < 10**-CLAIM_DIGITS / 2
 
 # %% ../../nbs/library/60mb_trace.ipynb #trc27
+def _published_text(trace: Trace, again: pd.Series | None) -> str:
+    "What the report states, on which side of our interval, and the verdict with its reason."
+    if not trace.published:
+        return f"The report has no number of this kind: {trace.title}."
+    said = f"The report states {trace.published}" + ("" if again is not None else f" for *{trace.title}*")
+    if again is not None and again["low"] == again["low"]:
+        inside = again["low"] <= float(trace.published) <= again["high"]
+        said += f", {'inside' if inside else 'outside'} this interval"
+    word, reason = (trace.row.get(key, "") for key in ("verdict", "reason"))
+    return f"{said}. Verdict: *{word}* ({reason.removesuffix('.')})." if word else f"{said}."
+
+
+def _one_class_text(trace: Trace) -> str:
+    "That a classifier answers one class at its threshold; empty where it answers both."
+    fake = pd.concat([rows["probability"] for rows in trace.predictions]) >= 0.5
+    if fake.nunique() != 1:
+        return ""
+    word = "fake" if fake.iloc[0] else "real"
+    frequencies = "its accuracy and recall follow from the class frequencies"
+    return f"At the threshold 0.5 the classifier calls every image {word}, so {frequencies}."
+
+
 def trace_sentence(
     trace: Trace,
     again: pd.Series | None,  # As `recompute` returns it; None where there are no predictions
 ) -> str:
     "What was published, what was measured, and whether the predictions give it."
-    published = f"*The report states* {trace.published or 'nothing'} for"
     if not trace.row.get("measured"):
-        return f"{published} `{trace.claim}`. This run has not measured it, so there is nothing to follow."
+        return f"{_published_text(trace, None)} This run has not measured it, so there is nothing to follow."
     kept = float(trace.row["measured"])
-    said = f"{published} `{trace.claim}`; `claims.csv` of this run keeps {kept:.{CLAIM_DIGITS}f}."
+    said = f"`claims.csv` of this run keeps {kept:.{CLAIM_DIGITS}f} for *{trace.title}* (`{trace.claim}`)"
     if again is None:
-        return f"{said} The predictions behind it are not on this machine, so it was not computed again."
+        gone = "the predictions behind it are not on this machine, so it was not computed again"
+        return f"{said}; {gone}. {_published_text(trace, None)}"
     shown = show_value(again["value"], again["low"], again["high"], CLAIM_DIGITS, why=again["why"])
     about = f"{shown}, from {again['n']:.0f} images in {again['groups']:.0f} groups"
     seeds = f", mean over {again['seeds']:.0f} seeds" if again["seeds"] > 1 else ""
-    found = "Both agree" if agrees(trace, again) else "**They do not agree**: one of the files was changed"
-    return f"{said} Computed again from the predictions: {about}{seeds}. {found}."
+    found = ("**The kept and the recomputed value agree.**" if agrees(trace, again) else
+             "**The kept and the recomputed value do not agree**: one of the files was changed.")
+    parts = [f"{found} {said}; computed again from the predictions, it is {about}{seeds}.",
+             _published_text(trace, again), _one_class_text(trace)]
+    return " ".join(part for part in parts if part)
 
 # %% ../../nbs/library/60mb_trace.ipynb #trc30
 def steps_table(
@@ -171,10 +205,13 @@ def steps_table(
 def predictions_view(
     trace: Trace,
     n: int = 6,     # Images to show, half of each label
-) -> pd.DataFrame:  # image, label, P(fake), group
+) -> pd.DataFrame:  # image, label, P(fake), predicted (at the threshold 0.5), group
     "The first predictions of each label, of the first seed."
     empty = pd.DataFrame(columns=["path", "label", "probability", "group"])
     rows = trace.predictions[0] if trace.predictions else empty
     rows = rows.groupby("label", sort=True).head(n // 2)[["path", "label", "probability", "group"]]
-    rows = rows.assign(label=rows["label"].map({0: "real", 1: "fake"}))
+    names = {0: "real", 1: "fake"}
+    predicted = rows["probability"].ge(0.5).astype(int).map(names)
+    rows = rows.assign(label=rows["label"].map(names))
+    rows.insert(3, "predicted", predicted)
     return rows.rename(columns=dict(path="image", probability="P(fake)"))

@@ -188,7 +188,7 @@ def test_a_conclusion_about_runs_is_a_direction(low, high, verdict):
         "conclusion-adam",
         {"conclusion-adam": [(low + high) / 2, low, high, 900, "group, 3 seeds a run; AUC"]},
     )
-    assert row.verdict == verdict and row.measured.endswith("(AUC)") and row.n == 900
+    assert row.verdict == verdict and row.measured.endswith("(AUC; 3 seeds a run)") and row.n == 900
     assert (row.source, row.published) == ("its text", "accuracy .843; .824 and .776")
 
 
@@ -198,6 +198,7 @@ def test_networks_that_did_not_learn_are_not_compared():
     row = line_of("conclusion-adam", claim | chance)
     assert row.verdict == "not comparable" and "none of these networks learned" in row.measured
     one = chance | {"table2-2-validation_auc": [0.7, 0.65, 0.75, 900]}
+    assert line_of("conclusion-adam", claim | one).measured.endswith("; runs 4 and 5 did not learn")
     assert line_of("conclusion-adam", claim | one).verdict == "reproduced", (
         "one that learned beats two that did not"
     )
@@ -221,7 +222,10 @@ def test_leakage_and_settings_without_predictions():
         "conclusion-independence": [-36, NOTHING, NOTHING, 72, "published; 36 of 72 groups in several splits"]
     }
     row = line_of("conclusion-independence", leak)
-    assert (row.measured, row.verdict) == ("36 of 72 groups in several splits", "contradicted")
+    assert (row.measured, row.verdict) == (
+        "36 of 72 groups in several splits of the leakage audit",
+        "contradicted",
+    )
     none = {
         "conclusion-independence": [0, NOTHING, NOTHING, 72, "published; 0 of 72 groups in several splits"]
     }
@@ -294,7 +298,9 @@ def test_two_sets_of_data_stand_side_by_side(project):
         "as in the file that is kept of the run"
     )
     assert beside.shape[1] + 1 == 8, "a table for reading has at most eight columns"
+    assert list(beside)[1:3] == ["embedded data: verdict", "photographs: verdict"], "seen on a telephone"
     text = findings.conclusions_text(sets, tables)
+    assert text.startswith("Reproduced on embedded data and photographs: no conclusion. Refuted on ")
     assert (
         "on the photographs:" in text
         and "agree on 24 conclusions" in text

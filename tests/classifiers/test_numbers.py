@@ -70,8 +70,30 @@ def test_a_precision_of_a_finished_run_that_has_none_is_undefined(claims):
     claims.loc[row, ["real measured", "measured"]] = ["0.71249", "0.5"]
     claims.loc[claims["id"].str.startswith("table2-1-precision"), "real measured"] = ""
     view = numbers.results_view(claims)
-    assert view.loc[row, ["real measured", "measured"]].values.tolist() == [["0.712", "0.5"]]
+    assert view.loc[row, ["real measured", "measured"]].values.tolist() == [["0.712", "0.500"]]
     assert view.loc[claims["id"].str.startswith("table2-1-precision"), "real measured"].eq("undefined").all()
+
+
+def test_counts_have_no_digits_and_every_other_number_three(claims):
+    claims = numbers.add_photographs(claims).set_index("id", drop=False)
+    claims.loc["datasets-challenge-images", "measured"] = "1600"
+    claims.loc["retrieval-common", ["measured", "low", "high"]] = ["4.0", "4.078", "4.76"]
+    view = numbers.results_view(claims)
+    assert view.loc["datasets-challenge-images", "measured"] == "1600"
+    assert view.loc["retrieval-common", ["measured", "low", "high"]].tolist() == ["4.000", "4.078", "4.760"]
+
+
+def test_published_values_inside_an_interval_are_counted_and_a_page_has_a_title(claims):
+    inside, outside = (
+        f"the published value lies {word} the interval; 192 px." for word in ("inside", "outside")
+    )
+    results = pd.DataFrame({"reason": [inside, outside, "no run."], "real reason": [inside, inside, ""]})
+    results = results.assign(verdict="not comparable", **{"real verdict": "not comparable"})
+    said = numbers.inside_sentence(results, "miniature")
+    assert "for 1 of 2 results on embedded data and 2 of 2 results on photographs. That confirms none" in said
+    assert "confirms none" not in numbers.inside_sentence(results.assign(verdict="compatible"), "miniature")
+    pages = numbers.titled_pages(claims[["notebook"]])["page"]
+    assert "Head detection" in set(pages) and not pages.str.match(r"\d\d").any()
 
 
 def test_networks_say_what_they_have_seen(run, tmp_path):

@@ -35,12 +35,27 @@ def test_a_number_is_computed_again_from_the_predictions_of_its_classifier_alone
     assert again["value"] == pytest.approx(16 / 20) and again["n"] == 20 and again["groups"] == 10
     assert trace.agrees(found, again)
     text = trace.trace_sentence(found, again)
-    assert found.published in text and "0.8000 [" in text and text.endswith("Both agree.")
+    assert text.startswith("**The kept and the recomputed value agree.**") and "it is 0.8000 [" in text
+    assert "The report states .6756, inside this interval." in text and "class frequencies" not in text
+
+
+def test_the_sentence_says_the_verdict_on_the_published_value_and_names_a_constant_classifier(tmp_path):
+    run = write_run(tmp_path, 0.5, 10)
+    path = run / "baselines" / "group" / "predictions.csv"
+    path.write_text(path.read_text().replace("0.1,g", "0.5,g").replace("0.9,g", "0.5,g"))
+    (run / "claims.csv").write_text(
+        "id,measured,protocol,verdict,reason\nbaselines-svm-accuracy,0.5,group,not comparable,other images.\n"
+    )
+    found = trace.follow_claim(run, "baselines-svm-accuracy")
+    text = trace.trace_sentence(found, trace.recompute(found))
+    assert "keeps 0.5000 for *Accuracy of the SVM on SIFT words*" in text
+    assert "Verdict: *not comparable* (other images)." in text and "calls every image fake" in text
+    assert trace.predictions_view(found)["predicted"].eq("fake").all()
 
 
 def test_a_number_that_was_changed_is_found_out(tmp_path):
     found = trace.follow_claim(write_run(tmp_path, 0.8001, 16), "baselines-svm-accuracy")
-    assert "They do not agree" in trace.trace_sentence(found, trace.recompute(found))
+    assert "recomputed value do not agree" in trace.trace_sentence(found, trace.recompute(found))
 
 
 def test_the_steps_name_files_that_are_there(tmp_path):

@@ -49,7 +49,7 @@ def test_the_interval_of_a_run_is_that_of_its_validation_groups(run):
     assert set(rows) == {"table2-1-validation_auc", "table2-8-validation_auc"}
     for number in (1, 8):
         predictions = read_predictions(run / "training" / str(number), "validation")
-        auc, row = classification_metrics(predictions, 1).loc["auc"], rows[f"table2-{number}-validation_auc"]
+        auc, row = classification_metrics(predictions).loc["auc"], rows[f"table2-{number}-validation_auc"]
         assert row["measured"] == pytest.approx(auc["value"], abs=1e-4) and row["n"] == len(predictions)
         assert row["low"] == pytest.approx(auc["low"], abs=1e-4, nan_ok=True) and row["published"] == ""
 
@@ -144,7 +144,7 @@ def test_what_is_missing_says_why(root):
     assert found["table2-2-precision_0"] == "undefined: the network predicts this class for no test image."
     assert found["table2-2-test_accuracy"] == "the test images of run 2 have not been read."
     assert found["epoch-24-accuracy"] == "run 8 was trained for 10 epochs; epoch 24 is read in a run of 24."
-    assert found["heads-phase1-map"].startswith("page `02_head_detection` measured no such number")
+    assert found["heads-phase1-map"].startswith("the page “Head detection” measured no such number")
     gone = decide(root, {}, records, absent="no run is kept")
     assert gone["reason"][gone["verdict"].eq("not measured")].eq("no run is kept.").all()
 

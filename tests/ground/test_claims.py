@@ -131,7 +131,7 @@ NOTHING = float("nan")
         ),
         ("15000", 15000, NOTHING, NOTHING, {}, "reproduced", "the published one."),
         ("15000", 1600, NOTHING, NOTHING, {}, "contradicted", "the value is another."),
-        ("4", 4, NOTHING, NOTHING, dict(images="synthetic"), "compatible", "the published one; synthetic."),
+        ("4", 4, NOTHING, NOTHING, dict(images="synthetic"), "not comparable", "one; synthetic."),
         ("15000", 1600, NOTHING, NOTHING, dict(images="synthetic"), "not comparable", "another; synthetic."),
         (
             ".85",
