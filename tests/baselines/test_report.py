@@ -209,7 +209,8 @@ def test_scores_by_siblings_count_only_images_with_siblings():
 )
 def test_leakage_sentence_follows_the_intervals_of_both_classifiers_and_metrics(monkeypatch, ends, clause):
     gaps = [dict(difference=0.05, low=low, high=high, why="") for low, high in ends]
-    monkeypatch.setattr(report, "subtract_metrics", lambda *_, found=iter(gaps): next(found))
+    found = iter(gaps)
+    monkeypatch.setattr(report, "subtract_metrics", lambda *_: next(found))
     manifest = pd.DataFrame(dict(group=[1, 1, 2, 3], split=["train", "test", "test", "train"]))
     parts = {"group": [1, 2], "published": [2, 3, 3]}
     parts = {
