@@ -374,7 +374,7 @@ def speed_sentence(
 ) -> str:
     "How the speed of `measure_variants` was measured."
     return (f"Speed: the bare network on the CPU in float32 with {torch.get_num_threads()} threads, "
-            f"batches of {SPEED_BATCH} images of {image_size} pixels, the fastest of {SPEED_REPEATS} batches; "
+            f"batches of {SPEED_BATCH} images of {image_size} pixels, the fastest of {SPEED_REPEATS}; "
             "other work of the machine slows it.")
 
 
