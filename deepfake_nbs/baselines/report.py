@@ -276,8 +276,8 @@ def one_class_sentence(
     side = "at or above" if answer == "fake" else "below"
     return (f"The search scores the SVM's own decision: {validation:.3f} in balanced accuracy on validation, "
             f"and {decision:.3f} on test. The test uses P(fake), calibrated on other groups of the training "
-            f"split. It lies between {known.min():.4f} and {known.max():.4f} for every test image, {side} 0.5, "
-            f"so that each is *{answer}*. It keeps an order of the images, which is what AUC measures.")
+            f"split. It lies between {known.min():.4f} and {known.max():.4f} for every test image, {side} "
+            f"0.5, so that each is *{answer}*. It keeps an order of the images, which is what AUC measures.")
 
 
 # %% ../../nbs/library/50g_report.ipynb #baseB22
@@ -326,7 +326,7 @@ def _learned(svm: pd.DataFrame, constant: pd.DataFrame, inside: bool | None) -> 
     lies = "Both intervals lie" if both else f"Only the interval of its {above[0]} lies"
     text = f"{lies} above the constant baseline"
     if inside:
-        return f"**{text}, and its own decision is not distinguishable from shuffled labels.**"
+        return f"**{text}, but its own decision is not distinguishable from shuffled labels.**"
     if both:
         return f"**{text}: the SVM has learned something.**"
     return f"**{text}: the evidence that the SVM has learned something is weak.**"
@@ -449,7 +449,7 @@ def _changes(gaps: list[dict]) -> str:
     higher, lower = sum(gap["low"] > 0 for gap in known), sum(gap["high"] < 0 for gap in known)
     if not higher and not lower:
         return "Every interval includes zero: it is not shown that shuffling changes a score."
-    counts = f"of {len(known)} intervals {higher} lie above zero and {lower} below"
+    counts = f"{higher} of {len(known)} intervals above zero, {lower} below"
     if higher == len(known):
         return f"The leaking split inflates every score: {counts}."
     return f"**No consistent inflation**: {counts}."
@@ -466,7 +466,8 @@ def leakage_sentence(
             "another split.")
     gaps, parts = [], []
     for name, short in zip(SIFT_CLASSIFIERS, ("SVM", "random forest"), strict=True):
-        both = [rows[rows["classifier"].eq(name)] for rows in (predictions["published"], predictions["group"])]
+        both = [predictions[protocol] for protocol in ("published", "group")]
+        both = [rows[rows["classifier"].eq(name)] for rows in both]
         found = {metric: subtract_metrics(*both, metric) for metric in METRIC_NAMES}
         gaps += found.values()
         shown = [f"{_shown(pd.Series(gap), '+')} in {METRIC_NAMES[metric]}" for metric, gap in found.items()]
@@ -505,9 +506,9 @@ def words_sentence(
     rest = "the others may be chance" if beyond else "all may be chance"
     return (f"The differences of the {len(shown)} words lie between {shown.min():.2f} and {shown.max():.2f} "
             f"standard deviations. The largest of all {len(differences)} words with permuted labels is "
-            f"{permuted.min():.2f} to {permuted.max():.2f} ({len(permuted)} permutations): {beyond} of the "
-            f"{len(shown)} lie above all of these; {rest}. Images were permuted one by one, although those of a "
-            "group are alike, so that chance reaches further than this range.")
+            f"{permuted.min():.2f} to {permuted.max():.2f} ({len(permuted)} permutations). Above all of "
+            f"these: {beyond} of the {len(shown)}; {rest}. Images were permuted one by one, although those of "
+            "a group are alike, so that chance reaches further than this range.")
 
 
 # %% ../../nbs/library/50g_report.ipynb #baseB46

@@ -198,12 +198,12 @@ def test_scores_by_siblings_count_only_images_with_siblings():
     [
         ([(-0.1, 0.1)] * 4, "Every interval includes zero"),
         ([(0.0, 0.1)] * 4, "Every interval includes zero"),
-        ([(0.01, 0.1)] * 4, "inflates every score: of 4 intervals 4 lie above zero and 0 below"),
+        ([(0.01, 0.1)] * 4, "inflates every score: 4 of 4 intervals above zero, 0 below"),
         (
             [(0.01, 0.1), (-0.1, 0.1), (-0.2, -0.1), (-0.2, -0.1)],
-            "No consistent inflation**: of 4 intervals 1 lie above zero and 2 below",
+            "No consistent inflation**: 1 of 4 intervals above zero, 2 below",
         ),
-        ([(0.01, 0.1)] * 3 + [(-0.1, 0.1)], "No consistent inflation**: of 4 intervals 3 lie above"),
+        ([(0.01, 0.1)] * 3 + [(-0.1, 0.1)], "No consistent inflation**: 3 of 4 intervals above"),
         ([(np.nan, np.nan)] * 4, "Without an interval"),
     ],
 )
@@ -359,7 +359,7 @@ def test_a_classifier_that_gives_one_answer_is_named_first(published):
         ([0.6, 0.6], 0.61, "Both intervals lie above the constant baseline: the SVM has learned something."),
         ([0.6, 0.6], 0.56, "its own decision is not distinguishable from shuffled labels"),
         ([0.6, 0.6], 0.57, "its own decision is not distinguishable from shuffled labels"),
-        ([0.4, 0.6], 0.56, "Only the interval of its AUC lies above the constant baseline, and its own"),
+        ([0.4, 0.6], 0.56, "Only the interval of its AUC lies above the constant baseline, but its own"),
         ([0.4, 0.6], 0.61, "the evidence that the SVM has learned something is weak"),
         ([0.4, 0.4], 0.61, "No interval lies above the constant baseline"),
     ],
@@ -403,7 +403,7 @@ def test_cells_without_an_interval_have_a_dash_and_one_note():
 
 def test_words_sentence_counts_what_lies_above_every_permutation():
     shown = np.array([-0.2, 0.0, 0.1])
-    assert "1 of the 2 lie above all of these; the others may be chance" in report.words_sentence(
+    assert "Above all of these: 1 of the 2; the others may be chance" in report.words_sentence(
         shown, np.array([0.1, 0.15]), 2
     )
     assert "all may be chance" in report.words_sentence(shown, np.array([0.3]), 2)
