@@ -46,7 +46,17 @@ def _draw_box(ax: "Axes", box: tuple[float, ...], colour: str, words: str, top: 
         ax.text(x0, y0, words, fontsize=7, color="white", va=place, bbox=frame)
 
 
-def _draw_photograph(ax: "Axes", evidence: Evidence, image: Image.Image) -> None:
+def _heading(evidence: Evidence, truth: str) -> str:
+    "The verdict as a verdict, so that it is not read as the label of the image."
+    if evidence.verdict is None:
+        return "no verdict"
+    if truth not in ("real", "fake"):
+        return f"verdict: {evidence.verdict} ({evidence.region})"
+    right = {truth: " (right)", "unsure": ""}.get(evidence.verdict, " (wrong)")
+    return f"{'original' if truth == 'real' else 'fake'} - verdict: {evidence.verdict}{right}"
+
+
+def _draw_photograph(ax: "Axes", evidence: Evidence, image: Image.Image, truth: str) -> None:
     small = thumbnail(image, 700)
     scale = small.width / image.width
     ax.imshow(small)
@@ -54,15 +64,16 @@ def _draw_photograph(ax: "Axes", evidence: Evidence, image: Image.Image) -> None
         words = f"{i} {head.verdict or ''}".strip() if len(evidence.heads) <= 12 else ""
         box = tuple(scale * value for value in head.box)
         _draw_box(ax, box, colour_of(head.verdict), words, 0.06 * small.height)
-    what = "no verdict" if evidence.verdict is None else f"{evidence.verdict} ({evidence.region})"
-    ax.set_title(what, color=colour_of(evidence.verdict), fontsize=10)
+    ax.set_title(_heading(evidence, truth), color=colour_of(evidence.verdict), fontsize=10)
     ax.set(xticks=[], yticks=[])
 
 # %% ../../nbs/library/70b_drawing.ipynb #application40
 def _draw_bar(
     ax: "Axes", one: Evidence | HeadPrediction, thresholds: Thresholds, band: StressBand | None
 ) -> None:
-    "A bar from 0 to 1 under an image; strokes where *real* ends and *fake* begins, a line over the band."
+    "A bar from 0 to 1 under an image; black lines where *real* ends and *fake* begins, a line over the band."
+    from matplotlib.patheffects import withStroke
+
     probability, verdict = one.probability, one.verdict
     ax.set(xticks=[], yticks=[])
     if probability is None:
@@ -70,13 +81,16 @@ def _draw_bar(
         return
     bar = ax.inset_axes((0, -0.14, 1, 0.1))
     bar.barh([0], [probability], color=colour_of(verdict))
-    for word, limit in dict(real=thresholds.real_below, fake=thresholds.fake_above).items():
-        if limit is not None:
-            bar.axvline(limit, color=COLOURS[word], linewidth=1.5)
+    for side, limit in dict(right=thresholds.real_below, left=thresholds.fake_above).items():
+        if limit is not None:  # A white edge: seen on a bar of any colour
+            edge = [withStroke(linewidth=3.5, foreground="white")]
+            bar.axvline(limit, color="black", linewidth=1.5, path_effects=edge)
+            bar.annotate(f"{limit:.3f}", (limit, 0), (0, -1), xycoords=("data", "axes fraction"),
+                         textcoords="offset points", ha=side, va="top", fontsize=6)
     if band is not None:
         bar.plot([band.low, band.high], [0, 0], color="black", linewidth=1.5, marker="|", markersize=6)
     bar.set(xlim=(0, 1), xticks=[], yticks=[])
-    bar.set_xlabel(f"P(fake) {probability:.3f}: {verdict}", fontsize=8)
+    bar.set_xlabel(f"P(fake) {probability:.3f}: {verdict}", fontsize=8, labelpad=9)
 
 
 def _draw_match(ax: "Axes", match: Match) -> None:
@@ -107,6 +121,7 @@ def draw_evidence(
     evidence: Evidence,
     image: Image.Image,     # The photograph, RGB
     most: int = 4,          # Heads that are shown beside it
+    truth: str = "",        # "real" or "fake" where the label is known
 ) -> None:
     "Draw the evidence of one photograph into a figure."
     n_rows = 2 if evidence.matches else 1
@@ -115,7 +130,7 @@ def draw_evidence(
     order = sorted(range(len(heads)), key=lambda i: (i != evidence.main_head, -heads[i].score))[:most]
     widths = [2.2 if len(order) > 1 else 1.3] + [1] * max(1, len(order))
     top = rows[0].subplots(1, len(widths), width_ratios=widths)
-    _draw_photograph(top[0], evidence, image)
+    _draw_photograph(top[0], evidence, image, truth)
     _draw_heads(top[1:], evidence, image, order)
     if evidence.region == "whole image":
         tested = evidence.stress

@@ -180,6 +180,7 @@ def evidence_table(
 # %% ../../nbs/library/70i_examples.ipynb #application235
 def plot_together(
     photos: Sequence[Photo | Evidence],  # Checked photographs, or evidence whose photographs are files
+    truths: Sequence[str] = (),          # "real" or "fake", one a photograph, where labels are known
 ) -> "Figure":
     "Draw several photographs with their evidence below each other."
     from matplotlib.figure import Figure
@@ -188,6 +189,7 @@ def plot_together(
     heights = [5.0 if evidence.matches else 3.4 for evidence, _ in pairs]
     figure = Figure(figsize=(9, sum(heights)), layout="constrained")
     parts = figure.subfigures(len(pairs), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for part, (evidence, image) in zip(parts, pairs, strict=True):
-        draw_evidence(part, evidence, image)
+    known = truths or [""] * len(pairs)
+    for part, (evidence, image), truth in zip(parts, pairs, known, strict=True):
+        draw_evidence(part, evidence, image, truth=truth)
     return figure

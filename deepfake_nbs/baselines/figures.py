@@ -124,14 +124,15 @@ def plot_words(
     import matplotlib.pyplot as plt
 
     n = max(1, *(len(row) for row in patches.values()))
-    size = (0.75 * n + 2.2, 0.75 * len(patches))
+    size = (0.75 * n + 2.6, 0.75 * len(patches))
     fig, axes = plt.subplots(len(patches), n, figsize=size, squeeze=False)
     for line, (word, row) in zip(axes, patches.items(), strict=True):
         for ax, number in zip(line, range(n), strict=True):
             ax.axis("off")
             if number < len(row):
                 ax.imshow(row[number], cmap="grey", vmin=0, vmax=255)
-        text = f"word {word}: {differences[word]:+.2f}\n{'fake' if differences[word] > 0 else 'real'}"
+        more = "fakes" if differences[word] > 0 else "reals"
+        text = f"word {word}: {differences[word]:+.2f}\nmore frequent in {more}"
         line[0].text(-0.15, 0.5, text, transform=line[0].transAxes, ha="right", va="center", fontsize=8)
-    fig.subplots_adjust(left=0.22, right=0.99, top=0.99, bottom=0.01, wspace=0.05, hspace=0.1)
+    fig.subplots_adjust(left=0.26, right=0.99, top=0.99, bottom=0.01, wspace=0.05, hspace=0.1)
     return fig

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..metrics import show_value
 from .leakage import SPLIT_WORDS
-from .views import difference_text, impossible_runs, other_test_sets
+from .views import NET_NAMES, difference_text, impossible_runs, other_test_sets
 
 # %% ../../nbs/library/60i_report.ipynb #rep07
 def join_runs(
@@ -333,24 +333,22 @@ def arithmetic_sentence(
 
 # %% ../../nbs/library/60i_report.ipynb #net03
 def variants_sentence(
-    variants: pd.DataFrame,  # As `measure_variants` returns it
-    image_size: int,
-    width: float,
+    variants: pd.DataFrame,  # As `views.measure_variants` returns it
 ) -> str:
-    "Parameters and multiply-adds of the report's variants, as fractions of Xception's."
-    full, adds = variants["at_full_size"], variants["multiply_adds"]
+    "Parameters and multiply-adds of the networks at the published size, as fractions of Xception's."
+    full, adds = variants["at_full_size"], variants["multiply_adds_full_size"]
     parts = [
-        f"{net} has {full[net] / full['xception']:.0%} of its parameters and "
-        f"{adds[net] / adds['xception']:.0%} of its "
-        "multiply-adds"
+        f"{NET_NAMES.get(net, net)} has {full[net] / full['xception']:.0%} of its parameters and "
+        f"{adds[net] / adds['xception']:.0%} of its multiply-adds"
         for net in variants.index
         if net != "xception"
     ]
     return (
-        f"At the published size xception has {full['xception']:,} parameters. Against it {', '.join(parts)}. "
-        "Multiply-adds "
-        f"are counted at {image_size} pixels and width {width:g}, as trained under this profile."
+        f"At the published size (299 pixels, width 1) Xception has {full['xception']:,} parameters and "
+        f"{adds['xception'] / 1e9:.1f} G multiply-adds an image. Against it, at the same size, "
+        f"{', '.join(parts)}."
     )
+
 
 # %% ../../nbs/library/60i_report.ipynb #rep50
 def _against_part(against: pd.DataFrame) -> str:

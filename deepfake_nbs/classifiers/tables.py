@@ -101,6 +101,7 @@ def plot_history(
     history: pd.DataFrame,  # history.csv
     best: int | None = None,  # Epoch to mark as chosen
     ax: "Axes | None" = None,  # Axes to draw on; a new figure without
+    auc: bool = False,  # Draw the AUC too, by which the epoch is chosen
 ) -> "Axes":  # The axes of the loss; those of the accuracy are its twin
     "Accuracy and loss of a run against the epoch."
     import matplotlib.pyplot as plt
@@ -113,13 +114,15 @@ def plot_history(
         (ax, "validation_loss", "loss, validation", dict(color="tab:orange", marker="o")),
         (twin, "validation_accuracy", "accuracy, validation", dict(color="tab:blue", marker="s")),
     ]
+    if auc:
+        lines.append((twin, "validation_auc", "AUC, validation", dict(color="tab:green", marker="^")))
     for place, column, label, style in lines:
         place.plot(history["epoch"], history[column], label=label, **style)
     if best is not None:
         ax.axvline(best, color="grey", lw=1, ls=":", label=f"chosen: epoch {best}")
     highest = history[["train_loss", "validation_loss"]].max(axis=None)
     ax.set(xlabel="epoch", ylabel="loss (weighted cross-entropy)", ylim=(0, 1.1 * highest))
-    twin.set(ylabel="accuracy", ylim=(0, 1))
+    twin.set(ylabel="accuracy, AUC" if auc else "accuracy", ylim=(0, 1))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     handles = [*ax.get_legend_handles_labels()[0], *twin.get_legend_handles_labels()[0]]
     ax.legend(

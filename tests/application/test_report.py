@@ -27,6 +27,7 @@ from deepfake_nbs.application.report import (
     pairs_sentence,
     photo_row,
     verdicts_sentence,
+    video_label,
     video_row,
     video_table,
     videos_sentence,
@@ -216,3 +217,51 @@ def test_how_often_a_verdict_was_right_is_said_with_its_interval(tmp_path):
         "12 images get *real*, 0.875 [0.800, 0.930] of them correctly; 0 images get *fake*; the other 8 of 20 are unsure."
         in said
     )
+
+
+def test_a_precision_below_its_target_is_named(tmp_path):
+    pipeline = Pipeline.load(untrained_run(tmp_path, row=8))
+    origin = "chosen for 90% precision on 464 validation images, reached with 90% confidence"
+    pipeline.thresholds = replace(pipeline.thresholds, origin=origin)
+    lines = [("real", 0.964, 0.925, 0.983), ("fake", 0.851, 0.754, 0.914)]
+    table = pd.DataFrame([dict(word=w, n=20, value=v, low=a, high=b, why="") for w, v, a, b in lines])
+    said = verdicts_sentence(pipeline, table, 50)
+    assert "0.964 [0.925, 0.983] of them correctly;" in said
+    assert "correctly (below the target of 0.90, which the interval includes);" in said
+    assert "90% confidence means: a one-sided bound" in said
+    table.loc[1, "high"] = 0.88
+    assert "which the interval excludes" in verdicts_sentence(pipeline, table, 50)
+    assert "below the target of 0.90);" in verdicts_sentence(
+        pipeline, table.assign(low=float("nan"), high=float("nan"), why="4 groups"), 50
+    )
+
+
+def test_videos_have_short_names_their_truth_and_a_tally():
+    folder = "faceforensics/manipulated_sequences/Deepfakes/c23/videos"
+    original = "faceforensics/original_sequences/youtube/c23/videos/012.mp4"
+    assert video_label(f"{folder}/012_013.mp4") == "012_013, Deepfakes"
+    assert video_label(original) == "012, original" and video_label("b.mp4") == "b"
+    films = {original: replace(FILM, verdict="real"), f"{folder}/012_013.mp4": FILM}
+    truths = dict(zip(films, ("real", "fake"), strict=True))
+    table = video_table(films, truths)
+    assert table["truth"].tolist() == ["real", "fake"] and len(table.columns) == 8
+    said = videos_sentence(films, dict.fromkeys(films, "fake"), {}, truths)
+    assert "Of 2 videos, single frames give 1 right, 1 wrong, 0 unsure" in said
+    assert "means over frames 1 right, 0 wrong, 1 unsure. In 2 of 2 videos the verdict differs" in said
+
+
+def test_the_heading_of_a_figure_is_read_as_a_verdict():
+    from deepfake_nbs.application.drawing import _heading
+
+    assert _heading(TWO, "") == "verdict: real (head)"
+    assert _heading(TWO, "real") == "original - verdict: real (right)"
+    assert _heading(TWO, "fake") == "fake - verdict: real (wrong)"
+    assert _heading(replace(TWO, verdict="unsure"), "fake") == "fake - verdict: unsure"
+    assert _heading(replace(TWO, verdict=None), "fake") == "no verdict"
+
+
+def test_the_video_whose_frames_differ_most_is_chosen():
+    from deepfake_nbs.application.video import most_varied
+
+    films = {"a": FILM, "b": replace(FILM, quartiles=(0.1, 0.2, 0.9)), "c": replace(FILM, quartiles=None)}
+    assert most_varied(films) == "b" and most_varied({"c": films["c"]}) == "" and most_varied({}) == ""

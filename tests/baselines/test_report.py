@@ -194,24 +194,37 @@ def test_scores_by_siblings_count_only_images_with_siblings():
 
 
 @pytest.mark.parametrize(
-    "low, high, clause",
+    "ends, clause",
     [
-        (-0.1, 0.1, "The interval includes zero"),
-        (0.0, 0.1, "The interval includes zero"),
-        (0.01, 0.1, "The interval excludes zero"),
-        (-0.2, -0.1, "The interval excludes zero"),
-        (np.nan, np.nan, "Without an interval"),
+        ([(-0.1, 0.1)] * 4, "Every interval includes zero"),
+        ([(0.0, 0.1)] * 4, "Every interval includes zero"),
+        ([(0.01, 0.1)] * 4, "inflates every score: 4 of 4 intervals above zero, 0 below"),
+        (
+            [(0.01, 0.1), (-0.1, 0.1), (-0.2, -0.1), (-0.2, -0.1)],
+            "No consistent inflation**: 1 of 4 intervals above zero, 2 below",
+        ),
+        ([(0.01, 0.1)] * 3 + [(-0.1, 0.1)], "No consistent inflation**: 3 of 4 intervals above"),
+        ([(np.nan, np.nan)] * 4, "Without an interval"),
     ],
 )
-def test_leakage_sentence_follows_the_interval(monkeypatch, low, high, clause):
-    gap = dict(difference=0.05, low=low, high=high, why="")
-    monkeypatch.setattr(report, "subtract_metrics", lambda *_: gap)
+def test_leakage_sentence_follows_the_intervals_of_both_classifiers_and_metrics(monkeypatch, ends, clause):
+    gaps = [dict(difference=0.05, low=low, high=high, why="") for low, high in ends]
+    found = iter(gaps)
+    monkeypatch.setattr(report, "subtract_metrics", lambda *_: next(found))
     manifest = pd.DataFrame(dict(group=[1, 1, 2, 3], split=["train", "test", "test", "train"]))
-    parts = {"group": pd.DataFrame(dict(group=[1, 2])), "published": pd.DataFrame(dict(group=[2, 3, 3]))}
+    parts = {"group": [1, 2], "published": [2, 3, 3]}
+    parts = {
+        protocol: pd.concat(
+            [pd.DataFrame(dict(group=groups, classifier=one)) for one in study.SIFT_CLASSIFIERS]
+        )
+        for protocol, groups in parts.items()
+    }
     text = report.leakage_sentence(manifest, parts)
     assert "50.0% of the test images have a sibling" in text and clause in text
     assert "(n=2 group, 3 published)" in text and "the 3 groups of both test sets" in text
-    monkeypatch.setattr(report, "subtract_metrics", lambda *_: gap | dict(difference=np.nan))
+    assert text.count("+0.050") == 4 and "the random forest scores +0.050" in text
+    nothing = gaps[0] | dict(difference=np.nan)
+    monkeypatch.setattr(report, "subtract_metrics", lambda *_: nothing)
     assert report.leakage_sentence(manifest, parts).endswith("in another split.")
 
 
@@ -311,12 +324,91 @@ def test_the_findings_and_the_table_of_accuracies_have_the_published_values(publ
         "accuracy of 0.600 [0.400, 0.600] (published .6756)" in text
         and "(published .5843), n=40 test images" in text
     )
-    assert "of the baselines that see no face, *colour histogram* has the highest, 0.560" in text
+    assert (
+        "of the baselines that cannot know the shape of a face, *colour histogram* has the highest, 0.560"
+        in text
+    )
     undefined = metrics.assign(value=metrics["value"].where(metrics["metric"].ne("auc")))
-    assert "see no face" not in report.findings_sentence(undefined, published)
+    assert "shape of a face" not in report.findings_sentence(undefined, published)
     table = report.accuracy_table(metrics, published)
     assert table["published"].tolist() == [".6756", ".5843; in a later version .6753"]
     assert table["group split"].tolist() == ["0.600 [0.400, 0.600] (n=40)"] * 2
+    verdicts = "verdict, group split"
+    assert table[verdicts].tolist() == ["not comparable", "compatible"] and table.columns[-1] == verdicts
+    other = report.accuracy_table(metrics, published, trees=1000)
+    assert other[verdicts].tolist() == ["not comparable"] * 2
+
+
+def test_a_classifier_that_gives_one_answer_is_named_first(published):
+    svm, forest = study.SIFT_CLASSIFIERS
+    predictions = pd.DataFrame(
+        dict(classifier=[svm, svm, forest, forest], probability=[0.5001, 0.5002, 0.4, 0.6])
+    )
+    text = report.findings_sentence(every_metric(), published, predictions)
+    assert text.startswith("On the group split the SVM predicts *fake* for all 40 test images: it has an")
+    assert text.count("for all") == 1
+    why = report.one_class_sentence(predictions, 0.606, 0.591)
+    assert "0.606 in balanced accuracy on validation, and 0.591 on test" in why
+    assert "between 0.5001 and 0.5002 for every test image, at or above 0.5" in why
+    assert report.one_class_sentence(predictions.assign(probability=[0.4, 0.6] * 2), 0.6, 0.6) == ""
+
+
+@pytest.mark.parametrize(
+    "low, decision, clause",
+    [
+        ([0.6, 0.6], 0.61, "Both intervals lie above the constant baseline: the SVM has learned something."),
+        ([0.6, 0.6], 0.56, "its own decision is not distinguishable from shuffled labels"),
+        ([0.6, 0.6], 0.57, "its own decision is not distinguishable from shuffled labels"),
+        ([0.4, 0.6], 0.56, "Only the interval of its AUC lies above the constant baseline, but its own"),
+        ([0.4, 0.6], 0.61, "the evidence that the SVM has learned something is weak"),
+        ([0.4, 0.4], 0.61, "No interval lies above the constant baseline"),
+    ],
+)
+def test_chance_sentence_takes_the_verdict_from_intervals_and_permutations(low, decision, clause):
+    rows = pd.concat([scores(low, [0.8, 0.8], [0.7, 0.7]), CONSTANT])
+    text = report.chance_sentence(rows, "group", pd.Series([0.46, 0.57]), decision)
+    assert clause in text and "0.460 to 0.570 on 2 permutations of the labels" in text
+
+
+def test_permutations_are_compared_with_the_decision_that_they_score():
+    metrics = scores([np.nan] * 2, [np.nan] * 2, [0.5, 0.5])
+    text = report.permutation_sentence(pd.DataFrame(dict(group=[0.4, 0.55])), metrics, {"group": 0.59})
+    assert "trained on true labels, 0.590, lies above" in text
+
+
+def test_decision_score_is_that_of_predict():
+    from sklearn.dummy import DummyClassifier
+
+    x, y = np.zeros((4, 1)), np.array([0, 0, 0, 1])
+    assert report.decision_score(DummyClassifier(), (x, y), (x, y)) == 0.5
+
+
+def test_cells_without_an_interval_have_a_dash_and_one_note():
+    rows = pd.DataFrame(
+        dict(
+            metric=["auc", "auc", "brier", "brier", "eer"],
+            value=[0.6, 0.5, 0.25, 0.2, np.nan],
+            low=[0.5, np.nan, np.nan, np.nan, np.nan],
+            high=[0.7, np.nan, np.nan, np.nan, np.nan],
+            why=["", "no group differs", "67 groups count as 25", "67 groups count as 25", ""],
+        )
+    )
+    cells, note = report.interval_cells(rows)
+    assert cells == ["0.600 [0.500, 0.700]", "0.500 –", "0.250 –", "0.200 –", "undefined"]
+    assert "leaving out any group gives the same value (AUC)" in note
+    assert note.count("67 groups of unequal size are worth 25 of equal size") == 1
+    assert "an interval needs 40 (Brier score)" in note
+    assert report.interval_cells(rows[:1])[1] == ""
+
+
+def test_words_sentence_counts_what_lies_above_every_permutation():
+    shown = np.array([-0.2, 0.0, 0.1])
+    assert "Above all of these: 1 of the 2; the others may be chance" in report.words_sentence(
+        shown, np.array([0.1, 0.15]), 2
+    )
+    assert "all may be chance" in report.words_sentence(shown, np.array([0.3]), 2)
+    labels = np.array([0, 0, 1, 1] * 5)
+    assert report.permuted_differences(labels[:, None].astype(float), labels, 3).shape == (3,)
 
 
 def test_ids_of_claims_do_not_change_with_names():

@@ -9,8 +9,11 @@ from deepfake_nbs.classifiers.recipes import TrainingConfig, table_config
 from deepfake_nbs.classifiers.run_report import (
     accuracy_sentence,
     compare_config,
+    config_view,
     is_published,
     limits_sentence,
+    metrics_note,
+    metrics_view,
     training_sentence,
 )
 
@@ -77,3 +80,21 @@ def test_the_limits_name_windows_and_runs_that_the_report_has_not():
         "on windows of 96 pixels of images of 128, which it classifies whole," in sentence
         and sentence.endswith("no such run.")
     )
+
+
+def test_the_page_shows_fields_in_words_and_every_change():
+    changed = replace(SMALL, weight_decay=0.1)
+    table = config_view(compare_config(8, changed), changed).set_index("field")
+    assert "run" in table.index and "row" not in table.index and "weight decay" in table.index
+    assert "weight decay" not in config_view(compare_config(8, SMALL), SMALL)["field"].tolist()
+    assert table.loc["head crops", "the report"] == "yes"
+
+
+def test_missing_intervals_are_explained_once():
+    nan = float("nan")
+    rows = dict(value=[0.8, 0.15], low=[0.7, nan], high=[0.9, nan], n=464, why=["", "67 groups count as 25"])
+    frame = pd.DataFrame(rows, index=pd.Index(["auc", "brier"], name="metric"))
+    both = dict(validation=frame, test=frame)
+    table = metrics_view(both)
+    assert table["metric"].tolist() == ["AUC", "Brier score"] and table["test"].iloc[1] == "0.150 –"
+    assert metrics_note(both).count("67 groups of unequal size are worth 25") == 1

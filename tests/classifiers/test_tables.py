@@ -109,7 +109,9 @@ def test_plot_history_shows_three_lines(run):
         "chosen: epoch 1",
         "accuracy, validation",
     ]
-    plt.close(ax.figure)
+    ax = tables.plot_history(pd.read_csv(run / "training/8/history.csv"), best=1, auc=True)
+    assert ax.get_legend().get_texts()[-1].get_text() == "AUC, validation"
+    plt.close("all")
 
 
 def test_a_stale_named_run_is_left_out_and_named(copy):
