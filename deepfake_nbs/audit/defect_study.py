@@ -347,7 +347,8 @@ def short_sentence(
                 zip(apart["words"], _shown(apart, "alone", "+"), strict=True)]
         about = f"n={whole['n'].iloc[0]}, test, {whole['seeds'].iloc[0]} seeds"
         parts.append(f"{SYSTEMS[system]}: all faults together add {_shown(whole, 'step', '+')[0]} to "
-                     f"the honest {_shown(whole, 'honest')[0]} ({about}); alone, the interval excludes 0 for {'; '.join(seen) or 'no fault'}")
+                     f"the honest {_shown(whole, 'honest')[0]} ({about}); alone, the interval "
+                     f"excludes 0 for {'; '.join(seen) or 'no fault'}")
     return ". ".join(parts) + "." if parts else "nothing was measured."
 
 # %% ../../nbs/library/80ab_defect_study.ipynb #dst41

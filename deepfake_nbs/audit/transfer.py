@@ -509,7 +509,7 @@ def means_sentence(
         parts.append(
             f"Trained on one source and tested on another, {row['classifier']} has a mean AUC of "
             f"{show_part(row, 'across')}{below} {change} on the source of its training, "
-            f"{show_part(row, 'within')} (the same source minus another {show_part(row, 'difference', '+')}); "
+            f"{show_part(row, 'within')} (same source minus another {show_part(row, 'difference', '+')}); "
             f"{row['families']} families of sources, {row['n']} test images."
             + f" {WEAK}" * (not row["within_low"] > 0.5))
     return " ".join(parts) or "no classifier was trained on one source at a time."
@@ -548,7 +548,8 @@ def data_sentence(
         return f"{dataset}: no images."
     rows, trained = measured.rows, measured.rows["split"].eq("train")
     test = rows[rows["split"].eq("test")]
-    return (f"Dataset `{dataset}`, families {', '.join(sorted(rows['family'].unique()))}: {trained.sum()} training images (at most "
+    names = ", ".join(sorted(rows["family"].unique()))
+    return (f"Dataset `{dataset}`, families {names}: {trained.sum()} training images (at most "
             f"{budget.train_images} of each class of a family) for the SVMs, "
             f"{len(test)} test images in {test['group'].nunique()} groups.{_untested(measured)}")
 
