@@ -224,7 +224,7 @@ def _show(row: dict[str, Any], name: str, interval: bool) -> str:
     low, high, why = (row[f"{name}_{end}"] for end in ("low", "high", "why"))
     return f"{row[name]:.3f} [-]" if low != low else show_value(row[name], low, high, why=why)
 
-
+# %% ../../nbs/library/80d_calibration.ipynb #aca30b
 def interval_note(
     table: pd.DataFrame,  # As `calibration_table` returns it
 ) -> str:                 # Empty where every interval of the view is there

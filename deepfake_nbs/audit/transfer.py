@@ -522,7 +522,7 @@ def _untested(measured: Transfer) -> str:
             if (why := why_empty(part, ("test",)))]
     return f" Not counted in any mean: {'; '.join(said)}." if said else ""
 
-
+# %% ../../nbs/library/80b_transfer.ipynb #atr53b
 def line_sentences(
     summary: pd.DataFrame,  # As `transfer_summary` returns it
 ) -> list[str]:             # One for each classifier with a number
