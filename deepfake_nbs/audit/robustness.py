@@ -6,7 +6,7 @@
 __all__ = ['BUDGETS', 'LARGEST_GAP', 'NONE', 'COLOURS', 'MARKERS', 'MEASURES', 'RobustnessBudget', 'robustness_budget',
            'sample_by_group', 'Audited', 'audited_run', 'fit_words_svm', 'audited_words', 'audited_classifiers',
            'score_steps', 'measure_step', 'robustness_table', 'audit_robustness', 'strongest_steps', 'robustness_view',
-           'robustness_sentence', 'flips_sentence', 'plot_robustness']
+           'robustness_sentence', 'gains_sentence', 'flips_sentence', 'plot_robustness']
 
 # %% ../../nbs/library/80c_robustness.ipynb #rob03
 import json
@@ -34,6 +34,7 @@ from deepfake_nbs.classifiers.calibration import (
 from ..classifiers.comparison import rank_runs
 from ..classifiers.saved import load_classifier
 from ..classifiers.tables import finished_runs
+from ..classifiers.views import short_label
 from ..classifiers.xception import VARIANTS, normalise
 from ..data.manifest import read_manifest
 from ..distortions import LADDER, Step, distort, ladder_steps
@@ -175,7 +176,7 @@ def audited_words(
     settings = SiftSettings(words.image_size, words.max_keypoints, words.contrast_threshold)
     parts = {name: part.reset_index(drop=True) for name, part in predictions.groupby("split")}
     found = Audited(
-        name="SIFT + SVM",
+        name=SIFT_CLASSIFIERS[0],
         folder=Path(run) / "cvcs_dfd",
         test=parts["test"],
         validation=parts["validation"],
@@ -195,23 +196,23 @@ def audited_classifiers(
     run: Path,        # Run folder
     device: str | None = None,  # cpu or cuda; None: what there is
 ) -> tuple[list[Audited], list[str]]:  # Classifiers, and what is missing, in words
-    "Run 12, the best Xception, and SIFT + SVM, where they are there."
+    "Run 12, the best Xception, and the SVM on SIFT words, where they are there."
     found, missing, records = [], [], finished_runs(run)
     ranked = rank_runs(run, n_resamples=1).index if records else []
     nets = {number: record["config"]["net"] for number, record in records.items()}
     best = next((name for name in ranked if nets.get(name) in VARIANTS), None)
     if 12 in records:
-        found.append(audited_run(run, 12, "run 12", device))
+        found.append(audited_run(run, 12, short_label(12, nets[12]), device))
     else:
         missing.append("run 12 is not trained")
     if best is not None:
-        found.append(audited_run(run, best, f"Xception (run {best})", device))
+        found.append(audited_run(run, best, short_label(best, nets[best]), device))
     else:
         missing.append("no Xception is trained")
     try:
         found.append(audited_words(run))
     except (FileNotFoundError, ValueError) as error:
-        missing.append(f"SIFT + SVM cannot be used ({error})")
+        missing.append(f"{SIFT_CLASSIFIERS[0]} cannot be used ({error})")
     return found, missing
 
 # %% ../../nbs/library/80c_robustness.ipynb #rob30
@@ -267,8 +268,8 @@ def measure_step(
     plain: pd.DataFrame,    # Undistorted: label, group, probability
     changed: pd.DataFrame,  # The same images after a step, in the same order
     limits: Limits,         # Of the verdicts
-) -> dict[str, Any]:        # auc, difference, coverage, flips, each with _low, _high, _why; n, groups
-    "What one step changes."
+) -> dict[str, Any]:        # auc, difference, coverage, fake, flips, with _low, _high, _why; n, groups
+    "What one step changes; `fake` is the fraction of images that are called so."
     plain, changed = plain.reset_index(drop=True), changed.reset_index(drop=True)
     before, after = (call_images(one["probability"], limits.real_below, limits.fake_above)
                      for one in (plain, changed))
@@ -277,6 +278,7 @@ def measure_step(
     return dict(
         **_auc_columns(plain, changed),
         **_fraction(after >= 0, changed["group"], "coverage"),
+        **_fraction(after == 1, changed["group"], "fake"),
         **_fraction(flips, changed["group"][had], "flips"),
         n=len(changed),
         groups=changed["group"].nunique(),
@@ -360,15 +362,44 @@ def robustness_sentence(
     about = f"{steps['n'].iloc[0]} test images of {steps['groups'].iloc[0]} groups"
     if steps["difference"].isna().all():
         return f"Robustness of {name}: {about} hold one class only, so there is no AUC.{absent}"
-    worst = steps.loc[steps["difference"].idxmin()].to_dict()
-    value, low, high = (worst[f"difference{end}"] for end in ("", "_low", "_high"))
-    change = show_value(value, low, high, 3, worst["difference_why"], "+")
+    ordered = steps.sort_values("difference")
+    first = ordered.iloc[0]
+    end = first["difference" if first["difference_why"] else "difference_high"]
+    most = ordered[ordered["difference"].le(end)]
+    cells = [f"{row['step']}, AUC {row['auc']:.3f}, a paired difference of {_change(row)}"
+             for row in most.to_dict("records")]
+    start = f"The distortion that costs {name} most is" if len(most) == 1 else (
+        f"The {len(most)} distortions that cost {name} most are not told apart:")
     clear = int((steps["difference_high"] < 0).sum())
-    return (f"The distortion that costs {name} most is {worst['step']}: AUC {worst['auc']:.3f} instead of "
-            f"{worst['plain']:.3f}, a paired difference of {change} on {about}. It is the largest of "
-            f"{len(steps)} strongest steps, {clear} of which have an interval below 0.{absent}")
+    return (f"{start} {'; '.join(cells)}; undistorted the AUC is {first['plain']:.3f} ({about}). At the "
+            f"strongest step, {clear} of {len(steps)} distortions lower the AUC (interval below 0).{absent}")
+
+
+def _change(row: dict[str, Any]) -> str:
+    value, low, high, why = (row[f"difference{end}"] for end in ("", "_low", "_high", "_why"))
+    return show_value(value, low, high, 3, why, "+")
+
+
+def gains_sentence(
+    table: pd.DataFrame,  # As `audit_robustness` returns it
+) -> str:                 # Empty where there is none
+    "Strongest steps that raise the AUC of a classifier."
+    steps = strongest_steps(table) if len(table) else table
+    rows = steps[steps["difference_low"].gt(0)].to_dict("records") if len(steps) else []
+    said = [f"{row['step']} raises the AUC of {row['classifier']} by {_shown(row, 'difference', '+')}"
+            for row in rows]
+    chance = "Several differences were looked at, and one of them may be chance."
+    return f"{'; '.join(said)}. {chance}" if said else ""
 
 # %% ../../nbs/library/80c_robustness.ipynb #rob48
+def _to_one_side(row: dict[str, Any]) -> str:
+    "Where the verdicts went."
+    if row.get("fake", np.nan) != row.get("fake", np.nan):
+        return ""  # Kept before November 2026
+    end = ", so verdicts no longer tell fakes from real images" if row["auc_low"] <= 0.5 else ""
+    return f"; then {_shown(row, 'fake')} of all images are called fake, at AUC {_shown(row, 'auc')}{end}"
+
+
 def flips_sentence(
     table: pd.DataFrame,  # As `audit_robustness` returns it
 ) -> str:
@@ -383,7 +414,7 @@ def flips_sentence(
         most = steps.loc[steps["flips"].idxmax()].to_dict()
         parts.append(f"{name} gives {_shown(plain, 'coverage')} of the undistorted images a verdict; "
                      f"{most['step']} flips {_shown(most, 'flips')} of these and leaves a coverage of "
-                     f"{_shown(most, 'coverage')}")
+                     f"{_shown(most, 'coverage')}{_to_one_side(most)}")
     return "\n".join(f"- {part}." for part in parts)
 
 # %% ../../nbs/library/80c_robustness.ipynb #rob53
@@ -394,12 +425,18 @@ MEASURES = dict(auc="AUC", coverage="coverage", flips="verdicts flipped")
 
 def _panel(ax: "Axes", part: pd.DataFrame, measure: str, number: int, name: str) -> None:
     "The line of one classifier in one panel."
+    if part["distortion"].eq("gamma").any():  # An exponent of 1 changes nothing
+        part = part.assign(order=part["strength"].where(part["distortion"].ne(NONE), 1)).sort_values("order")
     x = np.arange(len(part)) + 0.08 * (number - 1)
     ends = part[[f"{measure}_low", f"{measure}_high"]].to_numpy(float).T
+    if measure == "flips":  # Nothing flips by definition where nothing was changed
+        ends = np.where(part["distortion"].eq(NONE), np.nan, ends)
     reach = np.abs(ends - part[measure].to_numpy(float))
     ax.errorbar(x, part[measure], yerr=np.nan_to_num(reach), color=COLOURS[number % len(COLOURS)], capsize=2,
-                marker=MARKERS[number % len(MARKERS)], ms=4, lw=1.2, label=name)
-    ax.set_xticks(range(len(part)), ["none", *(f"{value:g}" for value in part["strength"][1:])], fontsize=7)
+                marker=MARKERS[number % len(MARKERS)], ms=4, lw=1.2,
+                label=name if part[measure].notna().any() else None)
+    ticks = ["none" if row.distortion == NONE else f"{row.strength:g}" for row in part.itertuples()]
+    ax.set_xticks(range(len(part)), ticks, fontsize=8)
 
 
 def plot_robustness(
@@ -409,15 +446,15 @@ def plot_robustness(
     "One measure of every classifier against the ladder of each distortion."
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(2, 4, figsize=(10, 5), sharey=True, layout="constrained")
+    fig, axes = plt.subplots(len(LADDER) // 2, 2, figsize=(7, 10), sharey=True, layout="constrained")
     for ax, (distortion, row) in zip(axes.ravel(), LADDER.items(), strict=True):
         for number, (name, part) in enumerate(table.groupby("classifier", sort=False)):
             shown = part[part["distortion"].isin([NONE, distortion])]
             _panel(ax, shown, measure, number, str(name))
         if measure == "auc":
             ax.axhline(0.5, color="grey", ls=":")
-        ax.set_title(row.name, fontsize=9)
-        ax.set_xlabel(row.unit, fontsize=7)
+        ax.set_title(row.name, fontsize=10)
+        ax.set_xlabel(row.unit, fontsize=8)
     low = min(0.4, table[measure].min() - 0.02) if measure == "auc" else -0.02
     axes[0, 0].set_ylim(low, 1.02)
     for ax in axes[:, 0]:

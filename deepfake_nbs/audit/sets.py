@@ -81,7 +81,8 @@ def conformal_view(
     classifier: str | None = None,  # One of them; None: the first
 ) -> pd.DataFrame:                 # Eight columns, in words
     "The table of one classifier for reading."
-    names = {"covered [95 % interval]": "all", "real covered": "real", "fake covered": "fake",
+    names = {"covered [95 % interval]": "all", "real covered [95 % interval]": "real",
+             "fake covered [95 % interval]": "fake",
              "mean over groups": "group", "get a verdict": "verdict"}
     columns = ["sets", "promised", *names, "mean over splits"]
     own = table[table["classifier"].eq(classifier or (table["classifier"].iloc[0] if len(table) else ""))]
@@ -89,7 +90,7 @@ def conformal_view(
     for row in own.to_dict("records"):
         shown = {"sets": row["sets"], "promised": f"{1 - row['risk']:.2f}"}
         shown |= dict.fromkeys(columns[2:], "too few images") if row["why"] else {
-            title: _show(row, name, "[" in title) for title, name in names.items()}
+            title: _show(row, name, name != "group") for title, name in names.items()}
         rows.append(shown if row["why"] else shown | {"mean over splits": f"{row['splits']:.3f}"})
     return pd.DataFrame(rows, columns=columns)
 
@@ -114,10 +115,25 @@ def coverage_sentence(
     splits = "" if row["splits"] != row["splits"] else (
         f" Over random divisions of validation and test by group the mean is {row['splits']:.3f}, "
         f"{abs(row['splits'] - 1 + risk) * 100:.1f} points from the promise.")
-    return (f"At risk {risk:g} the conformal sets of {row['classifier']} hold the right label for "
-            f"{covered} of {row['n']} test images in {row['groups']} groups, {1 - risk:g} was promised: "
-            f"{row['real']:.3f} of the real and {row['fake']:.3f} of the fake ones. {verdict} of the "
-            f"images get a verdict.{splits}")
+    named = {"all": "images on average", "real": "real images", "fake": "fakes"}
+    place = {name: _against(row, name, 1 - risk) for name in named}
+    broken = [words for name, words in named.items() if place[name] == "below the promise"]
+    answer = f"is broken for {' and '.join(broken)}" if broken else "is not shown to be broken"
+    each = [f"{words} {_show(row, name, True)} ({place[name]})" for name, words in
+            {"real": "of the real images", "fake": "of the fakes"}.items()]
+    return (f"At risk {risk:g} the promise of {1 - risk:g} {answer}: the conformal sets of "
+            f"{row['classifier']} hold the right label for {covered} of {row['n']} test images in "
+            f"{row['groups']} groups "
+            f"({place['all']}), {' and '.join(each)}. {verdict} of the images get a verdict.{splits}")
+
+
+def _against(row: dict[str, Any], name: str, promise: float) -> str:
+    "Where an interval lies."
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    if low != low:
+        return "no interval, so no verdict"
+    return "below the promise" if high < promise else "above the promise" if low > promise else (
+        "its interval holds the promise")
 
 # %% ../../nbs/library/80da_sets.ipynb #acs18
 def by_source_table(

@@ -8,7 +8,8 @@ __all__ = ['BUDGETS', 'FEWEST', 'OTHERS', 'ALL', 'Vectors', 'FEATURES', 'WORDS',
            'fit_and_test', 'frozen_vectors', 'word_vectors', 'left_out_predictions', 'best_xception',
            'known_predictions', 'Transfer', 'measure_transfer', 'transfer_cells', 'plot_matrix', 'auc_without',
            'combine_aucs', 'transfer_summary', 'show_part', 'summary_view', 'plot_summary', 'transfer_sentence',
-           'line_sentences', 'data_sentence', 'empty_sentences', 'shipped_left_out', 'shipped_left_out_sentence']
+           'means_sentence', 'line_sentences', 'data_sentence', 'empty_sentences', 'shipped_left_out',
+           'shipped_left_out_sentence']
 
 # %% ../../nbs/library/80b_transfer.ipynb #atr04
 from ..classifiers.transfer import PLACE, read_scores, source_families  # First: the engine
@@ -26,12 +27,12 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
-from ..application.models import name_run
 from ..baselines.classifiers import make_svm
 from ..baselines.visual_words import SiftBagOfWords, image_paths
 from ..classifiers.comparison import rank_runs
 from ..classifiers.data import choose_dataset
 from ..classifiers.tables import listed_runs
+from ..classifiers.views import short_label
 from ..core import file_sha256
 from ..data.manifest import read_manifest
 from ..metrics import classification_metrics, jackknife_interval, show_value
@@ -221,7 +222,7 @@ def left_out_predictions(
         out = frame[frame["split"].eq("test") & frame["left_out"].eq(1)]
         parts.append(out[["path", "label", "group", "probability"]].assign(
             family=name, trained=OTHERS, n_train=record["counts"]["train"],
-            classifier=name_run(record["config"]["row"])))
+            classifier=short_label(record["config"]["row"], record["config"]["net"])))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(), unused
 
 
@@ -246,7 +247,7 @@ def known_predictions(
         family = add_family(read_manifest((folder / record["dataset"]).resolve())).set_index("path")["family"]
         parts.append(test[["path", "label", "group", "probability"]].assign(
             family=test["path"].map(family), trained=ALL, n_train=record["counts"]["train"],
-            classifier=name_run(record["config"]["row"])))
+            classifier=short_label(name, record["config"]["net"])))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 # %% ../../nbs/library/80b_transfer.ipynb #atr33
@@ -493,17 +494,35 @@ def transfer_sentence(
     one = summary.dropna(subset="difference") if len(summary) else summary
     if one.empty:
         return f"Transfer between sources: not measured; {_why_nothing(measured)}."
-    row = one.to_dict("records")[0]
-    change = "lower than" if row["difference_low"] > 0 else "not told apart from that"
-    change = "higher than" if row["difference_high"] < 0 else change
-    weak = not row["within_low"] > 0.5
-    return (f"Trained on one source and tested on another, {row['classifier']} has a mean AUC of "
-            f"{show_part(row, 'across')}, {change} on the source of its training, "
-            f"{show_part(row, 'within')} (difference {show_part(row, 'difference', '+')}); "
+    return f"{means_sentence(one.head(1))}{_untested(measured)}"
+
+
+def means_sentence(
+    summary: pd.DataFrame,  # As `transfer_summary` returns it, or as it is kept
+) -> str:
+    "Mean AUC on another source and on that of the training, of each classifier that has both."
+    parts = []
+    for row in summary.dropna(subset="difference").to_dict("records"):
+        change = "lower than" if row["difference_low"] > 0 else "not told apart from that"
+        change = "higher than" if row["difference_high"] < 0 else change
+        below = ", which is below chance level and" if row["across_high"] < 0.5 else ","
+        parts.append(
+            f"Trained on one source and tested on another, {row['classifier']} has a mean AUC of "
+            f"{show_part(row, 'across')}{below} {change} on the source of its training, "
+            f"{show_part(row, 'within')} (same source minus another {show_part(row, 'difference', '+')}); "
             f"{row['families']} families of sources, {row['n']} test images."
-            + (f" {WEAK}" if weak else ""))
+            + f" {WEAK}" * (not row["within_low"] > 0.5))
+    return " ".join(parts) or "no classifier was trained on one source at a time."
 
 
+def _untested(measured: Transfer) -> str:
+    "Families whose test images are in no mean, and why."
+    test = measured.rows[measured.rows["split"].eq("test")]
+    said = [f"{len(part)} test images of {name} ({why})" for name, part in test.groupby("family")
+            if (why := why_empty(part, ("test",)))]
+    return f" Not counted in any mean: {'; '.join(said)}." if said else ""
+
+# %% ../../nbs/library/80b_transfer.ipynb #atr53b
 def line_sentences(
     summary: pd.DataFrame,  # As `transfer_summary` returns it
 ) -> list[str]:             # One for each classifier with a number
@@ -532,7 +551,7 @@ def data_sentence(
     names = ", ".join(sorted(rows["family"].unique()))
     return (f"Dataset `{dataset}`, families {names}: {trained.sum()} training images (at most "
             f"{budget.train_images} of each class of a family) for the SVMs, "
-            f"{len(test)} test images in {test['group'].nunique()} groups.")
+            f"{len(test)} test images in {test['group'].nunique()} groups.{_untested(measured)}")
 
 # %% ../../nbs/library/80b_transfer.ipynb #atr58
 def empty_sentences(
@@ -541,17 +560,13 @@ def empty_sentences(
 ) -> list[str]:           # One for each reason
     "Which cells are empty, and why."
     empty = cells[cells["auc"].isna()]
-    lines = []
-    for why, part in empty.groupby("why", sort=False):
-        if why == "no such training in this run folder":
-            continue
+    lines, untrained = [], empty["why"].eq("no such training in this run folder")
+    for why, part in empty[~untrained].groupby("why", sort=False):
         n = len(part.drop_duplicates(["trained", "tested"]))
         lines.append(f"{n} cells of each matrix are empty: {why}.")
-    tuned = empty[empty["why"].eq("no such training in this run folder")]
-    for classifier, part in tuned.groupby("classifier", sort=False):
+    for classifier, part in empty[untrained].groupby("classifier", sort=False):
         ways = part["trained"].unique()
-        alone = any(name not in (OTHERS, ALL) for name in ways)
-        which = ["one family alone"] if alone else []
+        which = ["one family alone"] if any(name not in (OTHERS, ALL) for name in ways) else []
         which += [name for name in (OTHERS, ALL) if name in ways]
         command = "; `deepfake-nbs train --leave-out-sources` trains those on all others"
         lines.append(f"{classifier}: {len(part)} cells are empty, because this run folder lacks trainings on "
@@ -561,9 +576,11 @@ def empty_sentences(
 # %% ../../nbs/library/80b_transfer.ipynb #atr62
 def shipped_left_out(
     record: dict[str, Any],  # training.json of the shipped networks; empty where there are none
-) -> pd.DataFrame:           # As the record names the columns, the family first
+) -> pd.DataFrame:           # The family first, columns in words
     "What networks of the shipped recipe say about the family that they were trained without."
-    rows = pd.DataFrame(record.get("leave_out", []))
+    names = {"n": "n (real and fake)", "the same with the rule": "fakes called real, distance rule on",
+             "recognised as unlike": "flagged as unlike the training images"}
+    rows = pd.DataFrame(record.get("leave_out", [])).rename(columns=names)
     return rows if rows.empty else rows[["left out", *(name for name in rows if name != "left out")]]
 
 
@@ -575,6 +592,8 @@ def shipped_left_out_sentence(
     if rows.empty:
         return "The shipped network: not measured on a source that was left out of its training."
     known, out = "AUC of the kept sources [95 % interval]", "AUC left out [95 % interval]"
-    parts = [f"{row['left out']} {row[out]} (kept sources: {row[known]})" for row in rows.to_dict("records")]
-    return ("The shipped network, measured on photographs: trained without a family of sources, its recipe "
-            f"has on that family an AUC of {'; '.join(parts)}.")
+    shown = [text + ", below chance level" * bool(re.search(r", 0\.[0-4]", text)) for text in rows[out]]
+    parts = [f"{name} {auc} (on the sources of its training {other})" for name, auc, other in
+             zip(rows["left out"], shown, rows[known], strict=True)]
+    return ("The shipped network, measured on photographs: its recipe was trained without one family of "
+            f"sources at a time. AUC on the family that was left out: {'; '.join(parts)}.")

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OUTCOMES', 'LEAST_COMPLETE', 'find_studies', 'read_study', 'study_base', 'start_auc', 'trials_frame', 'trials_view',
            'search_gain', 'gain_words', 'search_sentence', 'search_command', 'missing_sentence', 'setting_importance',
-           'importance_sentence', 'plot_trials', 'plot_importance']
+           'importance_sentence', 'search_limits', 'plot_trials', 'plot_importance']
 
 # %% ../../nbs/library/60ua_search_report.ipynb #hpr20a04
 import os
@@ -221,6 +221,24 @@ def importance_sentence(
     first = importance.iloc[0]
     return (f"Of the variance of the validation AUC over {int(first['n'])} complete trials, "
             f"the {first['setting']} explains {first['importance']:.0%}, most of all settings.")
+
+# %% ../../nbs/library/60ua_search_report.ipynb #hpr20a33c
+def search_limits(
+    study: "Study | None",  # As `read_study` returns it
+) -> str:                   # Markdown; empty without a study
+    "What a search does not show."
+    if study is None:
+        return ""
+    names = [name.replace("_", " ") for name in study.user_attrs["identity"]["space"]]
+    lines = [
+        "The best validation AUC of many trials is too high by construction. The difference on test images, "
+        "paired and with its interval over groups, is not: no choice used it.",
+        "The best trial and the configuration have one seed each. Another seed may order them otherwise.",
+        "Pixels are equal, and so is the largest number of epochs. Time is not: width and augmentation "
+        "change what an epoch costs.",
+        f"The search varies {', '.join(names)}. Everything else stays as the configuration has it.",
+    ]
+    return "\n".join(["## Limits", "", *(f"- {line}" for line in lines)])
 
 # %% ../../nbs/library/60ua_search_report.ipynb #hpr20a35
 def plot_trials(

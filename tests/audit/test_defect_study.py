@@ -69,7 +69,7 @@ def test_retrieval_stands_beside_the_sum(table):
     whole = pd.concat([table, pd.DataFrame([row])], ignore_index=True)
     assert "+0.500" in study.query_sentence(whole) and "part of no sum" in study.query_sentence(whole)
     assert list(study.defect_view(whole, "retrieval")) == ["fault", "source", "alone [95 % interval]", "n"]
-    assert study.defect_view(whole, "words").shape == (len(NAMES) + 1, 7)
+    assert study.defect_view(whole, "words").shape == (len(NAMES) + 2, 7)  # From the honest number on
 
 
 def test_a_retrieval_without_mates_has_no_number(table):

@@ -158,9 +158,9 @@ def test_the_table_and_its_sentence_by_hand():
     assert (table["n"] == 80).all() and (table["groups"] == 40).all()
     assert found.loc[("pointing game", "network - randomised copy"), "low"] > 0.4
     text = a.heatmap_sentence(table, "run 12, light")
-    assert "points into the manipulated region in 0.900 [" in text and "of 80 fakes" in text
+    assert "of run 12, light lies in the manipulated region in 0.900 [" in text and "of 80 fakes" in text
     assert "beats its copy with random weights (difference +0.600 [" in text
-    assert "does not beat a Gaussian in the middle of the crop (difference +0.000, no interval" in text
+    assert "does not beat a Gaussian in the middle of the input (difference +0.000, no interval" in text
     worse = a.summarise_heatmaps(made_up(40, network=0.2, copied=0.8, centre=0.2))
     assert "is worse than its copy with random weights (difference -0.600 [" in a.heatmap_sentence(
         worse, "run 12, light"

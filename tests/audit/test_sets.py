@@ -36,7 +36,10 @@ def test_every_classifier_risk_and_kind(frame):
     assert (abs(table["all"] - (1 - table["risk"])) < 0.08).all() and (table["all_low"] < table["all"]).all()
     assert sets.conformal_view(table, "SIFT + SVM").shape == (6, 8)
     said = sets.coverage_sentence(table)
-    assert said.startswith("At risk 0.1 the conformal sets of run 12 (net) hold the right label for 0.")
+    assert (
+        said.startswith("At risk 0.1 the promise of 0.9 is")
+        and "of run 12 (net) hold the right label" in said
+    )
     assert "600 test images in 200 groups" in said and "nan" not in said
 
 

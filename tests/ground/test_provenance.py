@@ -70,3 +70,33 @@ def test_only_a_kept_table_becomes_a_link(tmp_path):
         "See `tables/table-2.csv` of the run folder.",
     ):
         assert provenance.link_kept(other, kept) == other
+
+
+def test_a_finding_names_its_data_and_what_other_data_say(tmp_path):
+    assert provenance.on_data("data/miniature", "x").startswith("**Embedded data (synthetic portraits).** x")
+    assert provenance.data_words("/somewhere/own") == "images of `own`"
+    assert "synthetic portraits" in provenance.source_note("data/miniature")
+    write_text(tmp_path / "mini-real" / "calibration.csv", "ece,ece_why\n0.25,\n0.5,4 groups\n")
+    seen = []
+    text = provenance.on_other_data(
+        "table-calibration", "mini", "data/miniature", lambda table: seen.append(table) or "said", tmp_path
+    )
+    assert text == "**On photographs** (`papers/results/mini-real/calibration.csv`): said"
+    assert seen[0]["ece_why"].tolist() == ["", "4 groups"] and seen[0]["ece"].tolist() == [0.25, 0.5]
+    none = provenance.on_other_data("table-x", "mini", "/somewhere/real", lambda table: "said", tmp_path)
+    assert none == "**On embedded data (synthetic portraits):** no such table is kept for the profile `mini`."
+
+
+@pytest.mark.parametrize("id", ["defects", "transfer-means", "robustness", "calibration", "heatmaps"])
+def test_pages_can_say_what_is_kept_of_photographs(id):
+    from deepfake_nbs.audit import calibration, defect_study, heatmaps, robustness, transfer
+
+    say = {
+        "defects": defect_study.short_sentence,
+        "transfer-means": transfer.means_sentence,
+        "robustness": robustness.robustness_sentence,
+        "calibration": calibration.error_sentence,
+        "heatmaps": heatmaps.kept_heatmap_sentences,
+    }[id]
+    text = provenance.on_other_data(f"table-{id}", "mini", "data/miniature", say)
+    assert text.startswith("**On photographs** (`papers/results/mini-real/") and "nan" not in text
