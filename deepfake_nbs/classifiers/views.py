@@ -232,6 +232,7 @@ def missing_intervals(
     lost = lost[value.notna() & values["low"].isna() & values["why"].ne("")]
     by_reason = lost.groupby("why", sort=False)["name"].agg(lambda part: ", ".join(dict.fromkeys(part)))
     reasons = {"no group differs": "leaving out any group gives the same value"}
+    reasons |= {why: f"{why}: too few" for why in by_reason.index if "groups" in why}
     parts = [f"{names} ({reasons.get(why, why)})" for why, names in by_reason.items()]
     return f"Without an interval: {'; '.join(parts)}." if parts else ""
 
