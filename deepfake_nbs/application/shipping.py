@@ -447,8 +447,8 @@ def shipped_text(
     test = record["test"]
     error = f"- expected calibration error {test['calibration_error']:.3f}"
     error += f", with temperature {test['temperature']:.2f}"
-    names = {"fakes called real |": "fakes called real, of all |", "recognised as unlike": "flagged as unlike the "
-             "training images", "the same with the rule": "fakes called real, distance rule on"}
+    names = {"recognised as unlike": "flagged as unlike the training images",
+             "the same with the rule": "fakes called real, distance rule on"}
     failures, heads = failures_text(record), heads_text(record)
     for old, new in names.items():
         failures = failures.replace(old, new)
