@@ -216,7 +216,7 @@ def precision_view(
     cells = cells.assign(cell=[format_result(value | {"why": ""}) for value in cells.to_dict("records")])
     table = cells.pivot(index="row", columns="column", values="cell").reindex(cells["row"].unique())
     counts = results[results["column"].eq("test_accuracy")].set_index("row")
-    n = {name: _counts(line) for name, line in counts.iterrows()}
+    n = {name: _counts(line) if line["seeds"] > 1 else line["n"] for name, line in counts.iterrows()}
     table = table[list(names)].rename(columns=names).rename_axis(columns=None)
     table = table.assign(**{"n (test)": pd.Series(n)}).reset_index().rename(columns={"row": "run"})
     return table.assign(run=table["run"].map(run_names(results)))
