@@ -105,7 +105,8 @@ def leakage_view(
         part = part.reindex(rows.index)
         ends = zip(part["value"], part["value_low"], part["value_high"], strict=True)
         pairs = zip(part["difference"], part["low"], part["high"], strict=True)
-        view[f"{METRICS[metric]} [95 % interval]"] = [show_value(*one) for one in ends]
+        view[f"{METRICS[metric]} [95 % interval]"] = [
+            "" if one[0] != one[0] else show_value(*one) for one in ends]
         view[f"{METRICS[metric]} minus group split"] = [
             "" if one[0] != one[0] else show_value(*one, sign="+") for one in pairs]
     view["n, seeds"] = [f"{row.n:.0f}, {row.seeds:.0f}" for row in rows.itertuples()]
