@@ -6,9 +6,9 @@
 __all__ = ['TERMS', 'CARD_NUMBERS', 'CARD_USE', 'UNLIKE', 'CHOSEN', 'SETS_LIMIT', 'IMAGENET', 'MOST_BYTES', 'predict_again',
            'find_training', 'predict_split', 'auc_row', 'auc_by', 'measure_test', 'count_images', 'found_heads',
            'measure_heads', 'read_leave_out', 'terms_of', 'markdown_table', 'auc_table', 'words_text', 'failures_text',
-           'heads_text', 'risks_text', 'shipped_card', 'shipped_record', 'shipped_sentence', 'shipped_text',
-           'check_size', 'commit_of_code', 'risk_record', 'complete_record', 'write_shipped', 'choose_training',
-           'add_risks']
+           'heads_text', 'risks_text', 'shipped_card', 'shipped_record', 'shipped_sentence', 'left_out_sentence',
+           'shipped_text', 'check_size', 'commit_of_code', 'risk_record', 'complete_record', 'write_shipped',
+           'choose_training', 'add_risks']
 
 # %% ../../nbs/library/70ha_shipping.ipynb #sg02
 from collections.abc import Iterable, Sequence
@@ -423,6 +423,21 @@ def shipped_sentence(
             f"{test['coverage']:.0%} of the images get a verdict.")
 
 
+def left_out_sentence(
+    record: dict[str, Any],  # As `shipped_record` reads it
+) -> str:                    # Empty where no source was left out
+    "AUC on sources that a network of the same recipe was not trained on."
+    rows = (record or {}).get("leave_out") or []
+    column = "AUC left out [95 % interval]"
+    if not rows or column not in rows[0]:
+        return ""
+    shown = "; ".join(f"{row['left out']} {row[column]}" for row in rows)
+    below = [row["left out"] for row in rows if "," in row[column]
+             and float(row[column].partition(", ")[2].rstrip("]")) < 0.5]
+    under = f" Below chance level, fakes are ranked under real images: {', '.join(below)}." if below else ""
+    return f"On sources that a network of the same recipe was not trained on, its AUC is {shown}.{under}"
+
+
 def shipped_text(
     record: dict[str, Any],  # As `shipped_record` reads it
 ) -> str:                    # Markdown
@@ -432,9 +447,14 @@ def shipped_text(
     test = record["test"]
     error = f"- expected calibration error {test['calibration_error']:.3f}"
     error += f", with temperature {test['temperature']:.2f}"
-    parts = [auc_table(test["by_source"], "source"), "\n".join([words_text(test), error]),
-             failures_text(record), heads_text(record)]
-    return "\n\n".join(parts)
+    names = {"recognised as unlike": "flagged as unlike the training images",
+             "the same with the rule": "fakes called real, distance rule on"}
+    failures, heads = failures_text(record), heads_text(record)
+    for old, new in names.items():
+        failures = failures.replace(old, new)
+    parts = [f"Test AUC of each source, on {test['n']} test images:", auc_table(test["by_source"], "source"),
+             "\n".join([words_text(test), error]), failures, left_out_sentence(record), heads]
+    return "\n\n".join(filter(None, parts))
 
 # %% ../../nbs/library/70ha_shipping.ipynb #sg42
 MOST_BYTES = 25_000_000  # Of the folder

@@ -112,9 +112,10 @@ def equal_pixels_sentence(
     for row in pairs.to_dict("records"):
         shown = show_value(row["difference"], row["low"], row["high"], why=row["why"], sign="+")
         ends = "above" if row["low"] > 0 else "below" if row["high"] < 0 else "on both sides of"
+        none = "; no difference is shown" if row["low"] <= 0 <= row["high"] else ""
         seeds = f"{row['seeds']} seed{'s' * (row['seeds'] != 1)}"
         parts.append(f"with equal pixels in {row['equal']}, run {row['first']} minus run {row['second']} is "
-                     f"{shown}, {ends} zero (n={row['n']}, {seeds})")
+                     f"{shown}, {ends} zero (n={row['n']}, {seeds}{none})")
     return f"Difference of the test AUC: {'; '.join(parts)}."
 
 # %% ../../nbs/library/60gb_budgets.ipynb #sd19b20

@@ -14,6 +14,7 @@ import pandas as pd
 
 from ..claims import CLAIM_COLUMNS
 from .comparison import common_images
+from .views import network_words
 from ..core import run_record, write_json
 from ..files import write_table
 from ..metrics import classification_metrics, paired_metrics, show_value
@@ -64,7 +65,7 @@ def trainings_view(
         pair = area if name == first else claims.loc[f"trained-{first}-minus-{name}-auc"]
         shown = show_value(pair["measured"], pair["low"], pair["high"], sign="+")
         rows.append({
-            "run": config["row"] or name.partition("-")[0], "network": config["net"].removeprefix("timm:"),
+            "run": config["row"] or name.partition("-")[0], "network": network_words(config["net"]),
             "images": "heads" if record["crop"] else "whole",
             "pixels in training, test": f"{round(config['image_size'] * config['window'])}, "
                                         f"{config['image_size']}",

@@ -5,17 +5,25 @@
 # %% auto #0
 __all__ = ['REPORT_LATE_EPOCH', 'join_runs', 'runs_sentence', 'crop_sentence', 'same_weights_sentence', 'pretrained_sentence',
            'methods_sentence', 'coverage_sentence', 'baselines_sentence', 'describe_ranking', 'ranking_sentence',
-           'classifier_sentence', 'crops_sentence', 'epochs_sentence', 'history_sentence', 'arithmetic_sentence',
-           'variants_sentence', 'opening_sentences', 'comparison_sentences', 'reading_sentences']
+           'classifier_sentence', 'crops_sentence', 'epochs_sentence', 'history_sentence', 'overfit_sentence',
+           'arithmetic_sentence', 'variants_sentence', 'opening_sentences', 'comparison_sentences', 'reading_sentences']
 
 # %% ../../nbs/library/60i_report.ipynb #rep03
+from collections.abc import Collection
 from typing import Any
 
 import pandas as pd
 
 from ..metrics import show_value
 from .leakage import SPLIT_WORDS
-from .views import NET_NAMES, difference_text, impossible_runs, other_test_sets
+from .tables import one_training
+from deepfake_nbs.classifiers.views import (
+    NET_NAMES,
+    difference_text,
+    difference_words,
+    impossible_runs,
+    other_test_sets,
+)
 
 # %% ../../nbs/library/60i_report.ipynb #rep07
 def join_runs(
@@ -64,19 +72,29 @@ def crop_sentence(
 
 def same_weights_sentence(
     records: dict[int, dict],  # As `tables.finished_runs` returns them
+    repeats: pd.DataFrame | None = None,  # As `comparison.compare_repeats` returns it
 ) -> str:
-    "Which runs of Table 1 are one training here."
+    "Which runs of Table 1 are one training here, and how far a training repeats where it was run twice."
     weights = pd.Series(
         {number: record["weights_sha256"] for number, record in records.items()}, dtype=object
     )
     same = [part.index.tolist() for _, part in weights.groupby(weights) if len(part) > 1]
-    if not same:
-        return "No two runs have the same weights."
     parts = "; ".join(join_runs(names) for names in same)
-    return (
+    text = (
         f"The same weights: {parts}. What distinguishes these runs in the report (crop, epochs) was not "
-        "applied "
-        "here, so that their equality is no finding."
+        "applied here, so that their equality is no finding."
+    )
+    twice = [] if repeats is None else [row for row in repeats.itertuples() if not row.same]
+    lines = [text if same else "No two runs have the same weights.", *map(_repeat_part, twice)]
+    return " ".join(lines)
+
+
+def _repeat_part(row: Any) -> str:
+    return (
+        f"Runs {row.first} and {row.second} have the same settings and seed here, but were trained apart: "
+        f"test AUC {row.value_first:.3f} and {row.value_second:.3f}, difference {difference_words(row)}, "
+        f"n={row.n}. So much does a repeated training differ; the number of threads, which no record "
+        "holds, may have differed."
     )
 
 # %% ../../nbs/library/60i_report.ipynb #tb18i2
@@ -127,24 +145,36 @@ def methods_sentence(
 # %% ../../nbs/library/60i_report.ipynb #rep28
 def coverage_sentence(
     results: pd.DataFrame,  # As `tables.results_table` returns it
+    impossible: Collection[int] = (),  # Runs whose published numbers no test set gives
 ) -> str:
     "How many published numbers are measured, and in how many the interval includes the published one."
+    repeated = {other: first for first, *others in one_training(results) for other in others}
     measured = results[results["measured"].notna() & results["published"].notna()]
+    measured = measured[~measured["row"].isin(list(repeated))]
     if measured.empty:
         return "No number of Table 2 is measured yet."
-    inside = (measured["published"] >= measured["low"]) & (measured["published"] <= measured["high"])
-    text = f"{len(measured)} of {results['published'].notna().sum()} published numbers are measured. "
+    text = f"{len(measured)} of {results['published'].notna().sum()} published numbers are measured"
+    again = [f"run {other} is the training of run {first} here" for other, first in repeated.items()]
+    text += f" ({'; '.join(again)}, and counts once). " if again else ". "
     if measured["low"].isna().all():
         return text + "None has an interval, so they cannot be compared with the published ones."
+    never = measured["row"].isin(list(impossible))
+    idle = measured["learned"].eq("no") & ~never
+    text += _left_out(measured.loc[idle, "row"], measured.loc[never, "row"])
+    measured = measured[~idle & ~never]
+    inside = (measured["published"] >= measured["low"]) & (measured["published"] <= measured["high"])
     n, holds = int(measured["low"].notna().sum()), int(inside.sum())
     text += f"{n} have an interval, and {holds or 'none'} of these intervals include{'s' * (holds < 2)} the "
     text += "published number."
-    if not holds:
-        return text
-    return (
-        f"{text} That makes the two compatible; it does not reproduce the number: the images differ, and a "
-        "wide interval includes many numbers."
-    )
+    rest = " That reproduces no number: the images differ, and a wide interval includes many numbers."
+    return text + rest * bool(holds)
+
+
+def _left_out(idle: pd.Series, never: pd.Series) -> str:
+    "Runs that say nothing about a published number; empty without one."
+    parts = [f"{join_runs(idle.unique())}, which did not learn"] if len(idle) else []
+    parts += [f"{join_runs(never.unique())}, whose published numbers no test set gives"] if len(never) else []
+    return f"Without {', and without '.join(parts)}: " if parts else ""
 
 # %% ../../nbs/library/60i_report.ipynb #rep31
 def baselines_sentence(
@@ -289,11 +319,7 @@ def epochs_sentence(
         f"lies above zero in {better} and below it in {worse}."
     )
     if early["last_epoch"].max() < REPORT_LATE_EPOCH:
-        none = early["low"].notna().any() and not better
-        parts.append(
-            "These runs are too short to test the report's 8th epoch against its 24th"
-            + (": they say only that they had not over-fitted by their end." if none else ".")
-        )
+        parts.append("These runs are too short to test the report's 8th epoch against its 24th.")
     return " ".join(parts)
 
 # %% ../../nbs/library/60i_report.ipynb #rep43a
@@ -307,6 +333,27 @@ def history_sentence(
         f"Run {record['run']}, {record['epochs']} epochs, {record['counts']['train']} images in training and "
         f"{record['counts']['validation']} in validation."
     )
+
+# %% ../../nbs/library/60i_report.ipynb #rep44b
+def overfit_sentence(
+    history: pd.DataFrame,  # history.csv: epoch, train_loss, validation_loss, validation_accuracy
+    name: str = "8",        # Of the run
+) -> str:
+    "Where the losses and the accuracy of a training had their best values, and where they ended."
+    if len(history) < 2:
+        return ""
+    last, best = history.iloc[-1], history.loc[history["validation_loss"].idxmin()]
+    high = history.loc[history["validation_accuracy"].idxmax()]
+    text = (
+        f"In run {name} the validation loss is lowest after epoch {best['epoch']:.0f} "
+        f"({best['validation_loss']:.3f}) and {last['validation_loss']:.3f} after the last, epoch "
+        f"{last['epoch']:.0f}; validation accuracy is highest after epoch {high['epoch']:.0f} "
+        f"({high['validation_accuracy']:.3f}) and ends at {last['validation_accuracy']:.3f}."
+    )
+    if best["epoch"] == last["epoch"]:
+        return f"{text} By this loss it had not over-fitted by its end."
+    falls = last["train_loss"] < history.loc[best.name, "train_loss"]
+    return text + (" The training loss fell in the meantime, which is how over-fitting begins." if falls else "")
 
 # %% ../../nbs/library/60i_report.ipynb #rep46a
 def arithmetic_sentence(
@@ -370,6 +417,7 @@ def opening_sentences(
     shortcuts: tuple[str, ...],  # As in `baselines_sentence`
     chosen: int | None,          # The best run on validation
     against: pd.DataFrame,       # As in `ranking_sentence`
+    impossible: Collection[int] = (),  # As in `coverage_sentence`
 ) -> list[str]:
     "What the results page found, in two or three sentences."
     lines = []
@@ -377,13 +425,14 @@ def opening_sentences(
         auc = results[results["row"].eq(chosen) & results["column"].eq("auc")].iloc[0]
         value = show_value(auc["measured"], auc["low"], auc["high"], why=auc["why"])
         rest = f"; {_against_part(against)}" if len(against) else ""
-        lines.append(f"Run {chosen}, the best on validation, has a test AUC of {value} (n={auc['n']}){rest}.")
-    return [*lines, baselines_sentence(scores, shortcuts), coverage_sentence(results)]
+        n = f"n={auc['n']}" + (f", {auc['seeds']} seeds" if auc["seeds"] > 1 else "")
+        lines.append(f"Run {chosen}, the best on validation, has a test AUC of {value} ({n}){rest}.")
+    return [*lines, baselines_sentence(scores, shortcuts), coverage_sentence(results, impossible)]
 
 # %% ../../nbs/library/60i_report.ipynb #rep53
 def _pixels_line(equal: pd.DataFrame) -> str:
     parts = [
-        f"{difference_text(row)} at equal pixels in {row.equal} (n={row.n}, {row.seeds} "
+        f"{difference_words(row)} at equal pixels in {row.equal} (n={row.n}, {row.seeds} "
         f"seed{'s' * (row.seeds != 1)})"
         for row in equal.itertuples()
     ]
@@ -403,7 +452,9 @@ def _crops_line(crops: pd.DataFrame) -> str:
         f"{difference_text(row)} (run {row.cropped_row} minus run {row.whole_row}, n={row.n})"
         for row in crops.itertuples()
     ]
-    return f"Head crops instead of whole images change the test AUC by {', '.join(parts)}."
+    none = not (crops["low"].gt(0) | crops["high"].lt(0)).any() and crops["low"].notna().all()
+    end = ": no difference is shown" if none else ""
+    return f"Head crops instead of whole images change the test AUC by {', '.join(parts)}{end}."
 
 
 def _epochs_line(early: pd.DataFrame) -> str:
@@ -436,11 +487,16 @@ def _reading_line(leaking: pd.DataFrame) -> str:
     rows = leaking[leaking["column"].eq("test_accuracy") & leaking["measured"].notna()]
     if rows.empty:
         return "No run was trained on the report's own split."
+    groups = {first: [first, *others] for first, *others in one_training(leaking)}
+    again = [other for names in groups.values() for other in names[1:]]
     parts = []
-    for row in rows.itertuples():
-        shown = show_value(row.measured, row.low, row.high, why=row.why)
-        theirs = f"published {row.published:g}" if row.published == row.published else "not published"
-        parts.append(f"run {row.row} {shown} ({theirs}, n={row.n})")
+    for row in rows[~rows["row"].isin(again)].itertuples():
+        names = groups.get(row.row, [row.row])
+        theirs = [f"{one:g}" for one in rows.set_index("row").loc[names, "published"] if one == one]
+        published = f"published {' and '.join(theirs)}" if theirs else "not published"
+        n = f"n={row.n}" + (f", {row.seeds} seeds" if row.seeds > 1 else "")
+        who = join_runs(names) + (", one training here," if len(names) > 1 else "")
+        parts.append(f"{who} {show_value(row.measured, row.low, row.high, why=row.why)} ({published}, {n})")
     return f"Test accuracy where frames are shuffled and the last epoch is read: {'; '.join(parts)}."
 
 
@@ -450,14 +506,15 @@ def reading_sentences(
     arithmetic: pd.DataFrame,  # As `tables.check_arithmetic` returns it
 ) -> list[str]:
     "What the report's own reading gives, what its split adds, and which of its numbers are impossible."
-    lines, pairs = [_reading_line(leaking)], leaks[leaks["metric"].eq("auc") & leaks["protocol"].ne("group")]
-    parts = [
-        f"{difference_text(row)} for run {row.run} where {SPLIT_WORDS[row.protocol]} ({row.seeds} "
-        f"seed{'s' * (row.seeds != 1)})"
-        for row in pairs.itertuples()
-    ]
-    if parts:
-        lines.append(f"Against a split that cuts no group, the test AUC changes by {'; '.join(parts)}.")
+    lines, pairs = [_reading_line(leaking)], leaks[leaks["protocol"].ne("group")]
+    for metric, part in pairs.groupby("metric", sort=False):
+        parts = [
+            f"{difference_words(row)} for run {row.run} where {SPLIT_WORDS[row.protocol]} ({row.seeds} "
+            f"seed{'s' * (row.seeds != 1)})"
+            for row in part.itertuples()
+        ]
+        what = "AUC" if metric == "auc" else metric
+        lines.append(f"Against a split that cuts no group, the test {what} changes by {'; '.join(parts)}.")
     never = impossible_runs(arithmetic)
     if never:
         which = join_runs(never)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['USED_SETTINGS', 'READINGS', 'RESULT_COLUMNS', 'MORE_COLUMNS', 'EPOCH_CLAIMS', 'finished_runs', 'usable_runs',
            'own_runs', 'listed_runs', 'confusion_table', 'plot_history', 'run_status', 'training_table',
-           'setting_claims', 'find_matching_run', 'results_table', 'format_result', 'show_results', 'result_claims',
-           'epoch_claims', 'printed_table2', 'check_arithmetic']
+           'setting_claims', 'find_matching_run', 'results_table', 'one_training', 'format_result', 'show_results',
+           'result_claims', 'epoch_claims', 'printed_table2', 'check_arithmetic']
 
 # %% ../../nbs/library/60f_tables.ipynb #c003
 import os
@@ -230,11 +230,10 @@ def find_matching_run(
     record: dict,  # run.json of one of them
     **changes,  # Fields of its configuration in which the other differs
 ) -> str | None:  # Its name; None where no such run is finished
-    "Find the run that is this one with some values changed: same data, same code, same number of processes."
-    wanted = record_identity(record) | changes | dict(row=0)
-    return next(
-        (name for name, other in runs.items() if record_identity(other) | dict(row=0) == wanted), None
-    )
+    "Find the run that is this one with some values changed: itself where it has them, else the first."
+    wanted = record_identity(record) | changes | dict(row=0)  # Same data, code and number of processes too
+    found = [name for name, other in runs.items() if record_identity(other) | dict(row=0) == wanted]
+    return next(iter(sorted(found, key=lambda name: runs[name] is not record)), None)
 
 # %% ../../nbs/library/60f_tables.ipynb #c028
 RESULT_COLUMNS = (
@@ -271,19 +270,20 @@ def results_table(
     reading: str = "corrected",  # A name of `READINGS`
 ) -> (
     pd.DataFrame
-):  # row (of Table 1), column, published, measured, low, high, why, n, seeds, learned, status
+):  # row (of Table 1), column, published, measured, low, high, why, n, seeds, learned, status, trainings
     "Table 2, our runs, and your own: published numbers beside measured ones."
     (protocol, checkpoint), rows, runs, table = READINGS[reading], [], usable_runs(run)[0], read_table2()
     for number in [*table.index, *OUR_RUNS, *own_runs(run, runs)]:
         place, done = Path(run) / "training", str(number) in runs
         name = find_matching_run(runs, runs[str(number)], protocol=protocol) if done else None
-        seeds = same_but_seed(runs, name).values() if name else ()
+        seeds = list(same_but_seed(runs, name).values()) if name else []
         frames = {
             split: [read_predictions(place / one, split, checkpoint) for one in seeds]
             for split in SPLITS[1:]
             if seeds
         }
         metrics = {split: seed_metrics(each, n_resamples) for split, each in frames.items()}
+        trainings = " ".join(sorted({runs[one]["weights_sha256"][:12] for one in seeds}))
         status = "run" if name else "not run" if done else run_status(place / str(number))
         for column, (split, metric) in {**RESULT_COLUMNS, **MORE_COLUMNS}.items():
             published = table.loc[number].get(column, np.nan) if number in table.index else np.nan
@@ -293,10 +293,22 @@ def results_table(
                     column=column,
                     published=published,
                     status=status,
+                    trainings=trainings,
                     **_result(metrics, split, metric),
                 )
             )
     return pd.DataFrame(rows)
+
+# %% ../../nbs/library/60f_tables.ipynb #tabs20
+def one_training(
+    results: pd.DataFrame,  # As `results_table` made it
+) -> list[list[int | str]]:  # Runs in the order of the table; only where there are several
+    "Runs whose numbers are those of the same training, or of the same trainings from several seeds."
+    if "trainings" not in results:
+        return []
+    first = results[results["trainings"].ne("")].drop_duplicates("row")
+    same = [part["row"].tolist() for _, part in first.groupby("trainings", sort=False)]
+    return [rows for rows in same if len(rows) > 1]
 
 # %% ../../nbs/library/60f_tables.ipynb #c031
 def format_result(

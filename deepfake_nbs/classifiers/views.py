@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['SHORT_NETWORKS', 'RANKING_NAMES', 'CROP_NAMES', 'EPOCH_NAMES', 'SPEED_BATCH', 'SPEED_REPEATS', 'NET_NAMES',
-           'SHORTCUT_WORDS', 'run_label', 'short_label', 'run_scores', 'settings_view', 'budget_view',
-           'settings_difference', 'published_settings', 'result_verdict', 'accuracy_view', 'precision_view',
-           'difference_text', 'paired_view', 'method_view', 'impossible_runs', 'other_test_sets', 'arithmetic_view',
-           'summarise_timm', 'measure_variants', 'speed_sentence', 'variants_view', 'plot_stages']
+           'SHORTCUT_WORDS', 'network_words', 'run_label', 'short_label', 'run_scores', 'settings_view', 'budget_view',
+           'settings_difference', 'published_settings', 'result_verdict', 'run_names', 'accuracy_view',
+           'precision_view', 'missing_intervals', 'difference_text', 'difference_words', 'paired_view', 'method_view',
+           'impossible_runs', 'other_test_sets', 'arithmetic_view', 'summarise_timm', 'measure_variants',
+           'speed_sentence', 'variants_view', 'plot_stages']
 
 # %% ../../nbs/library/60h_views.ipynb #view03
 from collections.abc import Collection
@@ -21,7 +22,7 @@ from ..claims import number_verdict
 from ..metrics import seed_metrics, show_value
 from ..runs import read_predictions
 from .seeds import same_but_seed
-from .tables import format_result
+from .tables import format_result, one_training
 from .networks import build_network
 from .recipes import LITE0
 from deepfake_nbs.classifiers.xception import (
@@ -39,12 +40,19 @@ if TYPE_CHECKING:  # matplotlib loads only where a figure is drawn
     from matplotlib.axes import Axes
 
 # %% ../../nbs/library/60h_views.ipynb #view07
+def network_words(
+    net: str,  # As a configuration names it
+) -> str:      # "EfficientNet-Lite0"; a network of our own keeps its name
+    "Name of a network in tables and sentences."
+    return "EfficientNet-Lite0" if net == LITE0 else net.removeprefix("timm:")
+
+
 def run_label(
     name: int | str,  # Number in Table 1, or name of your own run
     record: dict,     # run.json
 ) -> str:             # "run 8, xception, cropped"
     "Name of a run in tables and figures."
-    return f"run {name}, {record['config']['net']}{', cropped' if record['crop'] else ''}"
+    return f"run {name}, {network_words(record['config']['net'])}{', cropped' if record['crop'] else ''}"
 
 # %% ../../nbs/library/60h_views.ipynb #view07b
 SHORT_NETWORKS = {"tf_efficientnet_lite0": "EfficientNet-Lite0", "xception": "Xception", "midway": "Midway",
@@ -92,15 +100,15 @@ def _augmentation(row: Any) -> str:
 def settings_view(
     table: pd.DataFrame,  # As `tables.training_table` returns it
 ) -> pd.DataFrame:
-    "Settings of Table 1, and those used here where they differ."
+    "Settings of Table 1, and those used here where they differ; a status where a run is not finished."
     used = table["crop_used"].map({True: "yes", False: "no"})
     rates = table.astype(dict(learning_rate=float, learning_rate_used=float))
     crop = [_changed(*pair) for pair in zip(table["crop"], used, strict=True)]
-    return pd.DataFrame(
+    view = pd.DataFrame(
         {
             "run": table["row"],
             "head crops": crop,
-            "network": table["net"],
+            "network": table["net"].map(network_words),
             "optimiser": table["optimiser"],
             "learning rate": _each_changed(rates, "learning_rate"),
             "batch size": _each_changed(table, "batch_size"),
@@ -108,6 +116,7 @@ def settings_view(
             "status": table["status"],
         }
     )
+    return view.drop(columns="status") if table["status"].eq("run").all() else view
 
 
 def budget_view(
@@ -176,6 +185,20 @@ def _value(value: pd.Series) -> str:
     return show_value(value["measured"], value["low"], value["high"])
 
 
+def _counts(value: pd.Series) -> str:
+    return f"{value['n']}, {value['seeds']} seeds" if value["seeds"] > 1 else f"{value['n']}"
+
+
+def run_names(
+    results: pd.DataFrame,  # As `tables.results_table` returns it
+) -> dict[int | str, int | str]:  # By run
+    "Runs as the first column of a table; one that is the training of a run above it says so."
+    names: dict[int | str, int | str] = {name: name for name in results["row"].unique()}
+    for first, *others in one_training(results):
+        names |= {other: f"{other} (training of {first})" for other in others}
+    return names
+
+
 def accuracy_view(
     results: pd.DataFrame,  # As `tables.results_table` returns it
     records: dict[int, dict],  # As `tables.finished_runs` returns them
@@ -183,18 +206,18 @@ def accuracy_view(
     impossible: Collection[int] = (),  # Runs whose published numbers no test set gives
 ) -> pd.DataFrame:
     "Accuracy and AUC of each run, the published test accuracy, and a verdict."
-    lines = []
+    lines, names = [], run_names(results)
     for name, rows in results.groupby("row", sort=False):
         cells = rows.set_index("column")
         test, published = cells.loc["test_accuracy"], cells.loc["test_accuracy", "published"]
         line = {
-            "run": name,
+            "run": names[name],
             "published test accuracy": "" if pd.isna(published) else f"{published:g}",
             "test accuracy [95 % interval]": _value(test),
             "balanced accuracy": _value(cells.loc["balanced_accuracy"]),
             "AUC": _value(cells.loc["auc"]),
             "validation accuracy": _value(cells.loc["validation_accuracy"]),
-            "n (test)": f"{test['n']}, {test['seeds']} seeds" if test["seeds"] > 1 else f"{test['n']}",
+            "n (test)": _counts(test),
         }
         same = (
             name in records and name in table1.index and published_settings(records[name], table1.loc[name])
@@ -218,9 +241,26 @@ def precision_view(
     cells = results[results["column"].isin(list(names))]
     cells = cells.assign(cell=[format_result(value | {"why": ""}) for value in cells.to_dict("records")])
     table = cells.pivot(index="row", columns="column", values="cell").reindex(cells["row"].unique())
-    n = results[results["column"].eq("test_accuracy")].set_index("row")["n"]
-    table = table[list(names)].rename(columns=names).rename_axis(columns=None).assign(**{"n (test)": n})
-    return table.reset_index().rename(columns={"row": "run"})
+    counts = results[results["column"].eq("test_accuracy")].set_index("row")
+    n = {name: _counts(line) if line["seeds"] > 1 else line["n"] for name, line in counts.iterrows()}
+    table = table[list(names)].rename(columns=names).rename_axis(columns=None)
+    table = table.assign(**{"n (test)": pd.Series(n)}).reset_index().rename(columns={"row": "run"})
+    return table.assign(run=table["run"].map(run_names(results)))
+
+
+def missing_intervals(
+    values: pd.DataFrame,  # measured (or value), low, high, why
+    names: list[str],      # Of each line, in words
+) -> str:                  # Empty where every value has one
+    "Which values of a table have no interval, and why."
+    value = values["measured"] if "measured" in values else values["value"]
+    lost = pd.DataFrame(dict(name=names, why=values["why"].to_numpy(str)), index=values.index)
+    lost = lost[value.notna() & values["low"].isna() & values["why"].ne("")]
+    by_reason = lost.groupby("why", sort=False)["name"].agg(lambda part: ", ".join(dict.fromkeys(part)))
+    reasons = {"no group differs": "leaving out any group gives the same value"}
+    reasons |= {why: f"{why}: too few" for why in by_reason.index if "groups" in why}
+    parts = [f"{names} ({reasons.get(why, why)})" for why, names in by_reason.items()]
+    return f"Without an interval: {'; '.join(parts)}." if parts else ""
 
 # %% ../../nbs/library/60h_views.ipynb #rep22
 def difference_text(
@@ -228,6 +268,13 @@ def difference_text(
 ) -> str:  # "+0.027 [+0.004, +0.052]"
     "A paired difference with its interval, or why there is none."
     return show_value(pair.difference, pair.low, pair.high, why=pair.why, sign="+")
+
+
+def difference_words(
+    pair: Any,  # difference, low, high, why
+) -> str:  # "+0.014 [-0.026, +0.054] (no difference is shown)"
+    "The same for a sentence, which says where the interval includes zero."
+    return difference_text(pair) + " (no difference is shown)" * bool(pair.low <= 0 <= pair.high)
 
 
 def paired_view(

@@ -73,7 +73,6 @@ def test_kept_numbers_give_the_table_back(both):
     table = leakage.leakage_table(both)
     save_claims(leakage.leakage_claims(table, "noise"), both)
     kept = leakage.kept_leakage(pd.read_csv(both / "claims.csv"))
-    area = table[table["metric"].eq("auc")].reset_index(drop=True)
     same = [
         "value",
         "value_low",
@@ -86,14 +85,13 @@ def test_kept_numbers_give_the_table_back(both):
         "crossing",
         "groups",
     ]
-    assert kept["protocol"].tolist() == ["group", "published"] and kept["run"].astype(str).tolist() == [
-        "1",
-        "1",
-    ]
-    assert np.allclose(kept[same].astype(float), area[same].astype(float), atol=1e-4, equal_nan=True)
-    assert (
-        list(leakage.leakage_view(kept)) == list(leakage.leakage_view(area))
-        and len(leakage.leakage_view(kept).columns) == 8
+    assert kept["protocol"].tolist() == ["group", "published"] * 2 and set(kept["run"].astype(str)) == {"1"}
+    assert kept["metric"].tolist() == ["auc"] * 2 + ["accuracy"] * 2
+    assert np.allclose(kept[same].astype(float), table[same].astype(float), atol=1e-4, equal_nan=True)
+    view = leakage.leakage_view(kept)
+    assert list(view) == list(leakage.leakage_view(table)) and len(view.columns) == 8
+    assert len(view) == 2 and len(leakage.leakage_view(kept[:2]).columns) == 6, (
+        "numbers kept without accuracy"
     )
 
 
@@ -118,10 +116,14 @@ def test_words():
     text = leakage.leakage_sentence(pd.DataFrame([line | dict(seeds=3), line | dict(seeds=3, low=-0.1)]))
     assert (
         "+0.200 [+0.100, +0.300] for run 1" in text
-        and "zero in 1 of 2" in text
+        and "zero in 1 of 2: no difference is shown in 1." in text
         and "groups and seeds" in text
     )
     none = leakage.leakage_sentence(
         pd.DataFrame([line | dict(seeds=1, low=np.nan, high=np.nan, why="4 groups")])
     )
     assert "+0.200 (no interval: 4 groups)" in none and "not of seeds" in none
+    accuracy = leakage.leakage_sentence(pd.DataFrame([line | dict(seeds=1, low=-0.1), line | dict(
+        seeds=1, metric="accuracy")]))  # fmt: skip
+    assert "in 0 of 1: no difference is shown. The test accuracy changes by +0.200" in accuracy
+    assert "The same training on several splits" not in leakage.split_words(pd.DataFrame(dict(protocol=[])))

@@ -51,7 +51,7 @@ def test_the_kind_that_leads_is_chosen_by_rate_and_not_by_number():
     images = pd.DataFrame(reals + fakes).assign(wrong=[True] * 5 + [False] * 5 + [True] * 9 + [False] * 81)
     text = mistakes.kind_sentence(images)
     assert (
-        "real images that are called fake lead: 9 of 90 fakes" in text
+        "of real images than of fakes is classified wrongly: 9 of 90 fakes" in text
         and "StarGAN (9 of 90) is missed" in text
     )
     one = mistakes.kind_sentence(images[images["label"].eq(0)])  # A class that is not there

@@ -14,7 +14,7 @@ from deepfake_nbs.classifiers import comparison, tables
 from deepfake_nbs.classifiers.leakage import leakage_table
 from deepfake_nbs.classifiers.tables import result_claims, results_table, show_results, training_table
 from deepfake_nbs.classifiers.training import train_run
-from deepfake_nbs.core import write_json
+from deepfake_nbs.core import file_sha256, write_json
 from deepfake_nbs.runs import TrainingError, read_predictions, read_run
 
 
@@ -169,6 +169,42 @@ def test_a_matching_run_has_the_same_code_data_and_processes(run, key, value):
         tables.find_matching_run({**records, "mine": twin | {key: value}}, records["1"], protocol="published")
         is None
     )
+
+
+def make_run_9(run, weights=b""):
+    "Run 9 with the settings of run 1, as where a profile cuts the epochs of both; every prediction is .9."
+    place = run / "training/9"
+    shutil.copytree(run / "training/1", place)
+    model = place / "model/model.safetensors"
+    model.write_bytes(model.read_bytes() + weights)
+    record = json.loads((place / "run.json").read_text())
+    changes = dict(run="9", config=record["config"] | dict(row=9), weights_sha256=file_sha256(model))
+    write_json(place / "run.json", record | changes)
+    frame = pd.read_csv(place / "predictions.csv", dtype={"group": str})
+    frame.assign(probability=0.9).to_csv(place / "predictions.csv", index=False)
+
+
+def test_two_runs_with_the_same_settings_keep_their_own_numbers(copy):
+    before = results_table(copy, 10).query("row == 1").measured.to_numpy()
+    make_run_9(copy, b" ")
+    results = results_table(copy, 10)
+    cells = results.query("row == 9").set_index("column").measured
+    assert (cells["recall_0"], cells["recall_1"]) == (0, 1), "its own predictions, not those of run 1"
+    assert np.array_equal(results.query("row == 1").measured.to_numpy(), before, equal_nan=True)
+    claims = {claim["id"]: claim["measured"] for claim in result_claims(copy, results)}
+    assert claims["table2-9-recall_1"] == 1 and tables.one_training(results) == []
+    (pair,) = comparison.compare_repeats(copy).to_dict("records")
+    assert (pair["first"], pair["second"], pair["same"], pair["value_second"]) == (1, 9, False, 0.5)
+    assert pair["difference"] == pytest.approx(pair["value_first"] - 0.5)
+
+
+def test_numbers_of_one_training_are_known_as_such(copy):
+    assert comparison.compare_repeats(copy).empty
+    make_run_9(copy)
+    assert tables.one_training(results_table(copy, 10)) == [[1, 9]]
+    assert comparison.compare_repeats(copy)["same"].tolist() == [True]
+    train_run(copy, replace(TINY, row=0, epochs=2, protocol="published"), "1-published")
+    assert tables.one_training(results_table(copy, 10, "published")) == [[1, 9]]
 
 
 def test_a_cell_is_the_mean_over_the_seeds_that_are_there(copy):
