@@ -12,7 +12,7 @@ __all__ = ['MOST_LISTED', 'CONFIDENCE_MEANS', 'describe_limit', 'describe_networ
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -316,7 +316,7 @@ def video_table(
 
 
 # %% ../../nbs/library/70k_report.ipynb #application491
-def _tally(verdicts: dict[str, str | None], truths: dict[str, str]) -> str:
+def _tally(verdicts: Mapping[str, str | None], truths: dict[str, str]) -> str:
     "How many verdicts are right, wrong and unsure, of the videos whose label is known."
     right = sum(verdicts[name] == truths[name] for name in verdicts)
     unsure = sum(verdicts[name] not in ("real", "fake") for name in verdicts)

@@ -200,7 +200,7 @@ def _draw_chance(ax: "Axes", names: list[str], majority: float | None) -> None:
     end = len(names) + 1.5
     turn = names.index("accuracy") + 0.5 if "accuracy" in names and majority is not None else end
     ax.plot([0.5, 0.5], [-0.5, turn], color="grey", ls=":", label="_chance level")
-    if turn < end:
+    if majority is not None and turn < end:
         ax.plot([majority] * 2, [turn, end], color="grey", ls=":", label="_chance level of accuracy")
 
 

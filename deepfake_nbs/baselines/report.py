@@ -70,7 +70,8 @@ def interval_cells(
     metrics: pd.DataFrame,   # metric, value, low, high, why
 ) -> tuple[list[str], str]:  # A cell a row, "0.250 –" without an interval; a note in Markdown, or nothing
     "Cells of a table, and one note on the intervals that are missing."
-    cells, reasons = [], {}
+    cells: list[str] = []
+    reasons: dict[str, dict[str, None]] = {}
     for row in metrics.itertuples():
         missing = bool(row.why) and row.low != row.low and row.value == row.value
         shown = show_value(row.value, row.low, row.high, why=row.why)
@@ -464,11 +465,12 @@ def leakage_sentence(
     fraction = manifest.loc[manifest["split"].eq("test"), "group"].map(crossing).mean()
     text = (f"Shuffled as published, {fraction:.1%} of the test images have a sibling of their own group in "
             "another split.")
-    gaps, parts = [], []
+    gaps: list[dict] = []
+    parts: list[str] = []
     for name, short in zip(SIFT_CLASSIFIERS, ("SVM", "random forest"), strict=True):
         both = [predictions[protocol] for protocol in ("published", "group")]
         both = [rows[rows["classifier"].eq(name)] for rows in both]
-        found = {metric: subtract_metrics(*both, metric) for metric in METRIC_NAMES}
+        found = {metric: subtract_metrics(both[0], both[1], metric) for metric in METRIC_NAMES}
         gaps += found.values()
         shown = [f"{_shown(pd.Series(gap), '+')} in {METRIC_NAMES[metric]}" for metric, gap in found.items()]
         parts.append(f"the {short} scores {' and '.join(shown)}")

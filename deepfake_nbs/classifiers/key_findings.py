@@ -179,5 +179,5 @@ def short_verdicts(
     kept = clear.sort_values(ascending=False, kind="stable").index[:most].sort_values()
     columns = dict(claim="conclusion of the report", section="section")
     view = first[list(columns)].rename(columns=columns).reset_index(drop=True)
-    columns = ["conclusion of the report", *words.columns, "section"]
-    return view.join(words)[columns].loc[kept].reset_index(drop=True)
+    order = ["conclusion of the report", *words.columns, "section"]
+    return view.join(words)[order].loc[kept].reset_index(drop=True)

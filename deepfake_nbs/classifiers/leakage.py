@@ -176,7 +176,7 @@ def leakage_claims(
     rows = []
     for row in leaks[leaks["metric"].isin([*METRICS])].itertuples():
         facts = dict(published="", n=row.n, protocol=f"{row.protocol}, {_seeds(row.seeds)}", data=data)
-        numbers = {
+        numbers: dict[str, tuple[Any, ...]] = {
             row.metric: (row.value, row.value_low, row.value_high),
             f"minus-group-{row.metric}": (row.difference, row.low, row.high)}
         audit = {key: (getattr(row, key),) for key in ("crossing", "groups", "touched")}

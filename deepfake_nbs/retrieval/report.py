@@ -14,7 +14,7 @@ __all__ = ['REPORTED', 'FEATURE_WORDS', 'SIMILARITY_WORDS', 'ranking_table', 'sh
 # %% ../../nbs/library/40e_report.ipynb #40e_imp
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -603,8 +603,8 @@ def plot_recall(
     n_columns = min(2, len(features))
     n_lines = -(-len(features) // n_columns)
     size = (2.4 * n_columns, 1.9 * n_lines + 0.5)
-    how = dict(figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained")
-    fig, grid = plt.subplots(n_lines, n_columns, **how)
+    how: dict[str, Any] = dict(figsize=size, sharex=True, sharey=True, layout="constrained")
+    fig, grid = plt.subplots(n_lines, n_columns, squeeze=False, **how)
     marks = [k for k in RECALL_AT if k <= largest]
     ticks = marks + [largest] * (largest >= 1.3 * marks[-1])  # Labels of 10 and 11 would touch
     for i, (ax, feature) in enumerate(zip(grid.flat, features, strict=False)):
