@@ -270,7 +270,8 @@ def leave_out(run, name, manifest, row=12):
         neighbours=1.0)  # fmt: skip
     write_table(frame, place / "scores.csv")
     (place / "scores.json").write_text(json.dumps(dict(manifest=manifest)))
-    (place / "run" / "run.json").write_text(json.dumps(dict(config=dict(row=row), counts=dict(train=24))))
+    config = dict(row=row, net="timm:tf_efficientnet_lite0")
+    (place / "run" / "run.json").write_text(json.dumps(dict(config=config, counts=dict(train=24))))
 
 
 def test_networks_that_were_trained_without_a_source_fill_their_cells(run):
