@@ -173,6 +173,8 @@ $(DONE)/library/%.ipynb: nbs/library/%.ipynb
 
 # --- Tests, measurements, pages --------------------------------------------------------------------------------------
 
+# Two processes of one thread each: with two threads each they would wait for one another
+test: export OMP_NUM_THREADS = 1
 test: setup
 	$(BIN)/nbdev-test --n-workers 2
 	$(BIN)/ruff check

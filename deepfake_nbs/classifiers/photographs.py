@@ -116,13 +116,13 @@ def same_training_sentence(
 # %% ../../nbs/library/60k_photographs.ipynb #sd19k2
 def other_budget_sentence(
     claims: pd.DataFrame,  # Kept claims of the smaller comparison, by id
-    records: dict[str, dict],  # Its training records: "ours", "published"
+    records: dict[str, dict],  # Its training records: "ours", "row1"
 ) -> str:
     "Run 11 against the recipe of run 1 at another budget."
-    pair = claims.loc["training-compare-ours-minus-published-auc"]
-    configs = [records[key]["config"] for key in ("ours", "published")]
+    pair = claims.loc["training-compare-ours-minus-row1-auc"]
+    configs = [records[key]["config"] for key in ("ours", "row1")]
     window, size = round(configs[0]["image_size"] * configs[0]["window"]), configs[0]["image_size"]
-    minutes = [records[key]["wall_seconds"] / 60 for key in ("ours", "published")]
+    minutes = [records[key]["wall_seconds"] / 60 for key in ("ours", "row1")]
     shown = show_value(pair["measured"], pair["low"], pair["high"], sign="+")
     zero = "includes" if pair["low"] <= 0 <= pair["high"] else "excludes"
     return (

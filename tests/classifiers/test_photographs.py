@@ -29,11 +29,11 @@ def test_kept_numbers_are_named_and_read(root):
 @pytest.mark.parametrize("low, high, zero", [(-0.1, 0.1, "includes"), (0.01, 0.1, "excludes")])
 def test_the_comparison_at_another_budget_names_pixels_epochs_and_minutes(low, high, zero):
     pair = pd.Series(dict(measured=0.05, low=low, high=high, n=239))
-    claims = pd.DataFrame([pair], index=["training-compare-ours-minus-published-auc"])
+    claims = pd.DataFrame([pair], index=["training-compare-ours-minus-row1-auc"])
     ours = dict(config=dict(image_size=128, window=0.75, width=1.0), epochs=8, counts=dict(train=1000))
     theirs = dict(config=dict(image_size=96, window=1.0), wall_seconds=300)
     text = photographs.other_budget_sentence(
-        claims, dict(ours=ours | dict(wall_seconds=360), published=theirs)
+        claims, dict(ours=ours | dict(wall_seconds=360), row1=theirs)
     )
     assert "8 epochs, width 1, 1000 photographs" in text and f"the interval {zero} zero" in text
     assert (
