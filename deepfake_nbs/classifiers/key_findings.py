@@ -169,7 +169,7 @@ DECIDED = ("reproduced", "contradicted", "impossible")
 def short_verdicts(
     tables: dict[str, pd.DataFrame],  # By name of the data, as `findings.conclusions_table` returns them
     most: int = 15,                   # Lines
-) -> pd.DataFrame:  # conclusion of the report, one column a set of data, section: verdicts show on a telephone
+) -> pd.DataFrame:  # conclusion of the report, one column a set of data (a telephone shows them), section
     "The conclusions with the clearest verdicts, in the order of the report."
     if not tables:
         return pd.DataFrame(columns=["conclusion of the report", "section"])

@@ -143,7 +143,8 @@ def _metric_part(metric: str, pairs: pd.DataFrame) -> str:
     none = "no difference is shown" + (f" in {rest}" if apart else "")
     end = f": {none}" if rest and pairs["low"].notna().all() else ""
     start = "the test AUC" if metric == "auc" else "The test accuracy"
-    return f"{start} changes by {'; '.join(parts)}. Its interval excludes zero in {apart} of {len(pairs)}{end}."
+    excluded = f"Its interval excludes zero in {apart} of {len(pairs)}{end}."
+    return f"{start} changes by {'; '.join(parts)}. {excluded}"
 
 
 def split_words(

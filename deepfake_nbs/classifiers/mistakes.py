@@ -217,7 +217,8 @@ def mistakes_sentence(
     value, high, low = (1 - accuracy[key] for key in ("value", "low", "high"))
     error = show_value(value, low, high, why=accuracy["why"])
     sure = int(wrong["confidence"].gt(CONFIDENT).sum())
-    first = (f"Run {found.name} ({network_words(found.record['config']['net'])}), the best on validation, classifies "
+    network = network_words(found.record['config']['net'])
+    first = (f"Run {found.name} ({network}), the best on validation, classifies "
              f"{len(wrong)} of {len(images)} test images wrongly: an error rate of {error} over "
              f"{accuracy['groups']} groups.")
     if wrong.empty:

@@ -90,11 +90,10 @@ def photographs_sentence(
         above = (runs["low"] > checks["high"].max()).sum()
         best, check = (rows.loc[rows["value"].idxmax()] for rows in (runs, checks))
         lines.append(
-            f"On {DATA_WORDS.get(name, f'`{name}`')} the highest AUC is {show_value(best['value'], best['low'], best['high'])} "
-            f"({best.name}, "
+            f"On {DATA_WORDS.get(name, f'`{name}`')} the highest AUC is "
+            f"{show_value(best['value'], best['low'], best['high'])} ({best.name}, "
             f"n={best['n']:.0f}), the highest of the sanity-check baselines {check['value']:.3f} "
-            f"(*{check.name}*); the "
-            f"interval of {above} of {len(runs)} runs lies above all of these baselines."
+            f"(*{check.name}*); the interval of {above} of {len(runs)} runs lies above all of these baselines."
         )
     return " ".join(lines) or "No results are kept for this profile."
 
@@ -105,12 +104,13 @@ def same_training_sentence(
     "Which runs are one training, on each set of data."
     parts = []
     for name, record in records.items():
-        runs = {number: one["weights_sha256"] for number, one in record["training"].items() if number.isdigit()}
+        trained = record["training"].items()
+        runs = {number: one["weights_sha256"] for number, one in trained if number.isdigit()}
         for weights in dict.fromkeys(runs.values()):
             same = sorted((number for number, one in runs.items() if one == weights), key=int)
             if len(same) > 1:
-                parts.append(f"On {DATA_WORDS.get(name, f'`{name}`')} {join_runs(same)} are one training: the "
-                             "profile leaves no difference between them, and their numbers are the same.")
+                parts.append(f"On {DATA_WORDS.get(name, f'`{name}`')} {join_runs(same)} are one training: "
+                             "the profile leaves no difference between them, and their numbers are the same.")
     return " ".join(parts)
 
 # %% ../../nbs/library/60k_photographs.ipynb #sd19k2

@@ -353,7 +353,8 @@ def overfit_sentence(
     if best["epoch"] == last["epoch"]:
         return f"{text} By this loss it had not over-fitted by its end."
     falls = last["train_loss"] < history.loc[best.name, "train_loss"]
-    return text + (" The training loss fell in the meantime, which is how over-fitting begins." if falls else "")
+    begins = " The training loss fell in the meantime, which is how over-fitting begins."
+    return text + (begins if falls else "")
 
 # %% ../../nbs/library/60i_report.ipynb #rep46a
 def arithmetic_sentence(

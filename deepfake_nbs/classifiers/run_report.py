@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..baselines.report import METRIC_WORDS, interval_cells
+from ..claims import METRIC_WORDS, interval_cells
 from .recipes import TrainingConfig, read_table1, table_config
 from ..metrics import classification_metrics, show_value
 
@@ -39,7 +39,8 @@ def compare_config(
     return pd.DataFrame({name: asked, "this run": used}).reindex(used.index).astype(object).fillna("")
 
 # %% ../../nbs/library/60l_run_report.ipynb #rrpg5
-SHOWN = ("row", *ASKED, "image_size", "width", "seed", "protocol", "schedule", "augment", "weights", "precision")
+SHOWN = ("row", *ASKED, "image_size", "width", "seed", "protocol", "schedule", "augment", "weights",
+         "precision")
 
 
 def config_view(
@@ -49,10 +50,10 @@ def config_view(
     "The fields that a reader needs, in words."
     usual = asdict(TrainingConfig())
     kept = [name for name in compared.index if name in SHOWN or asdict(config)[name] != usual[name]]
-    table = compared.loc[kept].rename(index=dict(row="run", net="network", protocol="split", crop="head crops"))
+    words = dict(row="run", net="network", protocol="split", crop="head crops")
+    table = compared.loc[kept].rename(index=words)
     words = table.map(lambda value: {True: "yes", False: "no"}[value] if isinstance(value, bool) else value)
     return words.rename(index=lambda name: name.replace("_", " ")).reset_index(names="field")
-
 
 # %% ../../nbs/library/60l_run_report.ipynb #rreport09
 def training_sentence(

@@ -428,7 +428,7 @@ def measure_variants(
         relative_speed=(speed / speed["xception"]).round(2),
     )
 
-
+# %% ../../nbs/library/60h_views.ipynb #net03b
 def speed_sentence(
     image_size: int,  # Pixels of one side
 ) -> str:
@@ -454,7 +454,6 @@ def variants_view(
             "relative speed": [f"{value:.2f}" for value in table["relative_speed"]],
         }
     )
-
 
 # %% ../../nbs/library/60h_views.ipynb #net06
 SHORTCUT_WORDS = dict(none="no shortcut", identity="shortcut: the input itself",

@@ -6,10 +6,10 @@
 __all__ = ['SIZES', 'MORE_METRICS', 'METRIC_WORDS', 'PHASE_WORDS', 'SIZE_BOUNDS', 'SYNTHETIC', 'TARGET_AP', 'read_training',
            'published_value', 'published_ap', 'summarise_metrics', 'results_table', 'show_results', 'claim_rows',
            'network_name', 'phase_table', 'show_phases', 'count_by_size', 'show_metrics', 'compare_fresh',
-           'fresh_claim', 'crop_counts', 'show_crops', 'describe_frames', 'describe_results', 'describe_targets',
-           'describe_backbone', 'describe_used', 'describe_criteria', 'describe_false_heads', 'describe_crops',
-           'describe_reliability', 'describe_limits', 'plot_losses', 'plot_precision_recall', 'show_grid',
-           'plot_detections', 'choose_examples', 'describe_examples', 'example_titles']
+           'fresh_claim', 'describe_frames', 'describe_results', 'describe_targets', 'describe_backbone',
+           'describe_used', 'describe_criteria', 'describe_false_heads', 'describe_crops', 'describe_reliability',
+           'describe_limits', 'plot_losses', 'plot_precision_recall', 'show_grid', 'plot_detections', 'choose_examples',
+           'describe_examples', 'example_titles']
 
 # %% ../../nbs/library/30g_report.ipynb #30g_imp
 import json
@@ -265,32 +265,6 @@ def fresh_claim(
     measured = {name: round(float(fresh[key]), 4) for name, key in names}
     about = dict(n=int(fresh["n"]), protocol=heads.protocol, data=record["data"])
     return dict(id="heads-fresh-map", published="", **measured, **about)
-
-# %% ../../nbs/library/30g_report.ipynb #c181
-def crop_counts(
-    run: Path,        # Run folder with cvcs_dfd and cvcs_cropped_dfd
-) -> "pd.DataFrame":  # source, label, images, cropped, dropped, fraction_dropped, more_heads
-    "Count cropped images by source and label; `more_heads` counts those in which several heads were found."
-    from deepfake_nbs.data.manifest import read_manifest
-
-    whole, cropped = read_manifest(run / "cvcs_dfd"), read_manifest(run / "cvcs_cropped_dfd")
-    several = cropped.loc[cropped["n_heads"].astype(int) > 1, "whole"]
-    whole = whole.assign(cropped=whole["path"].isin(cropped["whole"]), more_heads=whole["path"].isin(several))
-    counts = dict(images=("path", "size"), cropped=("cropped", "sum"), more_heads=("more_heads", "sum"))
-    table = whole.groupby(["source", "label"]).agg(**counts).reset_index()
-    table["label"] = table["label"].map({0: "real", 1: "fake"})
-    table["dropped"] = table["images"] - table["cropped"]
-    table["fraction_dropped"] = table["dropped"] / table["images"]
-    return table[["source", "label", "images", "cropped", "dropped", "fraction_dropped", "more_heads"]]
-
-
-def show_crops(
-    counts: "pd.DataFrame",  # As `crop_counts` returns it
-) -> "pd.DataFrame":         # For a page: column names in words
-    "The counts of cropped images, for reading."
-    shown = counts.assign(fraction_dropped=[f"{value:.1%}" for value in counts["fraction_dropped"]])
-    words = dict(fraction_dropped="fraction dropped", more_heads="several heads detected")
-    return shown.rename(columns=words)
 
 # %% ../../nbs/library/30g_report.ipynb #headsg29
 SYNTHETIC = "The embedded frames are synthetic and far easier than film frames"

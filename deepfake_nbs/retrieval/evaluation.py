@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RECALL_AT', 'DISTORTIONS', 'original_rows', 'RetrievalTask', 'limit_pool', 'original_task', 'person_task',
-           'score_ranking', 'distorted_files', 'evaluate', 'clear_scratch']
+           'score_ranking', 'distorted_files', 'evaluate', 'overlap_table', 'scores_of_fold', 'clear_scratch']
 
 # %% ../../nbs/library/40d_evaluation.ipynb #40d_imp
 import hashlib
@@ -22,6 +22,7 @@ from PIL import Image, ImageFilter
 
 from ..core import whole_file
 from ..images import ImageError, read_image
+from ..metrics import mean_interval
 from deepfake_nbs.retrieval.features import (
     NO_CONTRAST,
     ExtractionOptions,
@@ -298,6 +299,38 @@ def evaluate(
             frame["top"] = [order[rows].tolist() for rows in frame["top"]]
             frames.append(frame.assign(feature=feature.name, similarity=similarity, distortion=distortion))
     return pd.concat(frames, ignore_index=True)
+
+# %% ../../nbs/library/40d_evaluation.ipynb #c124
+_OVERLAP = ["first", "second", "common", "low", "high", "why", "n"]
+
+
+def overlap_table(
+    scores: "pd.DataFrame",  # From `evaluate`; undistorted queries are used
+) -> "pd.DataFrame":         # first, second (feature similarity), common, low, high, why, n
+    "How many of ten results any two combinations have in common, on average."
+    import pandas as pd
+
+    if not len(scores):
+        return pd.DataFrame(columns=_OVERLAP)
+    clean = scores[scores["distortion"].eq("none") & scores["pool"].eq("all")]
+    tops = {" ".join(key): part for key, part in clean.groupby(["feature", "similarity"], sort=False)}
+    lines, names = [], list(tops)
+    for i, one in enumerate(names):
+        for other in names[i + 1 :]:
+            pairs = zip(tops[one]["top"], tops[other]["top"], strict=True)
+            common = np.array([[len(set(a) & set(b))] for a, b in pairs], float)
+            mean, low, high, why = mean_interval(common, tops[one]["group"], (0, 10))
+            lines.append([one, other, mean.item(), low.item(), high.item(), why[0], len(common)])
+    return pd.DataFrame(lines, columns=_OVERLAP)
+
+
+def scores_of_fold(
+    scores: "pd.DataFrame",  # From `evaluate`
+    fold: str,               # "selection" or "report"
+) -> "pd.DataFrame":         # All of them, where the fold has none
+    "The scores of one fold."
+    rows = scores[scores["fold"].eq(fold)]
+    return rows if len(rows) else scores
 
 # %% ../../nbs/library/40d_evaluation.ipynb #retrieval08
 def clear_scratch(

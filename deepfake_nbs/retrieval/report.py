@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['REPORTED', 'FEATURE_WORDS', 'SIMILARITY_WORDS', 'ranking_table', 'show_ranking', 'show_distortions',
-           'measurement_rows', 'is_reported', 'select_combination', 'scores_of_fold', 'compare_with_reported',
-           'show_comparison', 'show_p', 'best_combination_sentence', 'original_finding', 'person_finding',
-           'compared_rows', 'explain_combinations', 'pool_sentence', 'missing_sentence', 'feature_table',
-           'classifier_sentence', 'selection_sentence', 'comparison_sentence', 'overlap_table', 'reported_overlap',
-           'overlap_claims', 'overlap_sentence', 'show_overlap', 'person_sentence', 'index_sentence', 'limits_sentence',
-           'figure_4_rows', 'plot_results', 'plot_recall']
+           'measurement_rows', 'is_reported', 'select_combination', 'compare_with_reported', 'show_comparison',
+           'show_p', 'best_combination_sentence', 'original_finding', 'person_finding', 'compared_rows',
+           'explain_combinations', 'pool_sentence', 'missing_sentence', 'feature_table', 'classifier_sentence',
+           'selection_sentence', 'comparison_sentence', 'reported_overlap', 'overlap_claims', 'overlap_sentence',
+           'show_overlap', 'person_sentence', 'index_sentence', 'limits_sentence', 'figure_4_rows', 'plot_results',
+           'plot_recall']
 
 # %% ../../nbs/library/40e_report.ipynb #40e_imp
 import re
@@ -22,7 +22,7 @@ from ..claims import CLAIM_COLUMNS
 from ..figures import line_look
 from ..images import read_image, thumbnail
 from ..metrics import ALIKE, holm_adjusted, mean_interval, show_value, sign_flip_p
-from .evaluation import RECALL_AT, RetrievalTask
+from .evaluation import RECALL_AT, RetrievalTask, scores_of_fold
 from .features import Feature
 from .index import WHITENED_COMPONENTS, Index, describe_recall
 
@@ -122,15 +122,6 @@ def select_combination(
         expected = "expected at least one, such as thumbnail"
         raise ValueError(f"no combination beside the report's four was evaluated; {expected}")
     return scores_of_fold(ours, "selection").groupby(["feature", "similarity"])["ap"].mean().idxmax()
-
-
-def scores_of_fold(
-    scores: "pd.DataFrame",  # From `evaluate`
-    fold: str,               # "selection" or "report"
-) -> "pd.DataFrame":         # All of them, where the fold has none
-    "The scores of one fold."
-    rows = scores[scores["fold"].eq(fold)]
-    return rows if len(rows) else scores
 
 # %% ../../nbs/library/40e_report.ipynb #c118
 _COMPARED = [
@@ -435,29 +426,6 @@ def _differences(compared: "pd.DataFrame") -> str:
     test = "(sign-flip test over groups, Holm-adjusted p under .05)"
     above = f"In {better} of {n} comparisons the selected one is better {test}"
     return f"{above}, in {worse} worse; in the rest the two cannot be told apart"
-
-# %% ../../nbs/library/40e_report.ipynb #c124
-_OVERLAP = ["first", "second", "common", "low", "high", "why", "n"]
-
-
-def overlap_table(
-    scores: "pd.DataFrame",  # From `evaluate`; undistorted queries are used
-) -> "pd.DataFrame":         # first, second (feature similarity), common, low, high, why, n
-    "How many of ten results any two combinations have in common, on average."
-    import pandas as pd
-
-    if not len(scores):
-        return pd.DataFrame(columns=_OVERLAP)
-    clean = scores[scores["distortion"].eq("none") & scores["pool"].eq("all")]
-    tops = {" ".join(key): part for key, part in clean.groupby(["feature", "similarity"], sort=False)}
-    lines, names = [], list(tops)
-    for i, one in enumerate(names):
-        for other in names[i + 1 :]:
-            pairs = zip(tops[one]["top"], tops[other]["top"], strict=True)
-            common = np.array([[len(set(a) & set(b))] for a, b in pairs], float)
-            mean, low, high, why = mean_interval(common, tops[one]["group"], (0, 10))
-            lines.append([one, other, mean.item(), low.item(), high.item(), why[0], len(common)])
-    return pd.DataFrame(lines, columns=_OVERLAP)
 
 # %% ../../nbs/library/40e_report.ipynb #retrieval154
 def reported_overlap(

@@ -393,12 +393,12 @@ def test_cells_without_an_interval_have_a_dash_and_one_note():
             why=["", "no group differs", "67 groups count as 25", "67 groups count as 25", ""],
         )
     )
-    cells, note = report.interval_cells(rows)
+    cells, note = claims.interval_cells(rows)
     assert cells == ["0.600 [0.500, 0.700]", "0.500 –", "0.250 –", "0.200 –", "undefined"]
     assert "leaving out any group gives the same value (AUC)" in note
     assert note.count("67 groups of unequal size are worth 25 of equal size") == 1
     assert "an interval needs 40 (Brier score)" in note
-    assert report.interval_cells(rows[:1])[1] == ""
+    assert claims.interval_cells(rows[:1])[1] == ""
 
 
 def test_words_sentence_counts_what_lies_above_every_permutation():

@@ -32,9 +32,7 @@ def test_the_comparison_at_another_budget_names_pixels_epochs_and_minutes(low, h
     claims = pd.DataFrame([pair], index=["training-compare-ours-minus-row1-auc"])
     ours = dict(config=dict(image_size=128, window=0.75, width=1.0), epochs=8, counts=dict(train=1000))
     theirs = dict(config=dict(image_size=96, window=1.0), wall_seconds=300)
-    text = photographs.other_budget_sentence(
-        claims, dict(ours=ours | dict(wall_seconds=360), row1=theirs)
-    )
+    text = photographs.other_budget_sentence(claims, dict(ours=ours | dict(wall_seconds=360), row1=theirs))
     assert "8 epochs, width 1, 1000 photographs" in text and f"the interval {zero} zero" in text
     assert (
         "windows of 96 pixels and tested at 128, the recipe of run 1 at 96 in both; 6 and 5 minutes" in text

@@ -22,9 +22,8 @@ from deepfake_nbs.application.cli import app
 from deepfake_nbs.data.build import build_cvcs_dfd
 from deepfake_nbs.data.manifest import read_manifest
 from deepfake_nbs.data.storage import read_annotation_files, read_list_files
-from deepfake_nbs.heads.cropping import build_cropped_dfd, crop_head, crop_heads
+from deepfake_nbs.heads.cropping import build_cropped_dfd, crop_counts, crop_head, crop_heads
 from deepfake_nbs.heads.detector import HeadBox
-from deepfake_nbs.heads.report import crop_counts
 from deepfake_nbs.images import read_image
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from deepfake_nbs.heads import report
 from deepfake_nbs.core import set_seed
+from deepfake_nbs.heads.cropping import show_crops
 from deepfake_nbs.heads.data import HeadSet, build_head_set
 from deepfake_nbs.heads.detector import HeadBox
 from deepfake_nbs.heads.network import EfficientDet
@@ -177,7 +178,7 @@ def test_tables_of_a_page_have_words():
     assert shown["batches an epoch"] == 4 and shown["batch norms frozen"] == "yes"  # 16 frames, 4 a batch
     assert "iterations" not in shown and "name" not in shown and "learned" not in shown
     counts = pd.DataFrame(dict(source=["A"], images=[8], fraction_dropped=[0.125], more_heads=[1]))
-    assert report.show_crops(counts).to_dict("records") == [
+    assert show_crops(counts).to_dict("records") == [
         {"source": "A", "images": 8, "fraction dropped": "12.5%", "several heads detected": 1}
     ]
 

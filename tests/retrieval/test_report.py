@@ -13,6 +13,7 @@ from helpers.retrieval_data import TOY, cloud, names
 
 from deepfake_nbs import core, publishing, settings
 from deepfake_nbs.claims import CLAIM_COLUMNS
+from deepfake_nbs.retrieval.evaluation import overlap_table
 from deepfake_nbs.retrieval.index import make_index
 from deepfake_nbs.retrieval.report import (
     best_combination_sentence,
@@ -30,7 +31,6 @@ from deepfake_nbs.retrieval.report import (
     original_finding,
     overlap_claims,
     overlap_sentence,
-    overlap_table,
     person_finding,
     person_sentence,
     plot_recall,
