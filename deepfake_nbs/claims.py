@@ -238,8 +238,8 @@ def _explained(why: str, metric: str) -> str:
 
 
 def interval_cells(
-    metrics: pd.DataFrame,   # metric, value, low, high, why
-) -> tuple[list[str], str]:  # A cell a row, "0.250 –" without an interval; a note in Markdown, or nothing
+    metrics: "pd.DataFrame",  # metric, value, low, high, why
+) -> tuple[list[str], str]:   # A cell a row, "0.250 –" without an interval; a note in Markdown, or nothing
     "Cells of a table, and one note on the intervals that are missing."
     cells: list[str] = []
     reasons: dict[str, dict[str, None]] = {}
@@ -252,4 +252,3 @@ def interval_cells(
             reasons.setdefault(_explained(row.why, row.metric), {})[name] = None
     notes = "; ".join(f"{why} ({', '.join(names)})" for why, names in reasons.items())
     return cells, f"–: no interval: {notes}." if notes else ""
-

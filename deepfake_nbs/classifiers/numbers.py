@@ -333,8 +333,8 @@ def networks_sentence(
     if data == "miniature" and len(own) and not own.all():
         others = ", ".join(networks.loc[~own, "network"])
         return ("They were trained on synthetic portraits alone (`miniature`), which are free to use. Those "
-                f"that did not start from random weights ({others}) stand under the terms of the weights that "
-                "they started from. Their scores on photographs of people are meaningless.")
+                f"that did not start from random weights ({others}) stand under the terms of the weights "
+                "that they started from. Their scores on photographs of people are meaningless.")
     if data != "miniature" or not len(own):
         terms = "the terms of the sets in it apply to them, and those of the weights that they started from"
         return f"They were trained on `{data}`: {terms}."

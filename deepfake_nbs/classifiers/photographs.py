@@ -93,7 +93,7 @@ def photographs_sentence(
             f"On {DATA_WORDS.get(name, f'`{name}`')} the highest AUC is "
             f"{show_value(best['value'], best['low'], best['high'])} ({best.name}, "
             f"n={best['n']:.0f}), the highest of the sanity-check baselines {check['value']:.3f} "
-            f"(*{check.name}*); the interval of {above} of {len(runs)} runs lies above all of these baselines."
+            f"(*{check.name}*); the interval of {above} of {len(runs)} runs lies above all of these."
         )
     return " ".join(lines) or "No results are kept for this profile."
 
