@@ -111,7 +111,7 @@ def leakage_view(
             "" if one[0] != one[0] else show_value(*one, sign="+") for one in pairs]
     view["n, seeds"] = [f"{row.n:.0f}, {row.seeds:.0f}" for row in rows.itertuples()]
     view["groups in several splits, test images of them"] = [
-        f"{row.crossing:g} of {row.groups:g}, {row.touched:.0%}" for row in rows.itertuples()]
+        f"{row.crossing:.0f} of {row.groups:.0f}, {row.touched:.0%}" for row in rows.itertuples()]
     return view
 
 # %% ../../nbs/library/60ga_leakage.ipynb #sd19l23

@@ -285,7 +285,9 @@ def paired_view(
     table = pd.DataFrame({name: pairs[column] for column, name in names.items()})
     for name in table:
         if pd.api.types.is_float_dtype(table[name]):
-            table[name] = ["" if value != value else f"{value:.3f}" for value in table[name]]
+            is_p = name in (names.get("p"), names.get("holm"))
+            shown = ["" if value != value else f"{value:.3f}" for value in table[name]]
+            table[name] = [text.replace("0.000", "< 0.001") if is_p else text for text in shown]
         elif pd.api.types.is_bool_dtype(table[name]):
             table[name] = table[name].map({True: "yes", False: "no"})
     at = next(i for i, column in enumerate(names) if column in ("p", "n", "n_published"))
