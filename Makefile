@@ -173,7 +173,7 @@ $(DONE)/library/%.ipynb: nbs/library/%.ipynb
 
 # --- Tests, measurements, pages --------------------------------------------------------------------------------------
 
-# Two processes of one thread each: with two threads each they would wait for one another
+# Two processes, a thread each: no more threads than the two cores that they need
 test: export OMP_NUM_THREADS = 1
 test: setup
 	$(BIN)/nbdev-test --n-workers 2

@@ -453,7 +453,7 @@ def shipped_text(
     for old, new in names.items():
         failures = failures.replace(old, new)
     parts = [f"Test AUC of each source, on {test['n']} test images:", auc_table(test["by_source"], "source"),
-             "\n".join([words_text(test), error]), failures, left_out_sentence(record), heads]
+             "\n".join([words_text(test), error]), failures, heads]
     return "\n\n".join(filter(None, parts))
 
 # %% ../../nbs/library/70ha_shipping.ipynb #sg42

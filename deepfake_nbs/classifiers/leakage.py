@@ -136,7 +136,7 @@ def leakage_sentence(
 def _metric_part(metric: str, pairs: pd.DataFrame) -> str:
     "What the splits add to one metric, and of how many the interval excludes zero."
     parts = [f"{row.difference:+.3f} {_interval(row)} for run {row.run} where {SPLIT_WORDS[row.protocol]} "
-             f"({_seeds(row.seeds)}, {row.touched:.0%} of its test images in a group that training holds too)"
+             f"({_seeds(row.seeds)})"
              for row in pairs.itertuples()]
     apart = (pairs["low"].gt(0) | pairs["high"].lt(0)).sum()
     rest = len(pairs) - apart
