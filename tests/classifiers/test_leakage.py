@@ -103,7 +103,8 @@ def test_any_name_of_a_run_is_read_back(run):
     table = pd.DataFrame([line | dict(protocol="pair")])
     kept = leakage.kept_leakage(pd.DataFrame(leakage.leakage_claims(table, "noise")))
     assert kept[["run", "protocol", "difference", "seeds"]].to_numpy().tolist() == [[run, "pair", 0.1, 3]]
-    assert "an actor may stand in several splits (3 seeds, 50%" in leakage.leakage_sentence(table)
+    assert "an actor may stand in several splits (3 seeds)" in leakage.leakage_sentence(table)
+    assert leakage.leakage_view(table).iloc[0, -1] == "5 of 20, 50%"
 
 
 def test_words():
